@@ -1,0 +1,3 @@
+//! What ioasd and its clients must agree on, and the client itself.
+
+pub mod units;

@@ -1,0 +1,4 @@
+//! Passive storage.
+
+pub mod area;
+pub mod pfn;
