@@ -2,3 +2,4 @@
 
 pub mod area;
 pub mod pfn;
+pub mod source;

@@ -1,0 +1,100 @@
+//! Tier 3: what a source of pages must offer.
+//!
+//! A source is the origin of one pages object: page 0 of the object is the first page of the source. It keeps its pins
+//! by page index; frames are told when a page is pinned and can be told again ([`PageSource::recall`]) as long as the
+//! pin is held. Calls may block; the caller runs them on a thread that may.
+//!
+//! Imports allowed: units, error, pfn.
+
+use ioasd_client::units::{ByteLen, IndexRange, PageIndex};
+use rustix::io::Errno;
+
+use super::pfn::PfnBatch;
+use crate::error::Coded;
+
+/// How firmly a source holds what it pins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Strength {
+    /// The kernel holds the page: it can neither move nor be swapped.
+    Longterm,
+    /// The page is not swapped, but may migrate.
+    Locked,
+    /// The page was there when it was pinned; nothing holds it.
+    Resident,
+}
+
+impl Strength {
+    /// The word used in configuration, reports and metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Longterm => "longterm",
+            Self::Locked => "locked",
+            Self::Resident => "resident",
+        }
+    }
+}
+
+/// Why a page could not be pinned, or its bytes not be reached.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{source_name}, page {index}: {reason}")]
+pub struct SourceError {
+    /// The source, in words an operator recognises.
+    pub source_name: String,
+    /// The first page of the source that failed.
+    pub index: PageIndex,
+    /// What was found and what to do.
+    pub reason: String,
+    /// Errno for the client.
+    pub errno: Errno,
+    /// Stable code.
+    pub code: &'static str,
+}
+
+impl Coded for SourceError {
+    fn errno(&self) -> Errno {
+        self.errno
+    }
+
+    fn code(&self) -> &'static str {
+        self.code
+    }
+}
+
+/// The origin of the pages of one pages object.
+pub trait PageSource: Send + Sync {
+    /// What the source is, for messages and reports.
+    fn name(&self) -> String;
+
+    /// How firmly pins hold.
+    fn strength(&self) -> Strength;
+
+    /// Pins pages from the start of `range` and appends their frames to `batch`, whose end is the start of `range`. At
+    /// least one page is pinned on success, unless the batch is full; pinning fewer than asked is normal. What does not
+    /// fit into the batch is not pinned.
+    ///
+    /// # Errors
+    /// If the first page of `range` cannot be pinned; nothing is pinned then.
+    fn pin(&self, range: IndexRange, batch: &mut PfnBatch) -> Result<(), SourceError>;
+
+    /// Appends the frames of pages that hold a pin already, as [`PageSource::pin`] does, without pinning.
+    ///
+    /// # Errors
+    /// If the frames cannot be told.
+    fn recall(&self, range: IndexRange, batch: &mut PfnBatch) -> Result<(), SourceError>;
+
+    /// Lets go of the pins of `range`, every page of which is pinned. Cannot fail.
+    fn unpin(&self, range: IndexRange);
+
+    /// Reads bytes of pinned pages, `offset` counted from the start of page 0.
+    ///
+    /// # Errors
+    /// If not all bytes could be read.
+    fn read(&self, offset: ByteLen, into: &mut [u8]) -> Result<(), SourceError>;
+
+    /// Writes bytes of pinned pages, `offset` counted from the start of page 0.
+    ///
+    /// # Errors
+    /// If not all bytes could be written.
+    fn write(&self, offset: ByteLen, from: &[u8]) -> Result<(), SourceError>;
+}
