@@ -1,0 +1,297 @@
+//! Accesses: software users that pin, read and write through the address space.
+//!
+//! An access may attach to an address space, pin ranges of it, and is told to let go before an unmap. Every pin counts on
+//! each area it touches, in the same step as the lookup that found the area, so that no unmap can slip in between.
+//!
+//! Imports allowed: units, and the passive types of storage.
+
+use std::fmt;
+use std::sync::Arc;
+
+use ioasd_client::units::{ByteLen, IndexRange, Iova, IovaRange, PAGE_SIZE};
+
+use super::{Ioas, Port, behind};
+use crate::error::Errno;
+use crate::storage::io_pagetable::{AccessKind, AccessPart, AreaId, Holder, Owner, Transfer as Direction};
+use crate::storage::movement::{Moved, Order};
+use crate::storage::pfn::PfnBatch;
+use crate::storage::refusal::Refusal;
+use crate::storage::step::Transfer;
+
+/// Names an access, unique in the agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AccessKey(pub u64);
+
+impl fmt::Display for AccessKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "access {}", self.0)
+    }
+}
+
+/// What an access asks of an address space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccessNeeds {
+    /// It pins pages: areas must be page aligned.
+    Pins,
+    /// It only reads and writes.
+    Copies,
+}
+
+impl AccessNeeds {
+    const fn alignment(self) -> u64 {
+        match self {
+            Self::Pins => PAGE_SIZE,
+            Self::Copies => 1,
+        }
+    }
+}
+
+/// What one access holds.
+#[derive(Debug)]
+pub(super) struct AccessState<H> {
+    pins: Vec<Held<H>>,
+}
+
+/// One pin: a range as the user gave it, and what it holds in each area.
+#[derive(Debug)]
+struct Held<H> {
+    range: IovaRange,
+    parts: Vec<HeldPart<H>>,
+}
+
+/// The part of a pin in one area.
+#[derive(Debug)]
+pub(super) struct HeldPart<H> {
+    pub(super) area: AreaId,
+    pages: H,
+    indexes: IndexRange,
+}
+
+impl<H> AccessState<H> {
+    /// Everything it holds, or is about to hold.
+    pub(super) fn parts(&self) -> impl Iterator<Item = &HeldPart<H>> {
+        self.pins.iter().flat_map(|held| &held.parts)
+    }
+}
+
+impl<P: Port> Ioas<P> {
+    /// Lets `access` use this address space.
+    ///
+    /// # Errors
+    /// If it is attached already, or an area lacks the alignment it needs.
+    pub async fn attach_access(&self, access: AccessKey, needs: AccessNeeds) -> Result<(), Refusal> {
+        let _gate = self.gate.write().await;
+        let mut core = self.core.borrow_mut();
+        if core.accesses.contains_key(&access) {
+            return Err(Refusal::new(Errno::INVAL, "access-attached", format!("{access} is attached already")));
+        }
+        let added = core.table.add_alignment(Owner::Access(access.0), needs.alignment());
+        added.map_err(|error| Refusal::of(&error))?;
+        core.accesses.insert(access, AccessState { pins: Vec::new() });
+        Ok(())
+    }
+
+    /// Lets go of everything `access` holds here and forgets it.
+    pub async fn detach_access(&self, access: AccessKey) {
+        let _gate = self.gate.write().await;
+        let state = self.core.borrow_mut().accesses.remove(&access);
+        for held in state.into_iter().flat_map(|state| state.pins) {
+            self.drop_parts(held.parts).await;
+        }
+        self.core.borrow_mut().table.remove_owner(Owner::Access(access.0));
+    }
+
+    /// Pins `range` for `access` and tells the frames, area by area in IOVA order.
+    ///
+    /// # Errors
+    /// If a part is not mapped, may not be used like that, or cannot be pinned. Nothing is pinned then.
+    pub async fn pin(
+        &self,
+        access: AccessKey,
+        range: IovaRange,
+        direction: Direction,
+    ) -> Result<Vec<Arc<PfnBatch>>, Refusal> {
+        let mut waiting = self.hold(access, range, direction)?.into_iter();
+        let mut frames = Vec::new();
+        let mut pinned = Vec::new();
+        while let Some(part) = waiting.next() {
+            match self.port.run(&part.pages, Order::PinAccess(part.indexes)).await {
+                Ok(Moved::Frames(batches)) => frames.extend(batches),
+                Ok(_) => {}
+                Err(failure) => {
+                    self.drop_holds(std::iter::once(part).chain(waiting));
+                    self.drop_parts(pinned).await;
+                    return Err(failure.refusal);
+                }
+            }
+            pinned.push(part);
+        }
+        self.keep_or_drop(access, Held { range, parts: pinned }).await?;
+        Ok(frames)
+    }
+
+    /// Looks the range up and counts the access on every area of it, in one step.
+    fn hold(
+        &self,
+        access: AccessKey,
+        range: IovaRange,
+        direction: Direction,
+    ) -> Result<Vec<HeldPart<P::Pages>>, Refusal> {
+        let mut core = self.core.borrow_mut();
+        if !core.accesses.contains_key(&access) {
+            return Err(not_attached(access));
+        }
+        let walk = core.table.access_walk(range, AccessKind::Pin(direction));
+        walk.end.map_err(|error| Refusal::of(&error))?;
+        let parts: Vec<_> = walk.parts.into_iter().filter_map(held_part).collect();
+        for part in &parts {
+            core.table.add_access_to(part.area, Holder::External);
+        }
+        Ok(parts)
+    }
+
+    /// Keeps what was pinned, unless the access was detached meanwhile.
+    async fn keep_or_drop(&self, access: AccessKey, held: Held<P::Pages>) -> Result<(), Refusal> {
+        let detached = match self.core.borrow_mut().accesses.get_mut(&access) {
+            Some(state) => {
+                state.pins.push(held);
+                return Ok(());
+            }
+            None => held,
+        };
+        self.drop_parts(detached.parts).await;
+        Err(not_attached(access))
+    }
+
+    /// Undoes one pin of exactly `range`.
+    ///
+    /// # Errors
+    /// If `access` holds no pin of exactly this range.
+    pub async fn unpin(&self, access: AccessKey, range: IovaRange) -> Result<(), Refusal> {
+        let held = self.forget_pin(access, range).ok_or_else(|| {
+            Refusal::new(Errno::NOENT, "not-pinned", format!("{access} has not pinned exactly {range}: repeat a pin"))
+        })?;
+        self.drop_parts(held.parts).await;
+        Ok(())
+    }
+
+    fn forget_pin(&self, access: AccessKey, range: IovaRange) -> Option<Held<P::Pages>> {
+        let mut core = self.core.borrow_mut();
+        let pins = &mut core.accesses.get_mut(&access)?.pins;
+        let place = pins.iter().rposition(|held| held.range == range)?;
+        Some(pins.swap_remove(place))
+    }
+
+    /// Stops counting parts that were never pinned.
+    fn drop_holds(&self, parts: impl Iterator<Item = HeldPart<P::Pages>>) {
+        let mut core = self.core.borrow_mut();
+        parts.for_each(|part| core.table.drop_access_from(part.area, Holder::External));
+    }
+
+    async fn drop_parts(&self, parts: Vec<HeldPart<P::Pages>>) {
+        for part in parts {
+            let unpinned = self.port.run(&part.pages, Order::UnpinAccess(part.indexes)).await;
+            debug_assert!(unpinned.is_ok() || self.port.is_gone(&part.pages), "unpinning failed: {unpinned:?}");
+            self.core.borrow_mut().table.drop_access_from(part.area, Holder::External);
+        }
+    }
+
+    /// Lets go of everything `access` holds within `range`: its answer to a notice.
+    pub async fn let_go_within(&self, access: AccessKey, range: IovaRange) {
+        let ranges: Vec<IovaRange> = match self.core.borrow().accesses.get(&access) {
+            Some(state) => state.pins.iter().map(|held| held.range).filter(|held| held.intersects(range)).collect(),
+            None => Vec::new(),
+        };
+        for range in ranges {
+            if let Some(held) = self.forget_pin(access, range) {
+                self.drop_parts(held.parts).await;
+            }
+        }
+    }
+
+    /// An access that holds pins in `area`, if there is one.
+    pub(super) fn holder(&self, area: AreaId) -> Option<AccessKey> {
+        let core = self.core.borrow();
+        let mut accesses = core.accesses.iter();
+        accesses.find(|(_, state)| state.parts().any(|part| part.area == area)).map(|(access, _)| *access)
+    }
+
+    /// Reads bytes through the address space.
+    ///
+    /// # Errors
+    /// If a part is not mapped, not readable, or its bytes cannot be reached.
+    pub async fn read(&self, access: AccessKey, range: IovaRange) -> Result<Vec<u8>, Refusal> {
+        let mut bytes = Vec::new();
+        self.transfer(access, range, Direction::Read, |offset, length| Transfer::Read { offset, length }, |read| {
+            bytes.extend(read);
+        })
+        .await?;
+        Ok(bytes)
+    }
+
+    /// Writes bytes through the address space, up to the first that is not mapped.
+    ///
+    /// # Errors
+    /// If a part is not mapped, not writable, or its bytes cannot be reached.
+    pub async fn write(&self, access: AccessKey, iova: Iova, bytes: &[u8]) -> Result<(), Refusal> {
+        let range = IovaRange::from_length(iova, ByteLen::new(bytes.len() as u64)).ok_or_else(|| {
+            Refusal::new(Errno::OVERFLOW, "range-past-end", format!("{} bytes at {iova} pass 2^64", bytes.len()))
+        })?;
+        let mut rest = bytes;
+        let next = |offset, length: ByteLen| {
+            let count = usize::try_from(length.get()).unwrap_or(usize::MAX).min(rest.len());
+            let (part, behind) = rest.split_at(count);
+            rest = behind;
+            Transfer::Write { offset, bytes: part.to_vec() }
+        };
+        self.transfer(access, range, Direction::Write, next, |_| {}).await
+    }
+
+    /// Moves bytes area by area. Each area is looked up when its turn comes.
+    async fn transfer(
+        &self,
+        access: AccessKey,
+        range: IovaRange,
+        direction: Direction,
+        mut order: impl FnMut(ByteLen, ByteLen) -> Transfer,
+        mut done: impl FnMut(Vec<u8>),
+    ) -> Result<(), Refusal> {
+        let mut rest = Some(range);
+        while let Some(range) = rest {
+            let part = self.transfer_part(access, range, direction)?;
+            rest = behind(part.iova).and_then(|next| IovaRange::new(next, range.last()));
+            let transfer = order(part.shape.offset_of(part.iova.start()), part.iova.length());
+            if let Moved::Bytes(bytes) = self.port.run(&part.pages, Order::Transfer(transfer)).await? {
+                done(bytes);
+            }
+        }
+        Ok(())
+    }
+
+    fn transfer_part(
+        &self,
+        access: AccessKey,
+        range: IovaRange,
+        direction: Direction,
+    ) -> Result<AccessPart<P::Pages>, Refusal> {
+        let core = self.core.borrow();
+        if !core.accesses.contains_key(&access) {
+            return Err(not_attached(access));
+        }
+        let walk = core.table.access_walk(range, AccessKind::Copy(direction));
+        match (walk.parts.into_iter().next(), walk.end) {
+            (Some(part), _) => Ok(part),
+            (None, Err(error)) => Err(Refusal::of(&error)),
+            (None, Ok(())) => Err(Refusal::new(Errno::NOENT, "not-mapped", format!("nothing is mapped in {range}"))),
+        }
+    }
+}
+
+fn held_part<H>(part: AccessPart<H>) -> Option<HeldPart<H>> {
+    let indexes = part.shape.indexes_of(part.iova)?;
+    Some(HeldPart { area: part.area, pages: part.pages, indexes })
+}
+
+fn not_attached(access: AccessKey) -> Refusal {
+    Refusal::new(Errno::NOENT, "access-not-attached", format!("{access} is not attached to this address space"))
+}

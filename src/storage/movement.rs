@@ -1,0 +1,197 @@
+//! Movements: how frames move between the tiers of one pages object.
+//!
+//! A movement is a machine without I/O. [`Movement::next`] hands out steps, several of which may be under way at once;
+//! [`Movement::supply`] takes their replies in any order; in the end comes [`Next::Done`]. One movement of a pages
+//! object runs at a time. It holds every rule: the order of the tiers, cut points, what is pinned and unpinned, the
+//! charge, and the way back from a failure. Who carries the steps out, synchronously or by messages, is not its concern.
+//!
+//! ```text
+//!   Fill         frames of an area into domains           MAP, COPY, attaching a domain
+//!   Unfill       an area out of its last domains          UNMAP, detaching the last domain; the pages retire
+//!   UnmapFrom    an area out of one domain of several     detaching a domain
+//!   Release      what retired is let go of                after the grace period
+//!   PinAccess    frames into tier 1 and to the caller     a software user pins
+//!   UnpinAccess  the opposite                             it may run between the batches of another movement
+//!   Transfer     bytes of pages, pinned meanwhile         a software user reads or writes
+//! ```
+//!
+//! A failed movement leaves the pages as they were, but for one thing: what a walker may have seen retires, and the
+//! failure names the key to release after the grace period.
+//!
+//! Imports allowed: units, and the passive types of this folder.
+
+use std::sync::Arc;
+
+use ioasd_client::units::{IndexRange, Permission};
+
+use super::fill::Fill;
+use super::pages::{AreaKey, IoptPages, RetireKey};
+use super::pfn::PfnBatch;
+use super::pin_access::PinAccess;
+use super::reader::Tuning;
+use super::refusal::Refusal;
+use super::release::Release;
+use super::step::{DomainKey, Next, Reply, StepId, Transfer};
+use super::transfer::TransferBytes;
+use super::unfill::{Unfill, UnmapFrom};
+use super::unpin_access::UnpinAccess;
+use super::area::AreaShape;
+
+/// What a movement shall do.
+#[derive(Clone, Debug)]
+pub enum Order {
+    /// Fill `domains` with an area. `show` says whether these are the area's first domains.
+    Fill {
+        /// The area.
+        area: AreaKey,
+        /// Where it lies.
+        shape: AreaShape,
+        /// What devices may do.
+        permission: Permission,
+        /// The domains to write.
+        domains: Arc<[DomainKey]>,
+        /// Whether the area has domains already.
+        showing: Showing,
+    },
+    /// Take an area out of `domains`, all it has.
+    Unfill {
+        /// The area.
+        area: AreaKey,
+        /// Where it lies.
+        shape: AreaShape,
+        /// All domains that show it.
+        domains: Arc<[DomainKey]>,
+    },
+    /// Take an area out of `domain`; `storage` goes on showing it.
+    UnmapFrom {
+        /// The area.
+        area: AreaKey,
+        /// Where it lies.
+        shape: AreaShape,
+        /// The domain to leave.
+        domain: DomainKey,
+        /// A domain that stays.
+        storage: DomainKey,
+    },
+    /// Let go of what retired.
+    Release(RetireKey),
+    /// Pin for a software user.
+    PinAccess(IndexRange),
+    /// Undo one `PinAccess` of the same range.
+    UnpinAccess(IndexRange),
+    /// Move bytes for a software user.
+    Transfer(Transfer),
+}
+
+/// Whether an area is in domains before it is filled into more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Showing {
+    /// No domain has it yet.
+    First,
+    /// Other domains have it.
+    Further,
+}
+
+/// What a movement achieved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Moved {
+    /// What was ordered.
+    Done,
+    /// The pages are gone from the domains and retire under this key.
+    Retiring(RetireKey),
+    /// The frames pinned, in page order.
+    Frames(Vec<Arc<PfnBatch>>),
+    /// The bytes read; none for a write.
+    Bytes(Vec<u8>),
+}
+
+/// Why a movement failed, and what is left to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MoveFailure {
+    /// For the client.
+    pub refusal: Refusal,
+    /// Pages that a walker may have seen: to be released after the grace period.
+    pub retiring: Option<RetireKey>,
+}
+
+impl From<Refusal> for MoveFailure {
+    fn from(refusal: Refusal) -> Self {
+        Self { refusal, retiring: None }
+    }
+}
+
+/// How a movement ended.
+pub type MoveResult = Result<Moved, MoveFailure>;
+
+/// One movement.
+#[derive(Debug)]
+pub struct Movement(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    Fill(Fill),
+    Unfill(Unfill),
+    UnmapFrom(UnmapFrom),
+    Release(Release),
+    PinAccess(PinAccess),
+    UnpinAccess(UnpinAccess),
+    Transfer(TransferBytes),
+}
+
+impl Movement {
+    /// The movement that does as ordered.
+    #[must_use]
+    pub fn new(order: Order, tuning: Tuning) -> Self {
+        Self(match order {
+            Order::Fill { area, shape, permission, domains, showing } => {
+                Kind::Fill(Fill::new(area, shape, permission, domains, showing, tuning))
+            }
+            Order::Unfill { area, shape, domains } => Kind::Unfill(Unfill::new(area, shape, domains, tuning)),
+            Order::UnmapFrom { area, shape, domain, storage } => {
+                Kind::UnmapFrom(UnmapFrom::new(area, shape, domain, storage, tuning))
+            }
+            Order::Release(key) => Kind::Release(Release::new(key)),
+            Order::PinAccess(range) => Kind::PinAccess(PinAccess::new(range, tuning)),
+            Order::UnpinAccess(range) => Kind::UnpinAccess(UnpinAccess::new(range)),
+            Order::Transfer(transfer) => Kind::Transfer(TransferBytes::new(transfer, tuning)),
+        })
+    }
+
+    /// What to do next.
+    pub fn next(&mut self, pages: &mut IoptPages) -> Next<MoveResult> {
+        match &mut self.0 {
+            Kind::Fill(fill) => fill.next(pages),
+            Kind::Unfill(unfill) => unfill.next(pages),
+            Kind::UnmapFrom(unmap) => unmap.next(pages),
+            Kind::Release(release) => release.next(pages),
+            Kind::PinAccess(pin) => pin.next(pages),
+            Kind::UnpinAccess(unpin) => unpin.next(pages),
+            Kind::Transfer(transfer) => transfer.next(pages),
+        }
+    }
+
+    /// Takes the reply to step `id`.
+    pub fn supply(&mut self, pages: &mut IoptPages, id: StepId, reply: Reply) {
+        match &mut self.0 {
+            Kind::Fill(fill) => fill.supply(pages, id, reply),
+            Kind::Unfill(unfill) => unfill.supply(reply),
+            Kind::UnmapFrom(unmap) => unmap.supply(reply),
+            Kind::Release(release) => release.supply(pages, reply),
+            Kind::PinAccess(pin) => pin.supply(pages, id, reply),
+            Kind::UnpinAccess(unpin) => unpin.supply(pages, reply),
+            Kind::Transfer(transfer) => transfer.supply(pages, reply),
+        }
+    }
+
+    /// Whether an [`Order::UnpinAccess`] may run to its end before the next step of this movement is asked for. Steps
+    /// under way may stay under way.
+    #[must_use]
+    pub fn is_interruptible(&self) -> bool {
+        match &self.0 {
+            Kind::Fill(fill) => fill.is_reading(),
+            Kind::PinAccess(pin) => pin.is_reading(),
+            Kind::Unfill(_) | Kind::UnmapFrom(_) => true,
+            Kind::Release(_) | Kind::UnpinAccess(_) | Kind::Transfer(_) => false,
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! PinAccess: frames into tier 1 and to a software user.
+//!
+//! ```text
+//!   Reading ──all read and stored──▶ Charging ──accepted──▶ done
+//!      │                                │
+//!      └─────────── failure ────────────┴──▶ Draining ▶ Erasing ▶ Ending ▶ failed
+//! ```
+//!
+//! The cache is filled although a domain may hold the frames as well, so that removing a domain never needs memory.
+//!
+//! Imports allowed: units, and the passive types of this folder.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use ioasd_client::units::{IndexRange, PageIndex};
+
+use super::ending::{Ending, Settlement};
+use super::movement::{MoveFailure, MoveResult, Moved};
+use super::pages::{CacheClaim, IoptPages};
+use super::pfn::PfnBatch;
+use super::reader::{Read, Reader, Tuning, Want};
+use super::refusal::Refusal;
+use super::step::{Enforcement, Next, Reply, Step, StepId};
+
+const READ: StepId = StepId(0);
+const STORE: StepId = StepId(1);
+const LAST_ACTS: StepId = StepId(2);
+
+/// The movement.
+#[derive(Debug)]
+pub(super) struct PinAccess {
+    range: IndexRange,
+    reader: Reader,
+    waiting: VecDeque<Read>,
+    storing: Option<Arc<PfnBatch>>,
+    frames: Vec<Arc<PfnBatch>>,
+    phase: Phase,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Reading,
+    Charging(Settlement),
+    Draining(Refusal),
+    Erasing { refusal: Refusal, next: PageIndex, asked: bool },
+    Ending(Ending),
+}
+
+impl PinAccess {
+    pub(super) fn new(range: IndexRange, tuning: Tuning) -> Self {
+        Self {
+            range,
+            reader: Reader::new(range, tuning, CacheClaim::Kept),
+            waiting: VecDeque::new(),
+            storing: None,
+            frames: Vec::new(),
+            phase: Phase::Reading,
+        }
+    }
+
+    pub(super) fn is_reading(&self) -> bool {
+        matches!(self.phase, Phase::Reading)
+    }
+
+    pub(super) fn next(&mut self, pages: &mut IoptPages) -> Next<MoveResult> {
+        match &mut self.phase {
+            Phase::Reading => match self.read_and_store(pages) {
+                Ok(next) => next,
+                Err(refusal) => {
+                    self.phase = Phase::Draining(refusal);
+                    self.drain(pages)
+                }
+            },
+            Phase::Charging(settlement) => match settlement.want(pages) {
+                Some(step) => Next::Start(LAST_ACTS, step),
+                None if settlement.is_settled() => Next::Done(Ok(Moved::Frames(std::mem::take(&mut self.frames)))),
+                None => Next::Wait,
+            },
+            Phase::Draining(_) => self.drain(pages),
+            Phase::Erasing { .. } => self.erase(pages),
+            Phase::Ending(ending) => ending.next(pages, LAST_ACTS),
+        }
+    }
+
+    pub(super) fn supply(&mut self, pages: &mut IoptPages, id: StepId, reply: Reply) {
+        let result = match (id, reply) {
+            (READ, Reply::Frames(batch, result)) => self.reader.supply(pages, batch, result),
+            (STORE, Reply::Stored(result)) => self.stored(result),
+            (_, reply) => self.last_act_done(pages, reply),
+        };
+        if let (Err(refusal), Phase::Reading | Phase::Charging(_)) = (result, &self.phase) {
+            if matches!(self.phase, Phase::Charging(_)) {
+                pages.drop_access(self.range);
+            }
+            self.phase = Phase::Draining(refusal);
+        }
+    }
+
+    fn read_and_store(&mut self, pages: &mut IoptPages) -> Result<Next<MoveResult>, Refusal> {
+        if self.storing.is_none()
+            && let Some(read) = self.waiting.pop_front()
+        {
+            return self.keep(pages, read);
+        }
+        if !self.waiting.is_empty() {
+            return Ok(Next::Wait);
+        }
+        match self.reader.want(pages)? {
+            Want::Ask(step) => Ok(Next::Start(READ, step)),
+            Want::Take(read) => {
+                self.waiting.push_back(read);
+                self.read_and_store(pages)
+            }
+            Want::Finished if self.storing.is_none() => Ok(self.note_and_charge(pages)),
+            Want::Wait | Want::Finished => Ok(Next::Wait),
+        }
+    }
+
+    fn keep(&mut self, pages: &mut IoptPages, read: Read) -> Result<Next<MoveResult>, Refusal> {
+        match read {
+            Read::Cached(batch) => {
+                self.frames.push(Arc::new(batch));
+                self.read_and_store(pages)
+            }
+            Read::Other(batch) => {
+                let batch = Arc::new(batch);
+                self.storing = Some(Arc::clone(&batch));
+                Ok(Next::Start(STORE, Step::StoreCache { batch }))
+            }
+        }
+    }
+
+    fn stored(&mut self, result: Result<(), Refusal>) -> Result<(), Refusal> {
+        let batch = self.storing.take();
+        result?;
+        self.frames.extend(batch);
+        Ok(())
+    }
+
+    fn note_and_charge(&mut self, pages: &mut IoptPages) -> Next<MoveResult> {
+        pages.set_claim(None);
+        pages.add_access(self.range);
+        self.phase = Phase::Charging(Settlement::new(Enforcement::Limited));
+        self.next(pages)
+    }
+
+    /// Waits for the steps under way, then starts the way back.
+    fn drain(&mut self, pages: &mut IoptPages) -> Next<MoveResult> {
+        if self.reader.is_asking() || self.storing.is_some() {
+            return Next::Wait;
+        }
+        pages.set_claim(None);
+        if let Phase::Draining(refusal) = &self.phase {
+            self.phase = Phase::Erasing { refusal: refusal.clone(), next: self.range.first(), asked: false };
+        }
+        self.erase(pages)
+    }
+
+    fn erase(&mut self, pages: &mut IoptPages) -> Next<MoveResult> {
+        let Phase::Erasing { refusal, next, asked } = &mut self.phase else { return Next::Wait };
+        if *asked {
+            return Next::Wait;
+        }
+        let done = self.reader.done();
+        if let Some(range) = done.and_then(|done| pages.next_uncached(*next, done.last())) {
+            (*next, *asked) = (range.last().next(), true);
+            return Next::Start(LAST_ACTS, Step::EraseCache { range });
+        }
+        let failure = MoveFailure::from(refusal.clone());
+        self.phase = Phase::Ending(Ending::new(done, Err(failure)));
+        self.next(pages)
+    }
+
+    fn last_act_done(&mut self, pages: &mut IoptPages, reply: Reply) -> Result<(), Refusal> {
+        match &mut self.phase {
+            Phase::Charging(settlement) => return settlement.supply(pages, reply),
+            Phase::Erasing { asked, .. } => *asked = false,
+            Phase::Ending(ending) => ending.supply(pages, reply),
+            Phase::Reading | Phase::Draining(_) => {}
+        }
+        Ok(())
+    }
+}
