@@ -2,9 +2,12 @@
 //!
 //! Error types live beside the code that returns them; this is only what they have in common.
 //!
-//! Imports allowed: `rustix::io::Errno`. Everybody may import this module.
+//! Imports allowed: `rustix::io::Errno`, the client crate's wire errors, fault_points. Everybody may import this module.
 
 pub use rustix::io::Errno;
+
+use ioasd_client::wire::command::ArgumentError;
+use ioasd_client::wire::frame::FrameError;
 
 use crate::fault_points::Injected;
 
@@ -24,5 +27,25 @@ impl Coded for Injected {
 
     fn code(&self) -> &'static str {
         "fault-injected"
+    }
+}
+
+impl Coded for FrameError {
+    fn errno(&self) -> Errno {
+        self.errno()
+    }
+
+    fn code(&self) -> &'static str {
+        self.code()
+    }
+}
+
+impl Coded for ArgumentError {
+    fn errno(&self) -> Errno {
+        self.errno()
+    }
+
+    fn code(&self) -> &'static str {
+        self.code()
     }
 }

@@ -69,17 +69,9 @@ fn only_a_charge_that_may_be_refused_asks_its_point() {
     let account = Ledger::new().account(AccountKey { uid: 1 });
     let limit = Some(PageLimit(10));
     let armed = Armed::nth(0);
-    let refused = account
-        .charge(AccountMode::User, Delta::more(5), limit)
-        .unwrap_err();
-    assert_eq!(
-        (armed.disarm(), refused.errno()),
-        (Some(Point::Charge), Errno::NOMEM)
-    );
-    assert_eq!(
-        (account.charged(), account.limited()),
-        (Charged::new(0), Charged::new(0))
-    );
+    let refused = account.charge(AccountMode::User, Delta::more(5), limit).unwrap_err();
+    assert_eq!((armed.disarm(), refused.errno()), (Some(Point::Charge), Errno::NOMEM));
+    assert_eq!((account.charged(), account.limited()), (Charged::new(0), Charged::new(0)));
     let armed = Armed::nth(0);
     account.force(AccountMode::User, Delta::more(5));
     account.charge(AccountMode::User, Delta::fewer(5), limit).unwrap();
@@ -96,10 +88,7 @@ fn a_window_that_could_not_be_assigned_is_still_free() {
     space.retain(file);
     let armed = Armed::nth(0);
     let refused = space.run(file, PageIndex::new(0), 1).unwrap_err();
-    assert_eq!(
-        (armed.disarm(), refused.errno()),
-        (Some(Point::FrameWindow), Errno::NOMEM)
-    );
+    assert_eq!((armed.disarm(), refused.errno()), (Some(Point::FrameWindow), Errno::NOMEM));
     space.check();
     assert_eq!(space.windows(), []);
     assert!(space.run(file, PageIndex::new(0), 1).is_ok());

@@ -85,7 +85,8 @@ impl AreaShape {
     }
 
     fn last_of(&self, index: PageIndex) -> Iova {
-        let into_area = (index.get() - self.first.get()) * PAGE_SIZE + (PAGE_SIZE - 1 - u64::from(self.page_offset));
+        let into_area =
+            (index.get() - self.first.get()) * PAGE_SIZE + (PAGE_SIZE - 1 - u64::from(self.page_offset));
         self.iova.start().checked_add(into_area).map_or(self.iova.last(), |last| last.min(self.iova.last()))
     }
 }

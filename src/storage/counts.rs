@@ -135,11 +135,7 @@ impl Charged {
     /// What has to be charged or credited so that the bill equals the pins.
     #[must_use]
     pub fn settle(self, pinned: Pinned) -> Delta {
-        if pinned.0 >= self.0 {
-            Delta::more(pinned.0 - self.0)
-        } else {
-            Delta::fewer(self.0 - pinned.0)
-        }
+        if pinned.0 >= self.0 { Delta::more(pinned.0 - self.0) } else { Delta::fewer(self.0 - pinned.0) }
     }
 
     /// The bill after `delta`.
@@ -161,21 +157,10 @@ mod tests {
 
     #[test]
     fn a_settled_bill_equals_the_pins() {
-        for (charged, pinned) in [
-            (0, 0),
-            (0, 7),
-            (7, 0),
-            (5, 9),
-            (9, 5),
-            (u64::MAX, 0),
-            (0, u64::MAX),
-        ] {
+        for (charged, pinned) in [(0, 0), (0, 7), (7, 0), (5, 9), (9, 5), (u64::MAX, 0), (0, u64::MAX)] {
             let delta = Charged::new(charged).settle(Pinned::new(pinned));
             assert_eq!(Charged::new(charged).apply(delta), Charged::new(pinned));
-            assert_eq!(
-                Charged::new(pinned).apply(delta.reversed()),
-                Charged::new(charged)
-            );
+            assert_eq!(Charged::new(pinned).apply(delta.reversed()), Charged::new(charged));
         }
         assert_eq!(Charged::new(4).settle(Pinned::new(4)), Delta::None);
     }

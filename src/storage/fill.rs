@@ -193,8 +193,10 @@ impl Fill {
         ends.sort_unstable();
         ends.dedup();
         let groups = ends.into_iter().filter_map(|end| {
-            let range = IndexRange::new(self.shape.indexes().first(), PageIndex::new(end.get().checked_sub(1)?))?;
-            let domains = self.domains.iter().zip(&self.filled_to).filter(|(_, filled_to)| **filled_to == end);
+            let range =
+                IndexRange::new(self.shape.indexes().first(), PageIndex::new(end.get().checked_sub(1)?))?;
+            let domains =
+                self.domains.iter().zip(&self.filled_to).filter(|(_, filled_to)| **filled_to == end);
             let domains = domains.map(|(domain, _)| *domain).collect();
             Some(WholeRuns::new(self.shape, range, domains, self.tuning.unmap_pages))
         });

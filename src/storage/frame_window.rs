@@ -130,10 +130,7 @@ impl Window {
         let goes_on = self.file == next.file
             && self.first.get() + self.pages == next.first.get()
             && self.file_page.get() + self.pages == next.file_page.get();
-        goes_on.then_some(Self {
-            pages: self.pages + next.pages,
-            ..self
-        })
+        goes_on.then_some(Self { pages: self.pages + next.pages, ..self })
     }
 }
 
@@ -214,13 +211,9 @@ impl FrameSpace {
     }
 
     /// Frees the windows of `token`: nobody can still look through them.
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "a token is spent by handing it over"
-    )]
+    #[expect(clippy::needless_pass_by_value, reason = "a token is spent by handing it over")]
     pub fn grace_over(&mut self, token: RestToken) {
-        self.free
-            .extend(self.resting.remove(&token.0).into_iter().flatten());
+        self.free.extend(self.resting.remove(&token.0).into_iter().flatten());
     }
 
     /// The frame of `file_page` and for how many of the `pages` pages from there the frames go on. A window is
@@ -229,11 +222,7 @@ impl FrameSpace {
     /// # Errors
     /// If the file is not retained, or no window is left.
     pub fn run(&mut self, file: FileKey, file_page: PageIndex, pages: u64) -> Result<(Pfn, u64), FrameError> {
-        let slots = &self
-            .files
-            .get(&file)
-            .ok_or(FrameError::NotRetained { file })?
-            .slots;
+        let slots = &self.files.get(&file).ok_or(FrameError::NotRetained { file })?.slots;
         let file_slot = file_page.get() >> WINDOW_SHIFT;
         let slot = match slots.get(&file_slot) {
             Some(slot) => *slot,
@@ -246,10 +235,7 @@ impl FrameSpace {
             slot,
             offset.saturating_add(pages).div_ceil(WINDOW_PAGES),
         );
-        Ok((
-            Pfn::new((slot << WINDOW_SHIFT) + offset),
-            pages.min(windows * WINDOW_PAGES - offset),
-        ))
+        Ok((Pfn::new((slot << WINDOW_SHIFT) + offset), pages.min(windows * WINDOW_PAGES - offset)))
     }
 
     /// How many windows from `file_slot` on, `wanted` at most, follow each other in the space as in the file.
@@ -265,9 +251,7 @@ impl FrameSpace {
     fn assign(&mut self, file: FileKey, file_page: PageIndex) -> Result<Slot, FrameError> {
         fault_points::hit(Point::FrameWindow).map_err(|cause| FrameError::Injected { file, cause })?;
         let file_slot = file_page.get() >> WINDOW_SHIFT;
-        let slot = self
-            .pick(file, file_slot)
-            .ok_or_else(|| self.exhausted(file, file_page))?;
+        let slot = self.pick(file, file_slot).ok_or_else(|| self.exhausted(file, file_page))?;
         if slot == self.untouched {
             self.untouched += 1;
         } else {
@@ -280,16 +264,10 @@ impl FrameSpace {
 
     /// The slot behind the file's previous window if it is free, else the lowest free one.
     fn pick(&self, file: FileKey, file_slot: FileSlot) -> Option<Slot> {
-        let previous = file_slot
-            .checked_sub(1)
-            .and_then(|before| self.files.get(&file)?.slots.get(&before));
+        let previous = file_slot.checked_sub(1).and_then(|before| self.files.get(&file)?.slots.get(&before));
         let behind = previous.map(|slot| slot + 1).filter(|slot| self.is_free(*slot));
-        let lowest = || {
-            self.free
-                .first()
-                .copied()
-                .or(Some(self.untouched).filter(|slot| self.is_free(*slot)))
-        };
+        let lowest =
+            || self.free.first().copied().or(Some(self.untouched).filter(|slot| self.is_free(*slot)));
         behind.or_else(lowest)
     }
 
@@ -300,23 +278,13 @@ impl FrameSpace {
     fn exhausted(&self, file: FileKey, file_page: PageIndex) -> FrameError {
         let windows = self.limit.windows().saturating_sub(1);
         let resting = self.resting.values().flatten().fold(0, |count, _| count + 1);
-        FrameError::Exhausted {
-            file,
-            file_page,
-            limit: self.limit,
-            windows,
-            resting,
-        }
+        FrameError::Exhausted { file, file_page, limit: self.limit, windows, resting }
     }
 
     /// Every window in use, in order of frames; windows that go on in frames and pages are one.
     #[must_use]
     pub fn windows(&self) -> Vec<Window> {
-        joined(
-            self.taken
-                .iter()
-                .map(|(slot, (file, at))| window(*slot, *file, *at)),
-        )
+        joined(self.taken.iter().map(|(slot, (file, at))| window(*slot, *file, *at)))
     }
 
     /// The windows of `files`, file by file and in order of pages.
@@ -330,10 +298,7 @@ impl FrameSpace {
     #[must_use]
     pub fn resolve(&self, pfn: Pfn) -> Option<(FileKey, PageIndex)> {
         let (file, file_slot) = self.taken.get(&(pfn.get() >> WINDOW_SHIFT))?;
-        Some((
-            *file,
-            PageIndex::new((file_slot << WINDOW_SHIFT) + pfn.get() % WINDOW_PAGES),
-        ))
+        Some((*file, PageIndex::new((file_slot << WINDOW_SHIFT) + pfn.get() % WINDOW_PAGES)))
     }
 
     /// Panics unless the space keeps its rules. For tests.
@@ -351,45 +316,22 @@ impl FrameSpace {
         let of_files: usize = self.files.values().map(|file| file.slots.len()).sum();
         assert_eq!(of_files, self.taken.len(), "a window is taken by no file");
         let resting = self.resting.values().flatten();
-        let mut slots: Vec<_> = self
-            .taken
-            .keys()
-            .chain(resting)
-            .chain(&self.free)
-            .copied()
-            .collect();
+        let mut slots: Vec<_> = self.taken.keys().chain(resting).chain(&self.free).copied().collect();
         slots.sort_unstable();
-        assert!(
-            slots.into_iter().eq(1..self.untouched),
-            "a slot is lost, twice in use, or 0"
-        );
-        assert!(
-            self.untouched <= self.limit.windows().max(1),
-            "a window beyond the limit"
-        );
+        assert!(slots.into_iter().eq(1..self.untouched), "a slot is lost, twice in use, or 0");
+        assert!(self.untouched <= self.limit.windows().max(1), "a window beyond the limit");
     }
 }
 
 const fn window(slot: Slot, file: FileKey, file_slot: FileSlot) -> Window {
-    let (first, file_page) = (
-        Pfn::new(slot << WINDOW_SHIFT),
-        PageIndex::new(file_slot << WINDOW_SHIFT),
-    );
-    Window {
-        first,
-        pages: WINDOW_PAGES,
-        file,
-        file_page,
-    }
+    let (first, file_page) = (Pfn::new(slot << WINDOW_SHIFT), PageIndex::new(file_slot << WINDOW_SHIFT));
+    Window { first, pages: WINDOW_PAGES, file, file_page }
 }
 
 fn joined(windows: impl Iterator<Item = Window>) -> Vec<Window> {
     let mut list: Vec<Window> = Vec::new();
     for window in windows {
-        match list
-            .last_mut()
-            .and_then(|last| Some((last.joined(window)?, last)))
-        {
+        match list.last_mut().and_then(|last| Some((last.joined(window)?, last))) {
             Some((longer, last)) => *last = longer,
             None => list.push(window),
         }
@@ -406,9 +348,8 @@ mod tests {
     const B: FileKey = FileKey { dev: 1, inode: 8 };
 
     fn space(windows: u64) -> FrameSpace {
-        let mut space = FrameSpace::new(FrameLimit {
-            output_lg2: 30 + u8::try_from(windows.ilog2()).unwrap(),
-        });
+        let mut space =
+            FrameSpace::new(FrameLimit { output_lg2: 30 + u8::try_from(windows.ilog2()).unwrap() });
         space.retain(A);
         space.retain(B);
         space
@@ -440,11 +381,8 @@ mod tests {
         run(&mut space, B, 0, 1);
         run(&mut space, A, 2 * GIB, 1);
         assert_eq!(run(&mut space, A, 10, 3 * GIB), (GIB + 10, 2 * GIB - 10));
-        let windows: Vec<_> = space
-            .windows()
-            .iter()
-            .map(|w| (w.first.get() / GIB, w.pages / GIB, w.file))
-            .collect();
+        let windows: Vec<_> =
+            space.windows().iter().map(|w| (w.first.get() / GIB, w.pages / GIB, w.file)).collect();
         assert_eq!(windows, [(1, 2, A), (3, 1, B), (4, 1, A)]);
         assert_eq!(space.windows_of(&[B]).len(), 1);
         assert_eq!(space.windows_of(&[A, B]).len(), 3);
@@ -472,23 +410,12 @@ mod tests {
         assert_eq!(space.resolve(Pfn::new(GIB)), None);
         assert_eq!(space.windows(), []);
         let refused = space.run(B, PageIndex::new(3), 1).unwrap_err();
-        assert!(matches!(
-            refused,
-            FrameError::Exhausted {
-                file: B,
-                windows: 1,
-                resting: 1,
-                ..
-            }
-        ));
+        assert!(matches!(refused, FrameError::Exhausted { file: B, windows: 1, resting: 1, .. }));
         assert_eq!(refused.errno(), Errno::NOMEM);
         assert!(refused.to_string().contains("2^31"), "{refused}");
         space.grace_over(token);
         assert_eq!(run(&mut space, B, 3, 1), (GIB + 3, 1));
-        assert_eq!(
-            space.run(A, PageIndex::new(0), 1),
-            Err(FrameError::NotRetained { file: A })
-        );
+        assert_eq!(space.run(A, PageIndex::new(0), 1), Err(FrameError::NotRetained { file: A }));
     }
 
     #[test]
@@ -543,15 +470,9 @@ mod tests {
         for at in [0, rng.u64(..pages), last] {
             let named = *names.entry(pfn + at).or_insert((file, page + at));
             assert_eq!(named, (file, page + at));
-            assert_eq!(
-                space.resolve(Pfn::new(pfn + at)),
-                Some((file, PageIndex::new(page + at)))
-            );
+            assert_eq!(space.resolve(Pfn::new(pfn + at)), Some((file, PageIndex::new(page + at))));
         }
         let pages_of_file: BTreeSet<_> = names.values().filter(|(named, _)| *named == file).collect();
-        assert_eq!(
-            pages_of_file.len(),
-            names.values().filter(|(named, _)| *named == file).count()
-        );
+        assert_eq!(pages_of_file.len(), names.values().filter(|(named, _)| *named == file).count());
     }
 }

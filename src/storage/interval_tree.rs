@@ -57,9 +57,7 @@ impl<V> IntervalTree<V> {
     /// A tree without intervals.
     #[must_use]
     pub fn new() -> Self {
-        Self {
-            map: IntervalMap::new(),
-        }
+        Self { map: IntervalMap::new() }
     }
 
     /// Adds an interval beside whatever is there, equal intervals included.
@@ -84,9 +82,7 @@ impl<V> IntervalTree<V> {
 
     /// Every interval that shares a page with `range`.
     pub fn overlapping(&self, range: IndexRange) -> impl Iterator<Item = (IndexRange, &V)> {
-        self.map
-            .iter(query(range))
-            .map(|(edges, value)| (range_of(&edges), value))
+        self.map.iter(query(range)).map(|(edges, value)| (range_of(&edges), value))
     }
 
     /// Whether some interval contains `index`.
@@ -115,11 +111,7 @@ impl<V> IntervalTree<V> {
     /// Panics unless the tree keeps its rules. For tests.
     pub fn check(&self) {
         let ranges: Vec<_> = self.iter().map(|(range, _)| range).collect();
-        assert_eq!(
-            ranges.len(),
-            self.len(),
-            "the interval count drifted from the intervals"
-        );
+        assert_eq!(ranges.len(), self.len(), "the interval count drifted from the intervals");
         assert!(ranges.is_sorted(), "intervals out of order");
         for range in ranges {
             assert!(
@@ -194,9 +186,7 @@ mod tests {
             tree.check();
             let asked_first = rng.u64(..first_pages);
             let asked = range(asked_first, asked_first + rng.u64(..40));
-            let wanted = list
-                .iter()
-                .filter(|(range, _)| range.intersection(asked).is_some());
+            let wanted = list.iter().filter(|(range, _)| range.intersection(asked).is_some());
             assert_eq!(
                 values(tree.overlapping(asked)),
                 values(wanted.map(|(range, value)| (*range, value))),

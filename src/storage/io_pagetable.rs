@@ -47,7 +47,7 @@ pub use request::{
 pub use split::{SplitAreas, SplitError};
 pub use unmap::{UnmapError, UnmapStep};
 
-use ioasd_client::units::{Iova, IovaRange};
+use ioasd_client::units::{ByteLen, Iova, IovaRange};
 
 use alignment::Alignments;
 use area_map::AreaMap;
@@ -101,6 +101,18 @@ impl<P> IoPageTable<P> {
     /// The ready areas in IOVA order: what every domain shows.
     pub fn ready_areas(&self) -> impl Iterator<Item = &Area<P>> {
         self.areas().filter(|area| area.is_ready())
+    }
+
+    /// How many areas there are, in any state.
+    #[must_use]
+    pub fn area_count(&self) -> u64 {
+        self.areas.len() as u64
+    }
+
+    /// Bytes of IOVA that all areas take, in any state.
+    #[must_use]
+    pub fn mapped(&self) -> ByteLen {
+        self.areas.mapped()
     }
 
     /// Whether there is no area in any state.

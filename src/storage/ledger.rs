@@ -101,12 +101,7 @@ pub struct Account {
 impl Account {
     const fn new(key: AccountKey) -> Self {
         let (charged, limited, table_bytes) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
-        Self {
-            key,
-            charged,
-            limited,
-            table_bytes,
-        }
+        Self { key, charged, limited, table_bytes }
     }
 
     /// Who pays.
@@ -144,10 +139,8 @@ impl Account {
         limit: Option<PageLimit>,
     ) -> Result<(), ChargeRefused> {
         if let Delta::More(pages) = delta {
-            fault_points::hit(Point::Charge).map_err(|cause| ChargeRefused::Injected {
-                account: self.key,
-                cause,
-            })?;
+            fault_points::hit(Point::Charge)
+                .map_err(|cause| ChargeRefused::Injected { account: self.key, cause })?;
             if mode == AccountMode::User {
                 self.add_limited(pages.get(), limit)?;
             }
@@ -163,9 +156,7 @@ impl Account {
             let sum = used.checked_add(needed)?;
             limit.is_none_or(|limit| sum <= limit.0).then_some(sum)
         };
-        let added = self
-            .limited
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, within);
+        let added = self.limited.fetch_update(Ordering::Relaxed, Ordering::Relaxed, within);
         added.map(drop).map_err(|used| ChargeRefused::OverLimit {
             account: self.key,
             used: Charged::new(used),
@@ -194,11 +185,7 @@ impl Account {
 
     /// Panics unless the account keeps its rules. For tests, while nobody charges.
     pub fn check(&self) {
-        assert!(
-            self.limited() <= self.charged(),
-            "{}: more pages limited than charged",
-            self.key
-        );
+        assert!(self.limited() <= self.charged(), "{}: more pages limited than charged", self.key);
     }
 }
 
@@ -212,10 +199,7 @@ fn apply(counter: &AtomicU64, delta: Delta) {
         Delta::Fewer(fewer) => {
             let take = |count: u64| Some(count.saturating_sub(fewer.get()));
             let before = counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);
-            debug_assert!(
-                before >= Ok(fewer.get()),
-                "a credit of {fewer} without its charge"
-            );
+            debug_assert!(before >= Ok(fewer.get()), "a credit of {fewer} without its charge");
         }
     }
 }
@@ -236,21 +220,14 @@ impl Ledger {
     /// The account of `key`, opened if need be.
     #[must_use]
     pub fn account(&self, key: AccountKey) -> Arc<Account> {
-        let account = self
-            .accounts
-            .entry(key)
-            .or_insert_with(|| Arc::new(Account::new(key)));
+        let account = self.accounts.entry(key).or_insert_with(|| Arc::new(Account::new(key)));
         Arc::clone(account.value())
     }
 
     /// Every account, in order of keys.
     #[must_use]
     pub fn accounts(&self) -> Vec<Arc<Account>> {
-        let mut accounts: Vec<_> = self
-            .accounts
-            .iter()
-            .map(|entry| Arc::clone(entry.value()))
-            .collect();
+        let mut accounts: Vec<_> = self.accounts.iter().map(|entry| Arc::clone(entry.value())).collect();
         accounts.sort_unstable_by_key(|account| account.key());
         accounts
     }
@@ -258,12 +235,7 @@ impl Ledger {
     /// Pages charged to all accounts together.
     #[must_use]
     pub fn sum_charged(&self) -> Charged {
-        Charged::new(
-            self.accounts
-                .iter()
-                .map(|entry| entry.value().charged().get())
-                .sum(),
-        )
+        Charged::new(self.accounts.iter().map(|entry| entry.value().charged().get()).sum())
     }
 
     /// Panics unless every account keeps its rules. For tests, while nobody charges.
@@ -286,19 +258,14 @@ mod tests {
         let ledger = Ledger::new();
         let account = ledger.account(KEY);
         account.charge(AccountMode::User, Delta::more(90), LIMIT).unwrap();
-        let refused = account
-            .charge(AccountMode::User, Delta::more(11), LIMIT)
-            .unwrap_err();
+        let refused = account.charge(AccountMode::User, Delta::more(11), LIMIT).unwrap_err();
         assert_eq!((refused.errno(), refused.code()), (Errno::NOMEM, "over-limit"));
         let text = refused.to_string();
         assert!(
             text.starts_with("user 1000 may not pin 11 pages more: 90 of 100 pages are in use"),
             "{text}"
         );
-        assert_eq!(
-            (account.charged(), account.limited()),
-            (Charged::new(90), Charged::new(90))
-        );
+        assert_eq!((account.charged(), account.limited()), (Charged::new(90), Charged::new(90)));
         account.charge(AccountMode::User, Delta::more(10), LIMIT).unwrap();
         ledger.check();
         assert_eq!(ledger.sum_charged(), Charged::new(100));
@@ -307,22 +274,13 @@ mod tests {
     #[test]
     fn the_limit_counts_pages_of_mode_user_only() {
         let account = Account::new(KEY);
-        account
-            .charge(AccountMode::None, Delta::more(1000), LIMIT)
-            .unwrap();
-        account
-            .charge(AccountMode::User, Delta::more(100), LIMIT)
-            .unwrap();
-        account
-            .charge(AccountMode::None, Delta::fewer(1000), LIMIT)
-            .unwrap();
+        account.charge(AccountMode::None, Delta::more(1000), LIMIT).unwrap();
+        account.charge(AccountMode::User, Delta::more(100), LIMIT).unwrap();
+        account.charge(AccountMode::None, Delta::fewer(1000), LIMIT).unwrap();
         assert!(account.charge(AccountMode::User, Delta::more(1), LIMIT).is_err());
         account.force(AccountMode::User, Delta::more(5));
         account.charge(AccountMode::User, Delta::fewer(3), LIMIT).unwrap();
-        assert_eq!(
-            (account.charged(), account.limited()),
-            (Charged::new(102), Charged::new(102))
-        );
+        assert_eq!((account.charged(), account.limited()), (Charged::new(102), Charged::new(102)));
         account.check();
     }
 
@@ -333,11 +291,7 @@ mod tests {
         ledger.account(KEY).credit_tables(ByteLen::new(4096));
         assert_eq!(ledger.account(KEY).tables(), ByteLen::new(4096));
         assert_eq!(ledger.account(AccountKey { uid: 1 }).tables(), ByteLen::new(0));
-        let keys: Vec<_> = ledger
-            .accounts()
-            .iter()
-            .map(|account| account.key().uid)
-            .collect();
+        let keys: Vec<_> = ledger.accounts().iter().map(|account| account.key().uid).collect();
         assert_eq!(keys, [1, 1000]);
     }
 
@@ -374,18 +328,12 @@ mod tests {
                 let pages = pages.min(user);
                 account.force(AccountMode::User, Delta::fewer(pages));
                 user -= pages;
-            } else if account
-                .charge(AccountMode::User, Delta::more(pages), LIMIT)
-                .is_ok()
-            {
+            } else if account.charge(AccountMode::User, Delta::more(pages), LIMIT).is_ok() {
                 user += pages;
             } else {
                 refused += 1;
             }
-            assert!(
-                account.limited() <= Charged::new(100),
-                "seed {seed}: the limit was passed"
-            );
+            assert!(account.limited() <= Charged::new(100), "seed {seed}: the limit was passed");
         }
         assert!(refused > 0, "seed {seed}: the limit was never met");
         account.force(AccountMode::User, Delta::fewer(user));

@@ -24,6 +24,7 @@ use std::sync::Arc;
 
 use ioasd_client::units::{IndexRange, Permission};
 
+use super::area::AreaShape;
 use super::fill::Fill;
 use super::pages::{AreaKey, IoptPages, RetireKey};
 use super::pfn::PfnBatch;
@@ -35,7 +36,6 @@ use super::step::{DomainKey, Next, Reply, StepId, Transfer};
 use super::transfer::TransferBytes;
 use super::unfill::{Unfill, UnmapFrom};
 use super::unpin_access::UnpinAccess;
-use super::area::AreaShape;
 
 /// What a movement shall do.
 #[derive(Clone, Debug)]

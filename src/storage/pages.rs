@@ -22,9 +22,9 @@
 use ioasd_client::units::{ByteLen, IndexRange, PageIndex};
 
 use super::area::AreaShape;
-use super::io_pagetable::AreaId;
 use super::counts::{ArrayLen, Charged, Delta, Pinned};
 use super::interval_tree::IntervalTree;
+use super::io_pagetable::AreaId;
 use super::span::{self, Cover, Coverage, SpanClass};
 use super::step::DomainKey;
 
@@ -193,7 +193,7 @@ impl IoptPages {
         if *users > 0 {
             return Some(LastUser::No);
         }
-        self.recount(range, |pages| drop(pages.accesses.remove(range, |_| true)));
+        self.recount(range, |pages| pages.accesses.remove(range, |_| true).is_some());
         Some(LastUser::Yes)
     }
 
@@ -206,7 +206,7 @@ impl IoptPages {
     /// Forgets that an area is filled, as if [`IoptPages::show`] had not been called.
     pub(super) fn unshow(&mut self, shown: Shown) {
         let range = shown.shape.indexes();
-        self.recount(range, |pages| drop(pages.shown.remove(range, |other| other.area == shown.area)));
+        self.recount(range, |pages| pages.shown.remove(range, |other| other.area == shown.area).is_some());
     }
 
     /// Keeps `range` pinned until the key is given to [`IoptPages::release`].
@@ -220,7 +220,7 @@ impl IoptPages {
     /// Ends a retirement; tells which pages it kept.
     pub(super) fn release(&mut self, key: RetireKey) -> Option<IndexRange> {
         let range = self.retiring.iter().find(|(_, other)| **other == key).map(|(range, _)| range)?;
-        self.recount(range, |pages| drop(pages.retiring.remove(range, |other| *other == key)));
+        self.recount(range, |pages| pages.retiring.remove(range, |other| *other == key).is_some());
         Some(range)
     }
 
@@ -250,10 +250,11 @@ impl IoptPages {
     }
 
     /// Runs `change`, which may only concern pages of `range`, and brings the count of pinned pages up to date.
-    fn recount(&mut self, range: IndexRange, change: impl FnOnce(&mut Self)) {
+    fn recount<R>(&mut self, range: IndexRange, change: impl FnOnce(&mut Self) -> R) -> R {
         let before = self.covered(range);
-        change(self);
+        let changed = change(self);
         self.pinned = Pinned::new(self.pinned.get() - before + self.covered(range));
+        changed
     }
 
     /// How many pages of `range` the trees keep pinned.
@@ -281,8 +282,11 @@ impl IoptPages {
         );
         if let Some(whole) = IndexRange::from_length(PageIndex::new(0), self.len.get()) {
             assert_eq!(self.pinned.get(), self.covered(whole), "pinned drifted from the three trees");
-            let ranges = self.shown.iter().map(|(range, _)| range).chain(self.accesses.iter().map(|(range, _)| range));
-            assert!(ranges.chain(self.retiring.iter().map(|(range, _)| range)).all(|range| whole.covers(range)));
+            let ranges =
+                self.shown.iter().map(|(range, _)| range).chain(self.accesses.iter().map(|(range, _)| range));
+            assert!(
+                ranges.chain(self.retiring.iter().map(|(range, _)| range)).all(|range| whole.covers(range))
+            );
         }
         if self.claim.is_none() {
             assert_eq!(self.settle(), Delta::None, "charged differs from pinned at rest");

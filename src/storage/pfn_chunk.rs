@@ -46,11 +46,7 @@ impl Piece {
     /// The part from page `from` on, up to but without page `end`.
     fn part(self, from: u16, end: u16) -> Option<Self> {
         let (from, end) = (from.max(self.first), end.min(self.end()));
-        (from < end).then(|| Self {
-            first: from,
-            pages: end - from,
-            pfn: Pfn::new(self.frame(from)),
-        })
+        (from < end).then(|| Self { first: from, pages: end - from, pfn: Pfn::new(self.frame(from)) })
     }
 }
 
@@ -76,36 +72,22 @@ impl Slot for u64 {
 
 impl<T: Slot> Frames<T> {
     fn absent() -> Self {
-        Self {
-            frames: vec![T::ABSENT; usize::from(CHUNK_PAGES)].into_boxed_slice(),
-            present: 0,
-        }
+        Self { frames: vec![T::ABSENT; usize::from(CHUNK_PAGES)].into_boxed_slice(), present: 0 }
     }
 
     fn write(&mut self, piece: Piece) {
-        let slots = self
-            .frames
-            .iter_mut()
-            .skip(usize::from(piece.first))
-            .take(usize::from(piece.pages));
+        let slots = self.frames.iter_mut().skip(usize::from(piece.first)).take(usize::from(piece.pages));
         for (slot, at) in slots.zip(piece.first..) {
             let frame = T::try_from(piece.frame(at)).unwrap_or(T::ABSENT);
             debug_assert!(frame != T::ABSENT, "a frame does not fit its slot");
-            debug_assert!(
-                *slot == T::ABSENT || *slot == frame,
-                "another frame is cached for the page"
-            );
+            debug_assert!(*slot == T::ABSENT || *slot == frame, "another frame is cached for the page");
             self.present += u16::from(*slot == T::ABSENT);
             *slot = frame;
         }
     }
 
     fn clear(&mut self, from: u16, end: u16) {
-        let slots = self
-            .frames
-            .iter_mut()
-            .take(usize::from(end))
-            .skip(usize::from(from));
+        let slots = self.frames.iter_mut().take(usize::from(end)).skip(usize::from(from));
         for slot in slots {
             self.present -= u16::from(*slot != T::ABSENT);
             *slot = T::ABSENT;
@@ -120,25 +102,13 @@ impl<T: Slot> Frames<T> {
             **slot != T::ABSENT && pfn.checked_add(*ahead) == Some((**slot).into())
         });
         let pages = u16::try_from(1 + more.count()).unwrap_or(CHUNK_PAGES);
-        Some(Piece {
-            first: at,
-            pages,
-            pfn: Pfn::new(pfn),
-        })
+        Some(Piece { first: at, pages, pfn: Pfn::new(pfn) })
     }
 
     fn check(&self) {
-        assert_eq!(
-            self.frames.len(),
-            usize::from(CHUNK_PAGES),
-            "a chunk of another length"
-        );
+        assert_eq!(self.frames.len(), usize::from(CHUNK_PAGES), "a chunk of another length");
         let present = self.frames.iter().filter(|slot| **slot != T::ABSENT).count();
-        assert_eq!(
-            present,
-            usize::from(self.present),
-            "the page count of a chunk drifted"
-        );
+        assert_eq!(present, usize::from(self.present), "the page count of a chunk drifted");
     }
 }
 
@@ -189,11 +159,7 @@ impl Form {
 
 impl Chunk {
     /// A chunk without pages.
-    pub(super) const EMPTY: Self = Self::Run(Piece {
-        first: 0,
-        pages: 0,
-        pfn: Pfn::new(0),
-    });
+    pub(super) const EMPTY: Self = Self::Run(Piece { first: 0, pages: 0, pfn: Pfn::new(0) });
 
     /// Adds `pieces` in `form`, which is the one they need.
     pub(super) fn store(&mut self, form: Form, pieces: &[Piece]) {
@@ -209,11 +175,8 @@ impl Chunk {
     }
 
     fn widen(&mut self, form: Form) {
-        let mut wider = if form == Form::Wide {
-            Self::Wide(Frames::absent())
-        } else {
-            Self::Narrow(Frames::absent())
-        };
+        let mut wider =
+            if form == Form::Wide { Self::Wide(Frames::absent()) } else { Self::Narrow(Frames::absent()) };
         let mut from = 0;
         while let Some(piece) = self.next_piece(from) {
             match &mut wider {

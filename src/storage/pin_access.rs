@@ -74,7 +74,9 @@ impl PinAccess {
             },
             Phase::Charging(settlement) => match settlement.want(pages) {
                 Some(step) => Next::Start(LAST_ACTS, step),
-                None if settlement.is_settled() => Next::Done(Ok(Moved::Frames(std::mem::take(&mut self.frames)))),
+                None if settlement.is_settled() => {
+                    Next::Done(Ok(Moved::Frames(std::mem::take(&mut self.frames))))
+                }
                 None => Next::Wait,
             },
             Phase::Draining(_) => self.drain(pages),

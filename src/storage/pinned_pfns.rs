@@ -59,24 +59,14 @@ type ChunkNumber = u64;
 
 fn locate(index: PageIndex) -> (ChunkNumber, u16) {
     let chunk_pages = u64::from(CHUNK_PAGES);
-    (
-        index.get() / chunk_pages,
-        u16::try_from(index.get() % chunk_pages).unwrap_or(0),
-    )
+    (index.get() / chunk_pages, u16::try_from(index.get() % chunk_pages).unwrap_or(0))
 }
 
 /// The pages of `chunk` that belong to `range`: from, and up to but without.
 fn within(range: IndexRange, chunk: ChunkNumber) -> (u16, u16) {
     let ((first_chunk, from), (last_chunk, last)) = (locate(range.first()), locate(range.last()));
     let from = if chunk == first_chunk { from } else { 0 };
-    (
-        from,
-        if chunk == last_chunk {
-            last + 1
-        } else {
-            CHUNK_PAGES
-        },
-    )
+    (from, if chunk == last_chunk { last + 1 } else { CHUNK_PAGES })
 }
 
 /// The runs of a batch, cut at the edges of chunks.
@@ -86,17 +76,8 @@ fn pieces_of(batch: &PfnBatch) -> Vec<(ChunkNumber, Piece)> {
         let mut done = 0;
         while done < run.pages {
             let (chunk, first) = locate(PageIndex::new(index.get() + u64::from(done)));
-            let pages = u16::try_from(run.pages - done)
-                .unwrap_or(CHUNK_PAGES)
-                .min(CHUNK_PAGES - first);
-            pieces.push((
-                chunk,
-                Piece {
-                    first,
-                    pages,
-                    pfn: Pfn::new(run.pfn.get() + u64::from(done)),
-                },
-            ));
+            let pages = u16::try_from(run.pages - done).unwrap_or(CHUNK_PAGES).min(CHUNK_PAGES - first);
+            pieces.push((chunk, Piece { first, pages, pfn: Pfn::new(run.pfn.get() + u64::from(done)) }));
             done += u32::from(pages);
         }
     }
@@ -115,10 +96,7 @@ fn groups_of(batch: &PfnBatch) -> Vec<Group> {
     of_one_chunk
         .filter_map(|group| {
             let chunk = group.first()?.0;
-            Some(Group {
-                chunk,
-                pieces: group.iter().map(|(_, piece)| *piece).collect(),
-            })
+            Some(Group { chunk, pieces: group.iter().map(|(_, piece)| *piece).collect() })
         })
         .collect()
 }
@@ -250,15 +228,9 @@ impl PinnedPfns {
     pub fn check(&self) {
         self.chunks.values().for_each(Chunk::check);
         let pages: u64 = self.chunks.values().map(|chunk| u64::from(chunk.pages())).sum();
-        assert_eq!(
-            pages, self.pages,
-            "the page count of the cache drifted from its chunks"
-        );
+        assert_eq!(pages, self.pages, "the page count of the cache drifted from its chunks");
         let bytes: usize = self.chunks.values().map(Chunk::heap_bytes).sum();
-        assert_eq!(
-            bytes, self.array_bytes,
-            "the memory count of the cache drifted from its chunks"
-        );
+        assert_eq!(bytes, self.array_bytes, "the memory count of the cache drifted from its chunks");
     }
 }
 
@@ -304,19 +276,14 @@ mod tests {
     fn a_contiguous_object_stays_runs_and_is_read_as_one() {
         let mut cache = PinnedPfns::new();
         for part in 0..8 {
-            cache
-                .store(&batch(part * 1000, &[(7 + part * 1000, 1000)]))
-                .unwrap();
+            cache.store(&batch(part * 1000, &[(7 + part * 1000, 1000)])).unwrap();
             cache.check();
         }
         assert!(cache.bytes().get() < 8000 / 10, "{} bytes", cache.bytes());
         assert_eq!(read(&cache, range(0, 7999), 1).pages(), 8000);
         cache.erase(range(0, 7998));
         cache.check();
-        assert_eq!(
-            (cache.pages(), cache.get(PageIndex::new(7999))),
-            (1, Some(Pfn::new(8006)))
-        );
+        assert_eq!((cache.pages(), cache.get(PageIndex::new(7999))), (1, Some(Pfn::new(8006))));
     }
 
     #[test]
@@ -325,10 +292,7 @@ mod tests {
         let mut near = PinnedPfns::new();
         near.store(&batch(0, &runs)).unwrap();
         assert_eq!(near.bytes().get() / 1024, 5120 * 4 / 1024);
-        let far_runs: Vec<_> = runs
-            .iter()
-            .map(|(pfn, pages)| (pfn + (1 << 40), *pages))
-            .collect();
+        let far_runs: Vec<_> = runs.iter().map(|(pfn, pages)| (pfn + (1 << 40), *pages)).collect();
         let mut far = PinnedPfns::new();
         far.store(&batch(0, &far_runs[..5000])).unwrap();
         assert!(far.bytes().get() >= 5000 * 8);
@@ -357,23 +321,14 @@ mod tests {
         cache.store(&batch(1024, &[(112, 5)])).unwrap();
         assert_eq!(read(&cache, range(505, 1026), 9).range(), Some(range(505, 511)));
         let missing = cache.read(range(512, 1026), &mut batch(512, &[])).unwrap_err();
-        assert_eq!(
-            missing,
-            CacheError::Missing {
-                index: PageIndex::new(512)
-            }
-        );
+        assert_eq!(missing, CacheError::Missing { index: PageIndex::new(512) });
         assert_eq!(missing.errno(), Errno::IO);
     }
 
     #[test]
     fn storing_the_same_frames_again_changes_nothing() {
         let mut cache = PinnedPfns::new();
-        for stored in [
-            batch(3, &[(50, 9)]),
-            batch(5, &[(52, 2)]),
-            batch(20, &[(1, 1), (9, 1)]),
-        ] {
+        for stored in [batch(3, &[(50, 9)]), batch(5, &[(52, 2)]), batch(20, &[(1, 1), (9, 1)])] {
             cache.store(&stored).unwrap();
             let (pages, bytes) = (cache.pages(), cache.bytes());
             cache.store(&stored).unwrap();
@@ -419,10 +374,7 @@ mod tests {
         first: u64,
         last: u64,
     ) {
-        let end = map
-            .range(first..=last)
-            .next()
-            .map_or(last + 1, |(index, _)| *index);
+        let end = map.range(first..=last).next().map_or(last + 1, |(index, _)| *index);
         let kind = rng.u8(..10);
         let mut stored = batch(first, &[]);
         for index in first..end {
@@ -450,11 +402,7 @@ mod tests {
         if wanted.is_empty() {
             assert!(cache.read(range(from, PAGES - 1), &mut wanted).is_err());
         } else {
-            assert_eq!(
-                read(cache, range(from, PAGES - 1), 5461),
-                wanted,
-                "seed {seed}, from {from}"
-            );
+            assert_eq!(read(cache, range(from, PAGES - 1), 5461), wanted, "seed {seed}, from {from}");
         }
     }
 }

@@ -139,7 +139,9 @@ impl Reader {
         self.state = asked;
         Ok(match tier {
             Tier::Cache => Step::ReadCache { range, batch },
-            Tier::Domain(shown) => Step::ReadDomain { domain: shown.storage, shape: shown.shape, range, batch },
+            Tier::Domain(shown) => {
+                Step::ReadDomain { domain: shown.storage, shape: shown.shape, range, batch }
+            }
             Tier::Held => Step::Recall { range, batch },
             Tier::Origin => Step::Pin { range, batch },
         })
@@ -160,15 +162,18 @@ impl Reader {
         let from_cache = matches!(self.state, State::Asked { from_cache: true });
         let ended = batch.end() <= self.next;
         self.next = self.next.max(batch.end());
-        self.state = if batch.is_empty() { State::Empty } else { State::Holding { batch, from_cache, ended } };
+        self.state =
+            if batch.is_empty() { State::Empty } else { State::Holding { batch, from_cache, ended } };
         match self.done() {
             Some(done) => self.claim(pages, done.last()),
             None => pages.set_claim(None),
         }
         match (result, &self.state) {
-            (Ok(()), State::Empty) => {
-                Err(Refusal::new(Errno::IO, "tier-silent", format!("no tier told the frame of page {}", self.next)))
-            }
+            (Ok(()), State::Empty) => Err(Refusal::new(
+                Errno::IO,
+                "tier-silent",
+                format!("no tier told the frame of page {}", self.next),
+            )),
             (result, _) => result,
         }
     }

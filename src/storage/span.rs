@@ -34,14 +34,12 @@ impl<V> Cover for IntervalTree<V> {
     fn first_span(&self, window: IndexRange) -> (Coverage, IndexRange) {
         match self.overlapping(window).next() {
             None => (Coverage::Hole, window),
-            Some((range, _)) if range.first() > window.first() => (
-                Coverage::Hole,
-                clip(window, PageIndex::new(range.first().get() - 1)),
-            ),
-            Some((range, _)) => (
-                Coverage::Covered,
-                clip(window, covered_to(self, range.last(), window.last())),
-            ),
+            Some((range, _)) if range.first() > window.first() => {
+                (Coverage::Hole, clip(window, PageIndex::new(range.first().get() - 1)))
+            }
+            Some((range, _)) => {
+                (Coverage::Covered, clip(window, covered_to(self, range.last(), window.last())))
+            }
         }
     }
 }
@@ -89,18 +87,12 @@ pub fn first_span(trees: &[&dyn Cover], window: IndexRange) -> Span {
     for (place, tree) in trees.iter().enumerate() {
         match tree.first_span(hole) {
             (Coverage::Covered, range) => {
-                return Span {
-                    class: SpanClass::Tree(place),
-                    range,
-                };
+                return Span { class: SpanClass::Tree(place), range };
             }
             (Coverage::Hole, range) => hole = range,
         }
     }
-    Span {
-        class: SpanClass::Hole,
-        range: hole,
-    }
+    Span { class: SpanClass::Hole, range: hole }
 }
 
 /// Every span of `window`, in order and found one by one; `trees` in order of priority.
@@ -216,11 +208,7 @@ mod tests {
         let covers: Vec<&dyn Cover> = trees.iter().map(|tree| tree as &dyn Cover).collect();
         for first in 0..PAGES {
             let window = range(first, rng.u64(first..PAGES));
-            assert_eq!(
-                walk(&covers, window),
-                walk_array(&owner, window),
-                "seed {seed}, {window}"
-            );
+            assert_eq!(walk(&covers, window), walk_array(&owner, window), "seed {seed}, {window}");
         }
     }
 

@@ -85,7 +85,8 @@ impl TransferBytes {
             return Next::Done(Ok(Moved::Bytes(std::mem::take(&mut self.read))));
         };
         let (tier, span) = pages.tier_at(rest.first(), rest.last());
-        let part = IndexRange::from_length(span.first(), span.pages().min(self.tuning.batch_pages)).unwrap_or(span);
+        let part =
+            IndexRange::from_length(span.first(), span.pages().min(self.tuning.batch_pages)).unwrap_or(span);
         if tier != Tier::Origin {
             return self.move_part(part);
         }

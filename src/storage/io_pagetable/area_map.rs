@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
-use ioasd_client::units::{Iova, IovaRange, Permission};
+use ioasd_client::units::{ByteLen, Iova, IovaRange, Permission};
 
 use crate::storage::area::AreaShape;
 
@@ -153,12 +153,14 @@ impl<P> Area<P> {
 pub(super) struct AreaMap<P> {
     by_start: BTreeMap<Iova, Area<P>>,
     starts: HashMap<AreaId, Iova>,
+    /// Disjoint ranges can add up to 2^64.
+    mapped: u128,
     next_id: u64,
 }
 
 impl<P> AreaMap<P> {
     pub(super) fn new() -> Self {
-        Self { by_start: BTreeMap::new(), starts: HashMap::new(), next_id: 0 }
+        Self { by_start: BTreeMap::new(), starts: HashMap::new(), mapped: 0, next_id: 0 }
     }
 
     pub(super) const fn take_id(&mut self) -> AreaId {
@@ -170,13 +172,24 @@ impl<P> AreaMap<P> {
     /// Adds an area whose range must be free.
     pub(super) fn insert(&mut self, area: Area<P>) {
         debug_assert!(self.first_in(area.iova()).is_none(), "{} lies on another area", area.id);
+        self.mapped += u128::from(area.iova().length().get());
         self.starts.insert(area.id, area.iova().start());
         self.by_start.insert(area.iova().start(), area);
     }
 
     pub(super) fn remove(&mut self, id: AreaId) -> Option<Area<P>> {
         let start = self.starts.remove(&id)?;
-        self.by_start.remove(&start)
+        let area = self.by_start.remove(&start)?;
+        self.mapped -= u128::from(area.iova().length().get());
+        Some(area)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.by_start.len()
+    }
+
+    pub(super) fn mapped(&self) -> ByteLen {
+        ByteLen::new(u64::try_from(self.mapped).unwrap_or(u64::MAX))
     }
 
     pub(super) fn get(&self, id: AreaId) -> Option<&Area<P>> {
@@ -209,6 +222,8 @@ impl<P> AreaMap<P> {
 
     pub(super) fn check(&self) {
         assert_eq!(self.by_start.len(), self.starts.len(), "the index of areas drifted");
+        let mapped: u128 = self.iter().map(|area| u128::from(area.iova().length().get())).sum();
+        assert_eq!(self.mapped, mapped, "the count of mapped bytes drifted");
         let mut free_from = Some(Iova::new(0));
         for (start, area) in &self.by_start {
             assert_eq!(*start, area.iova().start(), "{} is filed under a wrong address", area.id);

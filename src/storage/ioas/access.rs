@@ -67,6 +67,12 @@ pub(super) struct HeldPart<H> {
     indexes: IndexRange,
 }
 
+/// What a pin is about to hold, and why it will fail behind that, if it does.
+struct Hold<H> {
+    parts: Vec<HeldPart<H>>,
+    end: Result<(), Refusal>,
+}
+
 impl<H> AccessState<H> {
     /// Everything it holds, or is about to hold.
     pub(super) fn parts(&self) -> impl Iterator<Item = &HeldPart<H>> {
@@ -83,7 +89,11 @@ impl<P: Port> Ioas<P> {
         let _gate = self.gate.write().await;
         let mut core = self.core.borrow_mut();
         if core.accesses.contains_key(&access) {
-            return Err(Refusal::new(Errno::INVAL, "access-attached", format!("{access} is attached already")));
+            return Err(Refusal::new(
+                Errno::INVAL,
+                "access-attached",
+                format!("{access} is attached already"),
+            ));
         }
         let added = core.table.add_alignment(Owner::Access(access.0), needs.alignment());
         added.map_err(|error| Refusal::of(&error))?;
@@ -111,43 +121,55 @@ impl<P: Port> Ioas<P> {
         range: IovaRange,
         direction: Direction,
     ) -> Result<Vec<Arc<PfnBatch>>, Refusal> {
-        let mut waiting = self.hold(access, range, direction)?.into_iter();
-        let mut frames = Vec::new();
-        let mut pinned = Vec::new();
+        let Hold { parts, end } = self.hold(access, range, direction)?;
+        let (mut pinned, mut frames) = (Vec::new(), Vec::new());
+        if let Err(refusal) = self.pin_parts(parts, &mut pinned, &mut frames).await.and(end) {
+            self.drop_parts(pinned).await;
+            return Err(refusal);
+        }
+        self.keep_or_drop(access, Held { range, parts: pinned }).await?;
+        Ok(frames)
+    }
+
+    /// Pins part by part, up to the first that fails.
+    async fn pin_parts(
+        &self,
+        parts: Vec<HeldPart<P::Pages>>,
+        pinned: &mut Vec<HeldPart<P::Pages>>,
+        frames: &mut Vec<Arc<PfnBatch>>,
+    ) -> Result<(), Refusal> {
+        let mut waiting = parts.into_iter();
         while let Some(part) = waiting.next() {
             match self.port.run(&part.pages, Order::PinAccess(part.indexes)).await {
                 Ok(Moved::Frames(batches)) => frames.extend(batches),
                 Ok(_) => {}
                 Err(failure) => {
                     self.drop_holds(std::iter::once(part).chain(waiting));
-                    self.drop_parts(pinned).await;
                     return Err(failure.refusal);
                 }
             }
             pinned.push(part);
         }
-        self.keep_or_drop(access, Held { range, parts: pinned }).await?;
-        Ok(frames)
+        Ok(())
     }
 
-    /// Looks the range up and counts the access on every area of it, in one step.
+    /// Looks the range up and counts the access on every area that serves it, in one step.
     fn hold(
         &self,
         access: AccessKey,
         range: IovaRange,
         direction: Direction,
-    ) -> Result<Vec<HeldPart<P::Pages>>, Refusal> {
+    ) -> Result<Hold<P::Pages>, Refusal> {
         let mut core = self.core.borrow_mut();
         if !core.accesses.contains_key(&access) {
             return Err(not_attached(access));
         }
         let walk = core.table.access_walk(range, AccessKind::Pin(direction));
-        walk.end.map_err(|error| Refusal::of(&error))?;
         let parts: Vec<_> = walk.parts.into_iter().filter_map(held_part).collect();
         for part in &parts {
             core.table.add_access_to(part.area, Holder::External);
         }
-        Ok(parts)
+        Ok(Hold { parts, end: walk.end.map_err(|error| Refusal::of(&error)) })
     }
 
     /// Keeps what was pinned, unless the access was detached meanwhile.
@@ -169,7 +191,11 @@ impl<P: Port> Ioas<P> {
     /// If `access` holds no pin of exactly this range.
     pub async fn unpin(&self, access: AccessKey, range: IovaRange) -> Result<(), Refusal> {
         let held = self.forget_pin(access, range).ok_or_else(|| {
-            Refusal::new(Errno::NOENT, "not-pinned", format!("{access} has not pinned exactly {range}: repeat a pin"))
+            Refusal::new(
+                Errno::NOENT,
+                "not-pinned",
+                format!("{access} has not pinned exactly {range}: repeat a pin"),
+            )
         })?;
         self.drop_parts(held.parts).await;
         Ok(())
@@ -191,7 +217,10 @@ impl<P: Port> Ioas<P> {
     async fn drop_parts(&self, parts: Vec<HeldPart<P::Pages>>) {
         for part in parts {
             let unpinned = self.port.run(&part.pages, Order::UnpinAccess(part.indexes)).await;
-            debug_assert!(unpinned.is_ok() || self.port.is_gone(&part.pages), "unpinning failed: {unpinned:?}");
+            debug_assert!(
+                unpinned.is_ok() || self.port.is_gone(&part.pages),
+                "unpinning failed: {unpinned:?}"
+            );
             self.core.borrow_mut().table.drop_access_from(part.area, Holder::External);
         }
     }
@@ -199,7 +228,9 @@ impl<P: Port> Ioas<P> {
     /// Lets go of everything `access` holds within `range`: its answer to a notice.
     pub async fn let_go_within(&self, access: AccessKey, range: IovaRange) {
         let ranges: Vec<IovaRange> = match self.core.borrow().accesses.get(&access) {
-            Some(state) => state.pins.iter().map(|held| held.range).filter(|held| held.intersects(range)).collect(),
+            Some(state) => {
+                state.pins.iter().map(|held| held.range).filter(|held| held.intersects(range)).collect()
+            }
             None => Vec::new(),
         };
         for range in ranges {
@@ -222,9 +253,15 @@ impl<P: Port> Ioas<P> {
     /// If a part is not mapped, not readable, or its bytes cannot be reached.
     pub async fn read(&self, access: AccessKey, range: IovaRange) -> Result<Vec<u8>, Refusal> {
         let mut bytes = Vec::new();
-        self.transfer(access, range, Direction::Read, |offset, length| Transfer::Read { offset, length }, |read| {
-            bytes.extend(read);
-        })
+        self.transfer(
+            access,
+            range,
+            Direction::Read,
+            |offset, length| Transfer::Read { offset, length },
+            |read| {
+                bytes.extend(read);
+            },
+        )
         .await?;
         Ok(bytes)
     }
@@ -235,7 +272,11 @@ impl<P: Port> Ioas<P> {
     /// If a part is not mapped, not writable, or its bytes cannot be reached.
     pub async fn write(&self, access: AccessKey, iova: Iova, bytes: &[u8]) -> Result<(), Refusal> {
         let range = IovaRange::from_length(iova, ByteLen::new(bytes.len() as u64)).ok_or_else(|| {
-            Refusal::new(Errno::OVERFLOW, "range-past-end", format!("{} bytes at {iova} pass 2^64", bytes.len()))
+            Refusal::new(
+                Errno::OVERFLOW,
+                "range-past-end",
+                format!("{} bytes at {iova} pass 2^64", bytes.len()),
+            )
         })?;
         let mut rest = bytes;
         let next = |offset, length: ByteLen| {
@@ -282,7 +323,9 @@ impl<P: Port> Ioas<P> {
         match (walk.parts.into_iter().next(), walk.end) {
             (Some(part), _) => Ok(part),
             (None, Err(error)) => Err(Refusal::of(&error)),
-            (None, Ok(())) => Err(Refusal::new(Errno::NOENT, "not-mapped", format!("nothing is mapped in {range}"))),
+            (None, Ok(())) => {
+                Err(Refusal::new(Errno::NOENT, "not-mapped", format!("nothing is mapped in {range}")))
+            }
         }
     }
 }
@@ -293,5 +336,9 @@ fn held_part<H>(part: AccessPart<H>) -> Option<HeldPart<H>> {
 }
 
 fn not_attached(access: AccessKey) -> Refusal {
-    Refusal::new(Errno::NOENT, "access-not-attached", format!("{access} is not attached to this address space"))
+    Refusal::new(
+        Errno::NOENT,
+        "access-not-attached",
+        format!("{access} is not attached to this address space"),
+    )
 }

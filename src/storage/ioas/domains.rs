@@ -59,7 +59,8 @@ impl<P: Port> Ioas<P> {
         let mut filled = Vec::new();
         for area in self.ready_areas().into_iter().filter_map(|id| self.view(id)) {
             if let Err(failure) = self.fill(&area, [domain].into(), showing).await {
-                let mut retired: Retired<_> = failure.retiring.map(|key| (area.pages, key)).into_iter().collect();
+                let mut retired: Retired<_> =
+                    failure.retiring.map(|key| (area.pages, key)).into_iter().collect();
                 for area in &filled {
                     retired.extend(self.leave(area, domain).await);
                 }
@@ -98,7 +99,10 @@ impl<P: Port> Ioas<P> {
         let Some(storage) = self.domains().first().copied() else { return self.take_out(area, domain).await };
         let order = Order::UnmapFrom { area: self.area_key(area.id), shape: area.shape, domain, storage };
         let left = self.port.run(&area.pages, order).await;
-        debug_assert!(left.is_ok() || self.port.is_gone(&area.pages), "unmapping from a domain failed: {left:?}");
+        debug_assert!(
+            left.is_ok() || self.port.is_gone(&area.pages),
+            "unmapping from a domain failed: {left:?}"
+        );
         Vec::new()
     }
 }

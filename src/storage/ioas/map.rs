@@ -65,7 +65,8 @@ impl<P: Port> Ioas<P> {
         let mut filled = Vec::new();
         for area in reservation.areas().iter().filter_map(|id| self.view(*id)) {
             if let Err(failure) = self.fill(&area, domains.clone(), Showing::First).await {
-                let mut retired: Retired<_> = failure.retiring.map(|key| (area.pages, key)).into_iter().collect();
+                let mut retired: Retired<_> =
+                    failure.retiring.map(|key| (area.pages, key)).into_iter().collect();
                 for area in &filled {
                     retired.extend(self.unfill(area, domains.clone()).await);
                 }

@@ -34,7 +34,7 @@ pub use port::{Notified, Port};
 pub use unmap::HeldError;
 
 use super::area::AreaShape;
-use super::io_pagetable::{AreaId, IoPageTable};
+use super::io_pagetable::{Area, AreaId, IoPageTable};
 use super::movement::{MoveFailure, Moved, Order, Showing};
 use super::pages::{AreaKey, RetireKey};
 use super::refusal::Refusal;
@@ -102,7 +102,7 @@ impl<P: Port> Ioas<P> {
     }
 
     fn ready_areas(&self) -> Vec<AreaId> {
-        self.core.borrow().table.ready_areas().map(|area| area.id()).collect()
+        self.core.borrow().table.ready_areas().map(Area::id).collect()
     }
 
     const fn area_key(&self, area: AreaId) -> AreaKey {
@@ -166,7 +166,12 @@ impl<P: Port> Ioas<P> {
             *held.entry(part.area).or_default() += 1;
         }
         for area in core.table.areas() {
-            assert_eq!(area.accesses(), held.remove(&area.id()).unwrap_or(0), "pins of {} drifted", area.id());
+            assert_eq!(
+                area.accesses(),
+                held.remove(&area.id()).unwrap_or(0),
+                "pins of {} drifted",
+                area.id()
+            );
         }
         assert!(held.is_empty(), "accesses hold areas that are gone: {held:?}");
     }

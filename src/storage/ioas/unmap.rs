@@ -6,7 +6,7 @@ use ioasd_client::units::{ByteLen, Iova, IovaRange};
 
 use super::{AccessKey, AreaView, Ioas, Notified, Port, Retired, behind};
 use crate::error::{Coded, Errno};
-use crate::storage::io_pagetable::{AreaId, UnmapRequest, UnmapStep};
+use crate::storage::io_pagetable::{Area, AreaId, UnmapRequest, UnmapStep};
 use crate::storage::refusal::Refusal;
 use crate::storage::step::DomainKey;
 
@@ -18,7 +18,9 @@ const MISSED_DEADLINES: u32 = 3;
 
 /// An access does not let go of an area.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{access} still holds pins in area {area} after {tries} notices, {missed} of them unanswered: unpin them first")]
+#[error(
+    "{access} still holds pins in area {area} after {tries} notices, {missed} of them unanswered: unpin them first"
+)]
 pub struct HeldError {
     /// Who holds it.
     pub access: AccessKey,
@@ -134,7 +136,7 @@ impl<P: Port> Ioas<P> {
     }
 
     async fn ask_to_leave(&self, area: AreaId, iova: IovaRange, tries: &mut Tries) -> Result<(), Refusal> {
-        let accesses = self.core.borrow().table.area(area).map_or(0, |area| area.accesses());
+        let accesses = self.core.borrow().table.area(area).map_or(0, Area::accesses);
         tries.look_at(area, accesses);
         tries.count += 1;
         let everybody: Vec<AccessKey> = self.core.borrow().accesses.keys().copied().collect();

@@ -1,0 +1,23 @@
+//! What lies where in the memory that the agent and its walkers share.
+//!
+//! Two kinds of memfd, both made by the agent:
+//!
+//! * an **arena** holds the tables of one domain. Its first page is the [`ArenaHeader`] and three live words; the tables
+//!   follow. Only the agent writes it.
+//! * a **slots** memfd belongs to one walker. Each of its threads has one slot, in which it says since which epoch it
+//!   has been looking at tables. Only the walker writes it.
+//!
+//! A [`FrameWindow`] tells which frames are which pages of which backing file.
+//!
+//! Imports allowed: units, formats.
+
+mod arena_header;
+mod frame_window;
+mod slots;
+
+pub use arena_header::{
+    ALIVE_OFFSET, ArenaHeader, BootId, EPOCH_OFFSET, FIRST_EPOCH, GENERATION_OFFSET, HEADER_BYTES,
+    HEADER_WORDS, HeaderError, IS_ALIVE, IS_DEAD,
+};
+pub use frame_window::{FrameWindow, WINDOW_BYTES, WindowError};
+pub use slots::{OUTSIDE, SLOT_BYTES, SLOTS, SLOTS_BYTES, SlotIndex};

@@ -1,0 +1,424 @@
+//! Streams and bursts: walking tables that change meanwhile.
+//!
+//! ```text
+//! enter   slot = epoch, full fence; load generation and alive
+//! walk    load every entry with Acquire
+//! leave   slot = 0, Release
+//! ```
+//!
+//! The fence makes sure that either the agent sees the slot before it reuses what it unmapped, or this thread sees
+//! that it is unmapped. A table address is checked against the arena, an offset against the mapping of its file.
+//!
+//! Imports allowed: units, formats, layout, mapping.
+
+use std::marker::PhantomData;
+use std::mem;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+
+use super::fault::{FaultKind, WalkFault};
+use super::open::OpenDomain;
+use crate::formats::{AmdV1, Entry, Format, FormatId, Level, Rights};
+use crate::layout::{
+    ALIVE_OFFSET, EPOCH_OFFSET, FIRST_EPOCH, GENERATION_OFFSET, IS_ALIVE, IS_DEAD, OUTSIDE, SLOTS, SlotIndex,
+};
+use crate::mapping::SharedMapping;
+use crate::units::{ByteLen, Iova, Permission, PhysAddr};
+
+const _: () = assert!(SLOTS == u64::BITS, "slots in use are the bits of one word");
+
+/// All slots of the walker are taken by other streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("all {SLOTS} slots of this walker are taken; drop a stream, or open the domain once more")]
+pub struct NoSlot;
+
+/// What is to be done with memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// It is read.
+    Read,
+    /// It is written.
+    Write,
+}
+
+impl Access {
+    const fn is_allowed(self, permission: Permission) -> bool {
+        match self {
+            Self::Read => permission.can_read(),
+            Self::Write => permission.can_write(),
+        }
+    }
+}
+
+/// Where an IOVA leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Translation {
+    /// The backing file, by its number in the export.
+    pub file: u32,
+    /// The offset in the file.
+    pub offset: ByteLen,
+    /// How many bytes follow there, at most as many as asked for.
+    pub length: ByteLen,
+    /// What is allowed.
+    pub permission: Permission,
+}
+
+/// What was translated under one generation need not hold under another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Generation(u64);
+
+/// The right of one thread to walk. Not `Send`: the slot belongs to the thread.
+#[derive(Debug)]
+pub struct Stream {
+    domain: Arc<OpenDomain>,
+    slot: SlotIndex,
+    stays_here: PhantomData<*const ()>,
+}
+
+impl Stream {
+    pub(super) fn new(domain: &Arc<OpenDomain>) -> Result<Self, NoSlot> {
+        let take_lowest = |taken: u64| (taken != u64::MAX).then(|| taken | 1 << taken.trailing_ones());
+        let before = domain.slots_taken.fetch_update(Ordering::Acquire, Ordering::Relaxed, take_lowest);
+        let slot = before.ok().and_then(|taken| SlotIndex::new(taken.trailing_ones())).ok_or(NoSlot)?;
+        Ok(Self { domain: Arc::clone(domain), slot, stays_here: PhantomData })
+    }
+
+    /// Begins a burst. While it lasts, nothing that it translates is taken away; an unmap waits for its end.
+    pub fn enter(&mut self) -> Burst<'_> {
+        let arena = &self.domain.arena;
+        let epoch = arena.load(EPOCH_OFFSET).unwrap_or(FIRST_EPOCH);
+        enter_slot(self.slot_word(), epoch);
+        let generation = Generation(arena.load(GENERATION_OFFSET).unwrap_or(0));
+        let alive = arena.load(ALIVE_OFFSET).unwrap_or(IS_DEAD);
+        Burst { stream: self, generation, alive }
+    }
+
+    fn slot_word(&self) -> &AtomicU64 {
+        let word = self.domain.slots.word(self.slot.offset());
+        word.unwrap_or_else(|| unreachable!("the slots memfd was mapped whole and writable"))
+    }
+}
+
+/// A store and a full fence. On x86 the exchange is both.
+#[inline]
+fn enter_slot(slot: &AtomicU64, epoch: u64) {
+    slot.swap(epoch, Ordering::SeqCst);
+    if !cfg!(target_arch = "x86_64") {
+        fence(Ordering::SeqCst);
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.slot_word().store(OUTSIDE, Ordering::Release);
+        self.domain.slots_taken.fetch_and(!(1 << self.slot.get()), Ordering::Release);
+    }
+}
+
+/// A short time in which translations stay good. Ends when dropped.
+#[derive(Debug)]
+pub struct Burst<'a> {
+    stream: &'a Stream,
+    generation: Generation,
+    alive: u64,
+}
+
+impl Burst<'_> {
+    /// The generation of this burst: translations kept from an earlier one are good if theirs is the same.
+    #[must_use]
+    pub const fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    /// Where the `length` bytes at `iova`, or the first of them, lie.
+    ///
+    /// # Errors
+    /// If the first byte cannot be reached by this access.
+    pub fn translate(&self, iova: Iova, length: ByteLen, access: Access) -> Result<Translation, WalkFault> {
+        let walk = Walk { domain: &self.stream.domain, iova };
+        if self.alive != IS_ALIVE {
+            return Err(walk.fault(Level::LEAF, 0, FaultKind::Dead));
+        }
+        walk.translate(length, access)
+    }
+
+    /// Copies the bytes at `iova` into `into`. Bytes that others change meanwhile may arrive old or new.
+    ///
+    /// # Errors
+    /// At the first byte that cannot be read; those before it are copied.
+    pub fn read(&self, iova: Iova, into: &mut [u8]) -> Result<(), WalkFault> {
+        let (mut at, mut rest) = (iova, into);
+        while !rest.is_empty() {
+            let (file, place, count) = self.reach(at, rest.len(), Access::Read)?;
+            let (now, later) = mem::take(&mut rest).split_at_mut(count);
+            file.copy_out(place.offset, now).map_err(|_| self.not_exported(at))?;
+            (at, rest) = (self.after(at, count, later)?, later);
+        }
+        Ok(())
+    }
+
+    /// Copies `from` to the bytes at `iova`.
+    ///
+    /// # Errors
+    /// At the first byte that cannot be written; those before it are copied.
+    pub fn write(&self, iova: Iova, from: &[u8]) -> Result<(), WalkFault> {
+        let (mut at, mut rest) = (iova, from);
+        while !rest.is_empty() {
+            let (file, place, count) = self.reach(at, rest.len(), Access::Write)?;
+            let (now, later) = rest.split_at(count);
+            file.copy_in(place.offset, now).map_err(|_| self.not_exported(at))?;
+            (at, rest) = (self.after(at, count, later)?, later);
+        }
+        Ok(())
+    }
+
+    /// The mapped file, the place in it, and how many of `length` bytes lie there, at least 1.
+    fn reach(
+        &self,
+        at: Iova,
+        length: usize,
+        access: Access,
+    ) -> Result<(&SharedMapping, Translation, usize), WalkFault> {
+        let place = self.translate(at, ByteLen::new(length as u64), access)?;
+        let file = self.stream.domain.file(place.file).ok_or_else(|| self.not_exported(at))?;
+        let count = usize::try_from(place.length.get()).unwrap_or(length);
+        Ok((file, place, count))
+    }
+
+    /// The address `count` bytes on, which exists unless nothing is left to do there.
+    fn after(&self, at: Iova, count: usize, later: &[u8]) -> Result<Iova, WalkFault> {
+        match at.checked_add(count as u64) {
+            Some(next) => Ok(next),
+            None if later.is_empty() => Ok(at),
+            None => Err(self.fault(at, FaultKind::OutsideAperture)),
+        }
+    }
+
+    fn not_exported(&self, at: Iova) -> WalkFault {
+        self.fault(at, FaultKind::NotExported)
+    }
+
+    fn fault(&self, iova: Iova, kind: FaultKind) -> WalkFault {
+        Walk { domain: &self.stream.domain, iova }.fault(Level::LEAF, 0, kind)
+    }
+}
+
+impl Drop for Burst<'_> {
+    fn drop(&mut self) {
+        self.stream.slot_word().store(OUTSIDE, Ordering::Release);
+    }
+}
+
+/// One walk.
+#[derive(Clone, Copy)]
+struct Walk<'a> {
+    domain: &'a OpenDomain,
+    iova: Iova,
+}
+
+/// The leaf at the end of a walk.
+struct Leaf {
+    level: Level,
+    entry: u64,
+    phys: PhysAddr,
+    left: u64,
+    rights: Rights,
+}
+
+impl Walk<'_> {
+    #[inline]
+    fn translate(self, length: ByteLen, access: Access) -> Result<Translation, WalkFault> {
+        let header = &self.domain.header;
+        if !header.geometry.aperture.contains(self.iova) {
+            return Err(self.fault(Level::LEAF, 0, FaultKind::OutsideAperture));
+        }
+        let leaf = match header.geometry.format {
+            FormatId::AmdV1 => self.descend::<AmdV1<4>>()?,
+        };
+        let fault = |kind| self.fault(leaf.level, leaf.entry, kind);
+        let permission = leaf.rights.permission().filter(|permission| access.is_allowed(*permission));
+        let permission = permission.ok_or_else(|| fault(FaultKind::Permission))?;
+        let place = self.domain.frames.locate(leaf.phys).ok_or_else(|| fault(FaultKind::NotExported))?;
+        let in_file =
+            self.domain.bytes_left(place.file, place.offset).ok_or_else(|| fault(FaultKind::NotExported))?;
+        let length = length.min(place.left).min(in_file).min(ByteLen::new(leaf.left));
+        Ok(Translation { file: place.file, offset: place.offset, length, permission })
+    }
+
+    #[inline]
+    fn descend<F: Format>(self) -> Result<Leaf, WalkFault> {
+        let (mut table, mut level, mut rights) = (self.domain.header.root, F::ROOT_LEVEL, Rights::ALL);
+        loop {
+            let offset = table.get().wrapping_add(8 * F::index(self.iova, level) as u64);
+            let Some(entry) = self.domain.arena.load(offset) else {
+                return Err(self.fault(level, 0, FaultKind::Malformed));
+            };
+            match (F::decode(entry, level), level.below()) {
+                (Entry::Table { address, rights: granted }, Some(below)) => {
+                    (table, level, rights) = (address, below, rights.intersection(granted));
+                }
+                (Entry::Leaf { phys, size_lg2, rights: granted }, _) => {
+                    let within = self.iova.get() & ((1 << size_lg2) - 1);
+                    let (phys, left) = (PhysAddr::new(phys.get() | within), (1 << size_lg2) - within);
+                    return Ok(Leaf { level, entry, phys, left, rights: rights.intersection(granted) });
+                }
+                (Entry::Absent, _) => return Err(self.fault(level, entry, FaultKind::NotPresent)),
+                _ => return Err(self.fault(level, entry, FaultKind::Malformed)),
+            }
+        }
+    }
+
+    #[cold]
+    fn fault(self, level: Level, entry: u64, kind: FaultKind) -> WalkFault {
+        WalkFault { iova: self.iova, level, entry, kind }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::open::Walker;
+    use super::super::open::tests::{TABLES, header, parts};
+    use super::*;
+    use crate::formats::{TABLE_BYTES, TABLE_ENTRIES, TableAddr};
+    use crate::layout::HEADER_BYTES;
+
+    type Amd = AmdV1<4>;
+
+    /// A walker, and the view through which its arena is written. The domain is alive.
+    fn domain() -> (Walker, SharedMapping) {
+        let (parts, writer) = parts(header());
+        set(&writer, EPOCH_OFFSET, 7);
+        set(&writer, ALIVE_OFFSET, IS_ALIVE);
+        (Walker::open(parts).unwrap(), writer)
+    }
+
+    fn set(writer: &SharedMapping, offset: u64, value: u64) {
+        writer.word(offset).unwrap().store(value, Ordering::SeqCst);
+    }
+
+    fn table(number: u64) -> TableAddr {
+        TableAddr::new(HEADER_BYTES + number * TABLE_BYTES)
+    }
+
+    /// Tables 0 to 3 lead to IOVA 0, whose entry becomes `leaf`.
+    fn link_to_zero(writer: &SharedMapping, leaf: u64) {
+        for level in 1..4 {
+            let entry = Amd::table(table(4 - level), Level::new(u32::try_from(level).unwrap()));
+            set(writer, table(3 - level).get(), entry);
+        }
+        set(writer, table(3).get(), leaf);
+    }
+
+    fn fault(walker: &Walker, iova: u64, access: Access) -> WalkFault {
+        walker.stream().unwrap().enter().translate(Iova::new(iova), ByteLen::new(1), access).unwrap_err()
+    }
+
+    #[test]
+    fn a_burst_holds_its_slot_at_the_epoch_and_leaves_it_empty() {
+        let (walker, writer) = domain();
+        let mut first = walker.stream().unwrap();
+        let mut second = walker.stream().unwrap();
+        let slot = second.slot.offset();
+        assert_ne!(first.slot, second.slot);
+        let held = |stream: &Stream| stream.domain.slots.load(slot).unwrap();
+        let burst = second.enter();
+        let generation = burst.generation();
+        assert_eq!(held(burst.stream), 7);
+        drop(burst);
+        drop(first.enter());
+        assert_eq!(held(&second), OUTSIDE);
+        set(&writer, GENERATION_OFFSET, 1);
+        assert_ne!(second.enter().generation(), generation);
+    }
+
+    #[test]
+    fn each_kind_of_fault_names_the_level_and_the_entry() {
+        let (walker, writer) = domain();
+        let leaf = Amd::leaf(PhysAddr::new(0x10_0000), Permission::Read);
+        link_to_zero(&writer, leaf);
+        assert_eq!(fault(&walker, 0, Access::Write).kind, FaultKind::Permission);
+        assert_eq!(fault(&walker, 0, Access::Write).entry, leaf);
+        assert_eq!(fault(&walker, 0x1000, Access::Read).kind, FaultKind::NotPresent);
+        let high = fault(&walker, 1 << 40, Access::Read);
+        assert_eq!((high.kind, high.level, high.entry), (FaultKind::NotPresent, Level::new(3), 0));
+        assert_eq!(fault(&walker, 1 << 48, Access::Read).kind, FaultKind::OutsideAperture);
+        for foreign in [0xf_f000, 0x10_4000] {
+            link_to_zero(&writer, Amd::leaf(PhysAddr::new(foreign), Permission::ReadWrite));
+            assert_eq!(fault(&walker, 0, Access::Read).kind, FaultKind::NotExported);
+        }
+        set(&writer, ALIVE_OFFSET, IS_DEAD);
+        assert_eq!(fault(&walker, 0, Access::Read).kind, FaultKind::Dead);
+    }
+
+    #[test]
+    fn a_table_can_take_rights_from_everything_below() {
+        let (walker, writer) = domain();
+        link_to_zero(&writer, Amd::leaf(PhysAddr::new(0x10_0000), Permission::ReadWrite));
+        let no_writes = Amd::table(table(2), Level::new(2)) & !(1 << 62);
+        set(&writer, table(1).get(), no_writes);
+        assert_eq!(fault(&walker, 0, Access::Write).kind, FaultKind::Permission);
+        let mut stream = walker.stream().unwrap();
+        let found = stream.enter().translate(Iova::new(9), ByteLen::new(10), Access::Read).unwrap();
+        let expected = Translation {
+            file: 0,
+            offset: ByteLen::new(9),
+            length: ByteLen::new(10),
+            permission: Permission::Read,
+        };
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn a_table_outside_the_arena_is_a_fault() {
+        let (walker, writer) = domain();
+        for address in [HEADER_BYTES + TABLES * TABLE_BYTES, 0xf_ffff_ffff_f000] {
+            link_to_zero(&writer, 0);
+            set(&writer, table(1).get(), Amd::table(TableAddr::new(address), Level::new(2)));
+            assert_eq!(fault(&walker, 0, Access::Read).kind, FaultKind::Malformed, "{address:#x}");
+        }
+    }
+
+    #[test]
+    fn tables_of_any_bytes_can_be_walked() {
+        for seed in 0..20_u64 {
+            let (walker, writer) = domain();
+            let mut bits = seed;
+            let mut next = || {
+                bits = bits.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                bits ^ bits >> 31
+            };
+            for word in 0..TABLES * TABLE_ENTRIES as u64 {
+                let wild = next();
+                let table =
+                    Amd::table(table(wild % (TABLES + 1)), Level::new(u32::try_from(wild % 5).unwrap()));
+                set(&writer, HEADER_BYTES + word * 8, if wild & 0x30 == 0 { wild } else { table });
+            }
+            let mut stream = walker.stream().unwrap();
+            let burst = stream.enter();
+            for _ in 0..2000 {
+                let found = burst.translate(Iova::new(next() >> 16), ByteLen::new(1 << 40), Access::Read);
+                if let Ok(Translation { offset, length, .. }) = found {
+                    assert!(offset.get() + length.get() <= 0x4000, "seed {seed}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn bytes_are_copied_across_pages_that_lie_apart() {
+        let (walker, writer) = domain();
+        link_to_zero(&writer, Amd::leaf(PhysAddr::new(0x10_3000), Permission::ReadWrite));
+        set(&writer, table(3).get() + 8, Amd::leaf(PhysAddr::new(0x10_1000), Permission::ReadWrite));
+        let mut stream = walker.stream().unwrap();
+        let bytes: Vec<u8> = (0..200).collect();
+        stream.enter().write(Iova::new(0xfa0), &bytes).unwrap();
+        let mut back = vec![0; 200];
+        stream.enter().read(Iova::new(0xfa0), &mut back).unwrap();
+        assert_eq!(back, bytes);
+        let mut tail = [0; 104];
+        walker.stream().unwrap().domain.file(0).unwrap().copy_out(ByteLen::new(0x1000), &mut tail).unwrap();
+        assert_eq!(tail, bytes[96..]);
+        let fault = stream.enter().read(Iova::new(0x1fff), &mut [0; 2]).unwrap_err();
+        assert_eq!((fault.iova, fault.kind), (Iova::new(0x2000), FaultKind::NotPresent));
+    }
+}

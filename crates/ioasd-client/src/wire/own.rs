@@ -1,0 +1,191 @@
+//! ioasd's own commands, numbers 0x3bc0 to 0x3bdf: devices, domains for other processes, accesses.
+//!
+//! They obey the same rules as the uAPI's. DOMAIN_EXPORT answers with one descriptor, an *export channel*: a connected
+//! socket on which WALKER_OPEN is the one command. Whoever holds it may open the domain, also in another process.
+//!
+//! Imports allowed: units, ids, command, frame.
+
+use super::FRAME_MAX;
+use super::command::{Command, commands};
+use super::frame::REPLY_HEADER;
+use crate::ids::{AccessId, DeviceId, HwptId, IoasId, ObjectId};
+use crate::units::{ByteLen, Iova};
+
+/// DEVICE_CREATE: the device is behind an IOMMU of its own and shares no domain with others.
+pub const DEVICE_OWN_IOMMU: u32 = 1;
+/// ACCESS_CREATE: the access may pin, not only read and write.
+pub const ACCESS_MAY_PIN: u32 = 1;
+/// ACCESS_PIN, ACCESS_RW: towards the memory.
+pub const ACCESS_WRITE: u32 = 1;
+/// Bytes one ACCESS_RW can carry at most.
+pub const ACCESS_RW_MAX: usize = 60 * 1024;
+/// Bytes of one record in the payload of WALKER_OPEN's reply.
+pub const FRAME_WINDOW_BYTES: usize = 32;
+/// Descriptors that precede the backing files in WALKER_OPEN's reply: arena, slots.
+pub const WALKER_OPEN_FDS: usize = 2;
+
+const _: () = assert!(
+    REPLY_HEADER + AccessRw::SIZE + ACCESS_RW_MAX <= FRAME_MAX,
+    "the largest access does not fit into a frame"
+);
+
+/// Which page-table format a software device walks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DeviceFormat {
+    /// AMD v1.
+    AmdV1,
+}
+
+impl DeviceFormat {
+    /// Its number in DEVICE_CREATE.
+    #[must_use]
+    pub const fn number(self) -> u32 {
+        match self {
+            Self::AmdV1 => 1,
+        }
+    }
+
+    /// The format with this number.
+    #[must_use]
+    pub const fn from_number(number: u32) -> Option<Self> {
+        match number {
+            1 => Some(Self::AmdV1),
+            _ => None,
+        }
+    }
+}
+
+commands! {
+    /// Makes a software device.
+    DeviceCreate = 0x3bc0 "DEVICE_CREATE", min 16, size 16 {
+        /// [`DEVICE_OWN_IOMMU`].
+        flags: u32 = 4,
+        /// [`DeviceFormat::number`].
+        format: u32 = 8,
+        /// Out: the new device.
+        out_device_id: DeviceId = 12,
+    }
+
+    /// Attaches a device to an address space.
+    DeviceAttach = 0x3bc1 "DEVICE_ATTACH", min 16, size 16 {
+        /// Must be 0.
+        flags: u32 = 4,
+        /// The device.
+        device_id: DeviceId = 8,
+        /// In: an address space; out: the HWPT that now serves the device.
+        pt_id: ObjectId = 12,
+    }
+
+    /// Detaches a device from whatever it is attached to.
+    DeviceDetach = 0x3bc2 "DEVICE_DETACH", min 16, size 16 {
+        /// Must be 0.
+        flags: u32 = 4,
+        /// The device.
+        device_id: DeviceId = 8,
+        /// Must be 0.
+        reserved: u32 = 12,
+    }
+
+    /// Makes an export channel of a domain; it is the one descriptor of the reply.
+    DomainExport = 0x3bc3 "DOMAIN_EXPORT", min 16, size 16 {
+        /// Must be 0.
+        flags: u32 = 4,
+        /// The HWPT that wraps the domain.
+        hwpt_id: HwptId = 8,
+        /// Must be 0.
+        reserved: u32 = 12,
+    }
+
+    /// Opens the domain of an export channel as a walker.
+    ///
+    /// The reply carries `out_windows` frame windows as payload (32 bytes each: first pfn u64, pages u64, file index
+    /// u32, flags u32, file page u64) and the descriptors of arena, slots and `out_files` backing files, in index order.
+    WalkerOpen = 0x3bc4 "WALKER_OPEN", min 16, size 16 {
+        /// Must be 0.
+        flags: u32 = 4,
+        /// Out: windows in the payload.
+        out_windows: u32 = 8,
+        /// Out: backing files among the descriptors.
+        out_files: u32 = 12,
+    }
+
+    /// Makes an access of an address space.
+    AccessCreate = 0x3bc5 "ACCESS_CREATE", min 16, size 16 {
+        /// [`ACCESS_MAY_PIN`].
+        flags: u32 = 4,
+        /// The address space.
+        ioas_id: IoasId = 8,
+        /// Out: the new access.
+        out_access_id: AccessId = 12,
+    }
+
+    /// Pins the pages behind a range.
+    AccessPin = 0x3bc6 "ACCESS_PIN", min 32, size 32 {
+        /// [`ACCESS_WRITE`].
+        flags: u32 = 4,
+        /// The access.
+        access_id: AccessId = 8,
+        /// Must be 0.
+        reserved: u32 = 12,
+        /// Start of the range.
+        iova: Iova = 16,
+        /// Bytes.
+        length: ByteLen = 24,
+    }
+
+    /// Lets go of what ACCESS_PIN pinned with the same range.
+    AccessUnpin = 0x3bc7 "ACCESS_UNPIN", min 32, size 32 {
+        /// Must be 0.
+        flags: u32 = 4,
+        /// The access.
+        access_id: AccessId = 8,
+        /// Must be 0.
+        reserved: u32 = 12,
+        /// Start of the range.
+        iova: Iova = 16,
+        /// Bytes.
+        length: ByteLen = 24,
+    }
+
+    /// Reads or writes the memory behind a range. Bytes to write are the request's payload, bytes read the reply's.
+    AccessRw = 0x3bc8 "ACCESS_RW", min 32, size 32 {
+        /// [`ACCESS_WRITE`].
+        flags: u32 = 4,
+        /// The access.
+        access_id: AccessId = 8,
+        /// Must be 0.
+        reserved: u32 = 12,
+        /// Start of the range.
+        iova: Iova = 16,
+        /// Bytes, at most [`ACCESS_RW_MAX`].
+        length: ByteLen = 24,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::command::Visitor;
+
+    struct Numbers(Vec<u32>);
+
+    impl Visitor for Numbers {
+        fn visit<C: Command>(&mut self) {
+            assert_eq!(C::MIN, C::SIZE, "{}: a first version has one size", C::NAME);
+            self.0.push(C::NUMBER);
+        }
+    }
+
+    #[test]
+    fn own_numbers_are_consecutive_in_their_range() {
+        let mut numbers = Numbers(Vec::new());
+        visit_all(&mut numbers);
+        assert_eq!(numbers.0, (0x3bc0..=0x3bc8).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_format_is_its_number_and_back() {
+        assert_eq!(DeviceFormat::from_number(DeviceFormat::AmdV1.number()), Some(DeviceFormat::AmdV1));
+        assert_eq!(DeviceFormat::from_number(0), None);
+    }
+}

@@ -1,0 +1,72 @@
+//! What all contexts of one agent share, and what each arbiter has of its own.
+//!
+//! Imports allowed: storage, domains, the actors below ClientContext.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use actix::{Addr, ArbiterHandle};
+use ioasd_client::layout::BootId;
+
+use super::frame_service::FrameService;
+use super::messages::dispatch::Dispatch;
+use super::pinner::Pinner;
+use super::registry::Registry;
+use super::retirement::Retirement;
+use super::shards::Shards;
+use crate::domains::arena::ArenaSize;
+use crate::storage::Tuning;
+use crate::storage::ledger::Ledger;
+
+/// Limits and settings of an agent, as actors need them.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Objects a context may have.
+    pub objects: u32,
+    /// Requests of one channel that may wait.
+    pub credits: usize,
+    /// Limits of movements.
+    pub tuning: Tuning,
+    /// The size of each table arena.
+    pub arena: ArenaSize,
+}
+
+/// Shared by all contexts.
+pub struct Agent {
+    /// Every live object, for reports.
+    pub registry: Arc<Registry>,
+    /// Who has pinned what.
+    pub ledger: Ledger,
+    /// All frames.
+    pub frames: Arc<FrameService>,
+    /// All FanOuts.
+    pub shards: Shards,
+    /// The arbiter of each FanOut, in the same order.
+    pub arbiters: Vec<ArbiterHandle>,
+    /// Understands messages.
+    pub dispatch: Arc<dyn Dispatch>,
+    /// Limits.
+    pub settings: Settings,
+    /// Tells this start of the agent from others.
+    pub boot: BootId,
+    /// The last number given to a domain or an access.
+    pub last_number: AtomicU64,
+}
+
+impl Agent {
+    /// A number that no domain or access of this agent had before.
+    pub fn next_number(&self) -> u64 {
+        self.last_number.fetch_add(1, Ordering::Relaxed) + 1
+    }
+}
+
+/// The actors of one arbiter that serve the contexts living there.
+#[derive(Clone, Debug)]
+pub struct Local {
+    /// The arbiter's number, which is that of its FanOut.
+    pub shard: u16,
+    /// Reaches the pin threads.
+    pub pinner: Addr<Pinner>,
+    /// Waits for walkers.
+    pub retirement: Addr<Retirement>,
+}

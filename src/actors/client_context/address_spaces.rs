@@ -1,0 +1,208 @@
+//! Operations of a context on its address spaces.
+//!
+//! Imports allowed: state, storage, sources, messages, the object actors.
+
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use actix::prelude::*;
+use ioasd_client::ids::ObjectId;
+use ioasd_client::units::{ByteLen, IndexRange, Iova, IovaRange, PAGE_SIZE, PageIndex, Permission};
+use rustix::process::Uid;
+
+use super::state::ClientState;
+use crate::actors::figures::{IoasStats, PagesStats};
+use crate::actors::guard::poisoned;
+use crate::actors::ioas::Ioas;
+use crate::actors::messages::ioas::{Clear, CopyPieces, Map, Unmap};
+use crate::actors::objects::{IoasObject, Object};
+use crate::actors::pages::{Pages, PagesParts, Payer};
+use crate::actors::pages_handle::PagesHandle;
+use crate::error::Errno;
+use crate::fault_points::{self, Point};
+use crate::sources::file::FileSource;
+use crate::storage::counts::ArrayLen;
+use crate::storage::io_pagetable::{Piece, Placement, UnmapRequest, Writable};
+use crate::storage::iova_allocator::OriginAddr;
+use crate::storage::ledger::{AccountKey, AccountMode};
+use crate::storage::refusal::Refusal;
+use crate::storage::source::PageSource;
+use crate::sys::identity::{LockPrivilege, lock_privilege};
+use crate::sys::pidfd::PidFd;
+use crate::sys::socket::Credentials;
+
+/// A slice of a file to map.
+#[derive(Debug)]
+pub struct FileSlice {
+    /// The file.
+    pub file: OwnedFd,
+    /// Offset of the first byte.
+    pub start: ByteLen,
+    /// Number of bytes.
+    pub length: ByteLen,
+}
+
+/// How a piece of memory is to be mapped.
+#[derive(Clone, Copy, Debug)]
+pub struct Mapping {
+    /// What devices may do.
+    pub permission: Permission,
+    /// Where.
+    pub placement: Placement,
+}
+
+/// Pages that do not exist yet.
+pub struct NewPages {
+    /// Where they come from.
+    pub source: Arc<dyn PageSource>,
+    /// How many.
+    pub len: ArrayLen,
+    /// The address of page 0 in the memory it comes from.
+    pub origin: OriginAddr,
+    /// The file that walkers can map, if there is one.
+    pub backing: Option<Arc<FileSource>>,
+}
+
+impl ClientState {
+    /// IOAS_ALLOC.
+    ///
+    /// # Errors
+    /// If the context has too many objects.
+    pub fn ioas_alloc(&self) -> Result<ObjectId, Refusal> {
+        let reserved = self.reserve()?;
+        fault_points::hit(Point::ActorStart).map_err(|injected| Refusal::of(&injected))?;
+        let stats = self.agent.registry.register_ioas(IoasStats::new(self.stats.number()));
+        let (id, number) = (reserved.id(), stats.number());
+        let ioas = Ioas::new(self.local.retirement.clone(), stats).start();
+        reserved.publish(Object::Ioas(Rc::new(IoasObject { id, ioas, number })));
+        Ok(id)
+    }
+
+    /// IOAS_MAP_FILE. `who` pays.
+    ///
+    /// # Errors
+    /// As the spec of MAP_FILE says.
+    pub async fn map_file(
+        &self,
+        ioas: ObjectId,
+        slice: FileSlice,
+        mapping: Mapping,
+        who: Option<Credentials>,
+    ) -> Result<Iova, Refusal> {
+        let FileSlice { file, start, length } = slice;
+        let pages = pages_of(start, length)?;
+        let frames = Arc::clone(&self.agent.frames);
+        let source = Arc::new(FileSource::new(file, pages, frames).map_err(|error| Refusal::of(&error))?);
+        let into_page = ByteLen::new(start.get() % PAGE_SIZE);
+        let new = NewPages {
+            source: Arc::clone(&source) as Arc<dyn PageSource>,
+            len: ArrayLen::new(pages.pages()),
+            origin: OriginAddr::new(start.get() - into_page.get()),
+            backing: Some(source),
+        };
+        let payer = self.payer(who);
+        let slice = (into_page, length);
+        Ok(self.map_new(ioas, new, slice, mapping, payer).await?.start())
+    }
+
+    /// Maps a slice, an offset and a length, of new pages.
+    ///
+    /// # Errors
+    /// As MAP.
+    pub async fn map_new(
+        &self,
+        ioas: ObjectId,
+        new: NewPages,
+        (offset, length): (ByteLen, ByteLen),
+        Mapping { permission, placement }: Mapping,
+        payer: Payer,
+    ) -> Result<IovaRange, Refusal> {
+        let target = self.look(|objects| objects.ioas(ioas))?;
+        let pages = self.start_pages(new, payer)?;
+        let pages_writable = if permission.can_write() { Writable::Yes } else { Writable::No };
+        let pieces = vec![Piece { pages, offset, length, pages_writable }];
+        let mapped = target.ioas.send(Map { pieces, permission, placement }).await;
+        mapped.unwrap_or_else(|_| Err(poisoned("an ioas")))
+    }
+
+    fn start_pages(&self, new: NewPages, payer: Payer) -> Result<PagesHandle, Refusal> {
+        fault_points::hit(Point::ActorStart).map_err(|injected| Refusal::of(&injected))?;
+        let NewPages { source, len, origin, backing } = new;
+        let account = Uid::from_raw(payer.account.key().uid);
+        let stats = PagesStats::new(ByteLen::new(len.get() * PAGE_SIZE), source.strength(), account);
+        let pages = Pages::new(PagesParts {
+            len,
+            source,
+            payer,
+            pinner: self.local.pinner.clone(),
+            shards: self.agent.shards.clone(),
+            tuning: self.agent.settings.tuning,
+            stats: self.agent.registry.register_pages(stats),
+        });
+        Ok(PagesHandle::new(pages.start(), origin, backing))
+    }
+
+    /// Who pays for what `who` maps. A sender that is unknown has no privilege, and pays as nobody's user. Pins at
+    /// strength `resident` lock nothing, so no limit of the sender applies to them.
+    #[must_use]
+    pub fn payer(&self, who: Option<Credentials>) -> Payer {
+        let uid = who.map_or(u32::MAX, |who| who.uid);
+        let process = who.and_then(|who| who.pid).and_then(|pid| PidFd::open(pid).ok());
+        let privilege = process.and_then(|process| lock_privilege(&process).ok());
+        let mode = match privilege {
+            Some(LockPrivilege::Unlimited) => AccountMode::None,
+            Some(LockPrivilege::Limited) | None => AccountMode::User,
+        };
+        Payer { account: self.agent.ledger.account(AccountKey { uid }), mode, limit: None }
+    }
+
+    /// IOAS_COPY.
+    ///
+    /// # Errors
+    /// As the spec of COPY says.
+    pub async fn copy(
+        &self,
+        (source, range): (ObjectId, IovaRange),
+        target: ObjectId,
+        Mapping { permission, placement }: Mapping,
+    ) -> Result<Iova, Refusal> {
+        let source = self.look(|objects| objects.ioas(source))?;
+        let pieces = source.ioas.send(CopyPieces(range)).await;
+        let pieces = pieces.unwrap_or_else(|_| Err(poisoned("an ioas")))?;
+        let target = self.look(|objects| objects.ioas(target))?;
+        let mapped = target.ioas.send(Map { pieces, permission, placement }).await;
+        Ok(mapped.unwrap_or_else(|_| Err(poisoned("an ioas")))?.start())
+    }
+
+    /// IOAS_UNMAP; tells the bytes unmapped.
+    ///
+    /// # Errors
+    /// As the spec of UNMAP says.
+    pub async fn unmap(&self, ioas: ObjectId, request: UnmapRequest) -> Result<ByteLen, Refusal> {
+        let target = self.look(|objects| objects.ioas(ioas))?;
+        target.ioas.send(Unmap(request)).await.unwrap_or_else(|_| Err(poisoned("an ioas")))
+    }
+
+    /// Empties an address space that is out of the table.
+    pub(super) async fn end_ioas(&self, object: Rc<IoasObject>) {
+        let cleared = object.ioas.send(Clear).await;
+        if !matches!(cleared, Ok(Ok(()))) {
+            tracing::error!(id = object.id.get(), ?cleared, "an ioas could not be emptied");
+        }
+    }
+}
+
+/// The pages of a file that hold the bytes of a slice.
+fn pages_of(start: ByteLen, length: ByteLen) -> Result<IndexRange, Refusal> {
+    let last = length.get().checked_sub(1).and_then(|rest| start.checked_add(rest));
+    let range =
+        last.and_then(|last| IndexRange::new(PageIndex::containing(start), PageIndex::containing(last)));
+    range.ok_or_else(|| {
+        Refusal::new(
+            Errno::OVERFLOW,
+            "range-past-end",
+            format!("{length} bytes from {start} are no part of a file"),
+        )
+    })
+}

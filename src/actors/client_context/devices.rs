@@ -1,0 +1,192 @@
+//! Operations of a context on devices and domains.
+//!
+//! Imports allowed: state, storage, domains, messages, the object actors.
+
+use std::cell::RefCell;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use actix::prelude::*;
+use ioasd_client::formats::AmdV1;
+use ioasd_client::ids::ObjectId;
+
+use super::state::ClientState;
+use crate::actors::domain::{Close, Domain, DomainParts, Export};
+use crate::actors::fan_out::{AddTable, OwnedTable, RemoveTable};
+use crate::actors::figures::{DomainStats, IoasStats};
+use crate::actors::guard::poisoned;
+use crate::actors::messages::ioas::{AttachDomain, DetachDomain, LookAtTable};
+use crate::actors::objects::{DeviceObject, HwptObject, IoasObject, Iommu, Object};
+use crate::actors::registry::Number;
+use crate::actors::shards::Shard;
+use crate::domains::epoch::Epochs;
+use crate::domains::table::{DomainTable, Table};
+use crate::error::Errno;
+use crate::fault_points::{self, Point};
+use crate::sources::file::FileSource;
+use crate::storage::ioas::DomainNeeds;
+use crate::storage::ledger::AccountKey;
+use crate::storage::refusal::Refusal;
+use crate::storage::step::DomainKey;
+
+/// Domains of a context that stay on its own arbiter before others are used.
+const SMALL_CONTEXT: u64 = 4;
+
+impl ClientState {
+    /// Makes a software device.
+    ///
+    /// # Errors
+    /// If the context has too many objects.
+    pub fn device_create(&self, iommu: Iommu) -> Result<ObjectId, Refusal> {
+        let reserved = self.reserve()?;
+        let id = reserved.id();
+        reserved.publish(Object::Device(Rc::new(DeviceObject { id, iommu, attached: RefCell::new(None) })));
+        Ok(id)
+    }
+
+    /// Attaches a device to an address space; tells the HWPT that serves it. Devices behind the shared IOMMU use one
+    /// domain of the address space together.
+    ///
+    /// # Errors
+    /// ENOENT without such a device or address space, EBUSY if the device is attached, and what filling a new domain
+    /// meets.
+    pub async fn device_attach(&self, device: ObjectId, ioas: ObjectId) -> Result<ObjectId, Refusal> {
+        let device = self.look(|objects| objects.device(device))?;
+        let ioas = self.look(|objects| objects.ioas(ioas))?;
+        if device.attached.borrow().is_some() {
+            let text = format!("device {} is attached already: detach it first", device.id.get());
+            return Err(Refusal::new(Errno::BUSY, "device-attached", text));
+        }
+        let shared = match device.iommu {
+            Iommu::Shared => self.objects.borrow().shared_hwpt(ioas.id),
+            Iommu::Own => None,
+        };
+        let hwpt = match shared {
+            Some(hwpt) => hwpt,
+            None => self.hwpt_create(ioas, device.iommu).await?,
+        };
+        let id = hwpt.id;
+        device.attached.replace(Some(hwpt));
+        Ok(id)
+    }
+
+    async fn hwpt_create(&self, ioas: Rc<IoasObject>, iommu: Iommu) -> Result<Rc<HwptObject>, Refusal> {
+        let reserved = self.reserve()?;
+        let (key, shard, arbiter) = self.place_domain()?;
+        let table = Table::<AmdV1<4>>::new(self.agent.settings.arena, self.agent.boot);
+        let table: Box<dyn DomainTable> = Box::new(table.map_err(|error| Refusal::of(&error))?);
+        fault_points::hit(Point::ActorStart).map_err(|injected| Refusal::of(&injected))?;
+        let geometry = table.geometry();
+        let needs = DomainNeeds { alignment: geometry.granule(), aperture: geometry.aperture };
+        let epochs = table.epochs();
+        let domain = self.start_domain((key, ioas.number), &shard, &arbiter, table).await?;
+        let ioas_actor = ioas.ioas.clone();
+        let hwpt = Rc::new(HwptObject { id: reserved.id(), ioas, domain, key, iommu });
+        let attached = ioas_actor.send(AttachDomain { domain: key, needs, epochs }).await;
+        if let Err(refusal) = attached.unwrap_or_else(|_| Err(poisoned("an ioas"))) {
+            self.remove_table(&hwpt).await;
+            return Err(refusal);
+        }
+        reserved.publish(Object::Hwpt(Rc::clone(&hwpt)));
+        Ok(hwpt)
+    }
+
+    /// The arbiter for one more domain: the context's own while it has few, then all in turn.
+    fn place_domain(&self) -> Result<(DomainKey, Shard, ArbiterHandle), Refusal> {
+        let id = self.agent.next_number();
+        let own = self.local.shard;
+        let domains = self.objects.borrow().hwpt_count();
+        let turn = u16::try_from(domains % u64::from(self.agent.shards.count().max(1))).unwrap_or(0);
+        let fan_out = if domains < SMALL_CONTEXT { own } else { turn };
+        let shard = self.agent.shards.get(fan_out).cloned();
+        let arbiter = self.agent.arbiters.get(usize::from(fan_out)).cloned();
+        let (shard, arbiter) = shard.zip(arbiter).ok_or_else(|| poisoned("a FanOut"))?;
+        Ok((DomainKey { fan_out, id }, shard, arbiter))
+    }
+
+    async fn start_domain(
+        &self,
+        (key, ioas): (DomainKey, Number<IoasStats>),
+        shard: &Shard,
+        arbiter: &ArbiterHandle,
+        table: Box<dyn DomainTable>,
+    ) -> Result<Addr<Domain>, Refusal> {
+        let epochs: Arc<Epochs> = table.epochs();
+        let format = table.geometry().format.name();
+        let stats = self.agent.registry.register_domain(DomainStats::new(format, ioas));
+        let parts = DomainParts {
+            id: key.id,
+            fan_out: shard.fan_out.clone(),
+            epochs,
+            stats: stats.share(),
+            frames: Arc::clone(&self.agent.frames),
+        };
+        let account = self.agent.ledger.account(AccountKey { uid: self.stats.uid.as_raw() });
+        let owned = OwnedTable { table, stats, account };
+        shard.fan_out.send(AddTable(key.id, owned)).await.map_err(|_| poisoned("a FanOut"))?;
+        Ok(Domain::start_in_arbiter(arbiter, |_| Domain::new(parts)))
+    }
+
+    /// Detaches a device; a HWPT that was made for an attachment goes with its last device.
+    ///
+    /// # Errors
+    /// ENOENT without such a device. Detaching what is not attached does nothing.
+    pub async fn device_detach(&self, device: ObjectId) -> Result<(), Refusal> {
+        let device = self.look(|objects| objects.device(device))?;
+        self.detach(&device).await;
+        Ok(())
+    }
+
+    pub(super) async fn detach(&self, device: &DeviceObject) {
+        let Some(hwpt) = device.attached.take() else { return };
+        let id = hwpt.id;
+        drop(hwpt);
+        let unused = self.objects.borrow_mut().take(id);
+        if let Ok(Object::Hwpt(hwpt)) = unused {
+            self.end_hwpt(hwpt).await;
+            self.show_figures();
+        }
+    }
+
+    /// Empties and ends a domain that is out of the table of objects.
+    pub(super) async fn end_hwpt(&self, hwpt: Rc<HwptObject>) {
+        let detached = hwpt.ioas.ioas.send(DetachDomain(hwpt.key)).await;
+        if !matches!(detached, Ok(Ok(()))) {
+            tracing::error!(
+                domain = hwpt.key.id,
+                ?detached,
+                "a domain could not be emptied; its table stays"
+            );
+            return;
+        }
+        self.remove_table(&hwpt).await;
+    }
+
+    async fn remove_table(&self, hwpt: &HwptObject) {
+        let closed = hwpt.domain.send(Close).await;
+        let Some(shard) = self.agent.shards.get(hwpt.key.fan_out) else { return };
+        let removed = shard.fan_out.send(RemoveTable(hwpt.key.id)).await;
+        debug_assert!(closed.is_ok() && removed.is_ok(), "a domain ended before it was closed");
+    }
+
+    /// Makes an export channel of a domain.
+    ///
+    /// # Errors
+    /// ENOENT without such a HWPT; what the kernel says about sockets.
+    pub async fn domain_export(&self, hwpt: ObjectId) -> Result<OwnedFd, Refusal> {
+        let hwpt = self.look(|objects| objects.hwpt(hwpt))?;
+        let backing = hwpt.ioas.ioas.send(LookAtTable(Box::new(|table| {
+            let mut files: Vec<Arc<FileSource>> = Vec::new();
+            for file in table.ready_areas().filter_map(|area| area.pages().backing()) {
+                let known = files.iter().any(|other| other.key() == file.key());
+                if file.key().is_some() && !known {
+                    files.push(Arc::clone(file));
+                }
+            }
+            files
+        })));
+        let backing = backing.await.map_err(|_| poisoned("an ioas"))?;
+        hwpt.domain.send(Export { backing }).await.unwrap_or_else(|_| Err(poisoned("a domain")))
+    }
+}

@@ -1,0 +1,101 @@
+//! The state of one context: its objects, and what it shares with the agent.
+//!
+//! Imports allowed: agent, objects, storage.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use ioasd_client::ids::ObjectId;
+
+use crate::actors::agent::{Agent, Local};
+use crate::actors::figures::ContextStats;
+use crate::actors::objects::{Object, ObjectError, Objects};
+use crate::actors::registry::Registered;
+use crate::storage::refusal::Refusal;
+
+/// One context.
+pub struct ClientState {
+    /// What it shares.
+    pub(super) agent: Arc<Agent>,
+    /// The actors of its arbiter.
+    pub(super) local: Local,
+    /// Its objects.
+    pub(super) objects: RefCell<Objects>,
+    /// Its figures.
+    pub(super) stats: Registered<ContextStats>,
+}
+
+impl ClientState {
+    /// A context without objects.
+    #[must_use]
+    pub fn new(agent: Arc<Agent>, local: Local, stats: Registered<ContextStats>) -> Self {
+        let objects = RefCell::new(Objects::new(agent.settings.objects));
+        Self { agent, local, objects, stats }
+    }
+
+    /// Requests of one channel that may wait.
+    #[must_use]
+    pub fn credits(&self) -> usize {
+        self.agent.settings.credits
+    }
+
+    /// Fails unless `id` is an address space.
+    ///
+    /// # Errors
+    /// ENOENT.
+    pub fn require_ioas(&self, id: ObjectId) -> Result<(), Refusal> {
+        self.look(|objects| objects.ioas(id)).map(drop)
+    }
+
+    /// Counts an answered request.
+    pub fn record(&self, command: &'static str, result: &'static str) {
+        self.agent.registry.requests().record(command, result);
+    }
+
+    /// Looks at the objects.
+    pub(super) fn look<T>(
+        &self,
+        look: impl FnOnce(&Objects) -> Result<T, ObjectError>,
+    ) -> Result<T, Refusal> {
+        look(&self.objects.borrow()).map_err(|error| Refusal::of(&error))
+    }
+
+    /// Takes an id for an object under construction; it is given back unless the object is published.
+    pub(super) fn reserve(&self) -> Result<ReservedId<'_>, Refusal> {
+        let id = self.objects.borrow_mut().reserve().map_err(|error| Refusal::of(&error))?;
+        Ok(ReservedId { state: self, id, published: false })
+    }
+
+    pub(super) fn show_figures(&self) {
+        let count = self.objects.borrow().count();
+        self.stats.objects.set(count as u64);
+    }
+}
+
+/// An id on its way to an object.
+pub(super) struct ReservedId<'a> {
+    state: &'a ClientState,
+    id: ObjectId,
+    published: bool,
+}
+
+impl ReservedId<'_> {
+    pub(super) const fn id(&self) -> ObjectId {
+        self.id
+    }
+
+    /// Lets the object be found.
+    pub(super) fn publish(mut self, object: Object) {
+        self.published = true;
+        self.state.objects.borrow_mut().publish(self.id, object);
+        self.state.show_figures();
+    }
+}
+
+impl Drop for ReservedId<'_> {
+    fn drop(&mut self) {
+        if !self.published {
+            self.state.objects.borrow_mut().forget(self.id);
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! The engine: starts the arbiters with their actors, accepts clients, and takes everything down again.
+//!
+//! Imports allowed: every actor, config's values through [`EngineSettings`].
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use actix::prelude::*;
+use ioasd_client::layout::BootId;
+use parking_lot::Mutex;
+use rustix::process::Uid;
+
+use super::agent::{Agent, Local, Settings};
+use super::client_context::state::ClientState;
+use super::client_context::{ClientContext, HangUp};
+use super::credits::Credits;
+use super::fan_out::FanOut;
+use super::figures::ContextStats;
+use super::frame_service::FrameService;
+use super::messages::dispatch::Dispatch;
+use super::pinner::{PinPool, Pinner};
+use super::registry::Registry;
+use super::retirement::{Grace, Retirement};
+use super::shards::{Shard, Shards};
+use crate::storage::ledger::Ledger;
+use crate::sys::listener::{ListenError, Listener};
+use crate::sys::peer::opener;
+use crate::sys::watched::Watched;
+
+/// How long stopping waits for contexts to be taken down.
+const DRAIN: Duration = Duration::from_secs(30);
+
+/// How long nobody is accepted after an accept failed: descriptors may be short.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long an arbiter may take to answer a probe.
+const PROBE: Duration = Duration::from_secs(2);
+
+/// What an engine is started with.
+#[derive(Clone)]
+pub struct EngineSettings {
+    /// Threads that run actors.
+    pub arbiters: usize,
+    /// Threads that pin.
+    pub pin_threads: usize,
+    /// When a walker that does not leave is reported.
+    pub alarm_after: Duration,
+    /// For all contexts.
+    pub settings: Settings,
+    /// Understands messages.
+    pub dispatch: Arc<dyn Dispatch>,
+}
+
+/// Why an engine did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The socket.
+    #[error("cannot listen for clients")]
+    Listen(#[from] ListenError),
+    /// The pin threads.
+    #[error("cannot start the pin threads")]
+    PinPool(#[source] io::Error),
+    /// An arbiter.
+    #[error("an arbiter ended while it started")]
+    Arbiter,
+    /// The accept loop.
+    #[error("cannot watch the socket")]
+    Watch(#[source] io::Error),
+}
+
+/// A running engine.
+pub struct Engine {
+    agent: Arc<Agent>,
+    arbiters: Vec<Arbiter>,
+    locals: Vec<Local>,
+    next: AtomicUsize,
+    contexts: Arc<Contexts>,
+    accepting: Mutex<Option<actix_rt::task::JoinHandle<()>>>,
+}
+
+/// The live contexts.
+#[derive(Default)]
+struct Contexts {
+    all: Mutex<BTreeMap<u64, Addr<ClientContext>>>,
+    last: AtomicU64,
+}
+
+impl Engine {
+    /// Starts arbiters and their actors; accepts nobody yet. Runs inside an actix system.
+    ///
+    /// # Errors
+    /// If a thread cannot be started.
+    pub async fn start(start: EngineSettings, registry: Arc<Registry>) -> Result<Arc<Self>, EngineError> {
+        let pool = PinPool::start(start.pin_threads, super::MAILBOX).map_err(EngineError::PinPool)?;
+        let arbiters: Vec<Arbiter> = (0..start.arbiters.max(1)).map(|_| Arbiter::new()).collect();
+        let handles: Vec<ArbiterHandle> = arbiters.iter().map(Arbiter::handle).collect();
+        let shards = handles.iter().map(|arbiter| Shard {
+            fan_out: FanOut::start_in_arbiter(arbiter, |_| FanOut::default()),
+            credits: Credits::default(),
+        });
+        let shards = Shards::new(shards.collect());
+        let locals = (0..).zip(&handles).map(|(shard, arbiter)| Local {
+            shard,
+            pinner: Pinner::start_in_arbiter(arbiter, {
+                let pool = pool.clone();
+                move |_| Pinner::new(pool)
+            }),
+            retirement: Retirement::start_in_arbiter(arbiter, move |_| Retirement::new(start.alarm_after)),
+        });
+        let locals: Vec<Local> = locals.collect();
+        let agent = Arc::new(Agent {
+            registry,
+            ledger: Ledger::new(),
+            frames: Arc::new(FrameService::default()),
+            shards,
+            arbiters: handles,
+            dispatch: start.dispatch,
+            settings: start.settings,
+            boot: boot_id(),
+            last_number: AtomicU64::new(0),
+        });
+        let (contexts, accepting) = Default::default();
+        Ok(Arc::new(Self { agent, arbiters, locals, next: AtomicUsize::new(0), contexts, accepting }))
+    }
+
+    /// What all contexts share.
+    #[must_use]
+    pub fn agent(&self) -> &Arc<Agent> {
+        &self.agent
+    }
+
+    /// Listens at `path` and serves whoever connects.
+    ///
+    /// # Errors
+    /// If the socket cannot be made.
+    pub fn listen(self: &Arc<Self>, path: &Path, mode: rustix::fs::Mode) -> Result<(), EngineError> {
+        let listener = Listener::bind(path, mode)?;
+        let listener = Watched::new(listener).map_err(EngineError::Watch)?;
+        let engine = Arc::clone(self);
+        let accepting = actix_rt::spawn(async move { engine.accept_all(&listener).await });
+        *self.accepting.lock() = Some(accepting);
+        Ok(())
+    }
+
+    async fn accept_all(self: Arc<Self>, listener: &Watched<Listener>) {
+        loop {
+            match listener.read_with(Listener::accept).await {
+                Ok(socket) => self.serve(socket),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a client");
+                    actix_rt::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Makes a context for a connected client, on the next arbiter in turn.
+    pub fn serve(&self, socket: OwnedFd) {
+        let turn = self.next.fetch_add(1, Ordering::Relaxed) % self.locals.len().max(1);
+        let (Some(local), Some(arbiter)) = (self.locals.get(turn).cloned(), self.agent.arbiters.get(turn))
+        else {
+            return;
+        };
+        let Ok(opener) = opener(&socket) else { return };
+        let stats = ContextStats::new(Uid::from_raw(opener.uid), opener.pid);
+        let stats = self.agent.registry.register_context(stats);
+        let number = self.contexts.last.fetch_add(1, Ordering::Relaxed);
+        let (agent, contexts) = (Arc::clone(&self.agent), Arc::clone(&self.contexts));
+        let context = ClientContext::start_in_arbiter(arbiter, move |_| {
+            let state = ClientState::new(Arc::clone(&agent), local, stats);
+            ClientContext::new(state, agent, socket)
+        });
+        contexts.all.lock().retain(|_, context| context.connected());
+        contexts.all.lock().insert(number, context);
+    }
+
+    /// Whether every arbiter answers; to be asked now and then.
+    pub fn probe(&self) -> impl Future<Output = Result<(), String>> + use<> {
+        let retirements: Vec<Addr<Retirement>> =
+            self.locals.iter().map(|local| local.retirement.clone()).collect();
+        async move {
+            for (number, retirement) in retirements.into_iter().enumerate() {
+                let answered = actix_rt::time::timeout(PROBE, retirement.send(Grace(Vec::new()))).await;
+                if !matches!(answered, Ok(Ok(()))) {
+                    return Err(format!("arbiter {number} does not answer"));
+                }
+            }
+            Ok(())
+        }
+    }
+
+    /// Accepts nobody any more, hangs up on every client, and waits until all is taken down.
+    pub async fn stop(&self) {
+        if let Some(accepting) = self.accepting.lock().take() {
+            accepting.abort();
+        }
+        let contexts: Vec<Addr<ClientContext>> = self.contexts.all.lock().values().cloned().collect();
+        tracing::info!(clients = contexts.len(), "hanging up on all clients");
+        for context in &contexts {
+            let gone = context.send(HangUp).await.is_err();
+            tracing::debug!(gone, "a client was hung up on");
+        }
+        let deadline = actix_rt::time::Instant::now() + DRAIN;
+        while contexts.iter().any(Addr::connected) {
+            if actix_rt::time::Instant::now() >= deadline {
+                tracing::error!("contexts are not taken down in time");
+                break;
+            }
+            actix_rt::time::sleep(Duration::from_millis(2)).await;
+        }
+        for arbiter in &self.arbiters {
+            arbiter.stop();
+        }
+    }
+}
+
+/// Tells this start of the agent from others: walkers compare it.
+fn boot_id() -> BootId {
+    let mut id = [0; 16];
+    let read = std::fs::read_to_string("/proc/sys/kernel/random/uuid").unwrap_or_default();
+    let digits: Vec<u8> = read.bytes().filter(u8::is_ascii_hexdigit).collect();
+    for (byte, pair) in id.iter_mut().zip(digits.chunks_exact(2)) {
+        let text = std::str::from_utf8(pair).unwrap_or("0");
+        *byte = u8::from_str_radix(text, 16).unwrap_or(0);
+    }
+    BootId(id)
+}

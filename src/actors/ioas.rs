@@ -1,0 +1,274 @@
+//! Ioas: one IO address space. A thin face on [`storage::ioas`](crate::storage::ioas), which holds the order of things.
+//!
+//! Operations are futures that interleave at their awaits; the gate of the address space keeps apart what must be kept
+//! apart. Awaited sends go down only: to Pages, to Retirement, and to an Access for a notice.
+//!
+//! Imports allowed: storage, messages, pages, access, retirement, guard, figures.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::future::Future;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use actix::prelude::*;
+use futures_util::future::LocalBoxFuture;
+use ioasd_client::units::{ByteLen, IovaRange};
+
+use super::access::{Access, Answer, Notice};
+use super::figures::IoasStats;
+use super::guard::{caught, poisoned};
+use super::messages::ioas::{
+    AttachAccess, AttachDomain, Clear, CopyPieces, DetachAccess, DetachDomain, LetGoWithin, LookAtTable, Map,
+    PinRange, ReadBytes, Unmap, UnpinRange, WriteBytes,
+};
+use super::pages::Run;
+use super::pages_handle::PagesHandle;
+use super::registry::Registered;
+use super::retirement::{Grace, Retirement};
+use crate::domains::epoch::Epochs;
+use crate::storage::io_pagetable::Piece;
+use crate::storage::ioas::{AccessKey, Ioas as Operations, Notified, Port};
+use crate::storage::iova_allocator::OriginAddr;
+use crate::storage::movement::{MoveResult, Order};
+use crate::storage::pfn::PfnBatch;
+use crate::storage::refusal::Refusal;
+use crate::storage::step::DomainKey;
+
+const NAME: &str = "an ioas";
+
+/// How the operations of one address space reach the other actors.
+#[derive(Debug)]
+pub struct ActorPort {
+    retirement: Addr<Retirement>,
+    walkers: RefCell<HashMap<DomainKey, Arc<Epochs>>>,
+    accesses: RefCell<HashMap<AccessKey, Addr<Access>>>,
+}
+
+impl Port for ActorPort {
+    type Pages = PagesHandle;
+
+    async fn run(&self, pages: &PagesHandle, order: Order) -> MoveResult {
+        let run = pages.pages().send(Run(order));
+        run.await.unwrap_or_else(|_| Err(poisoned("a pages object").into()))
+    }
+
+    fn is_gone(&self, pages: &PagesHandle) -> bool {
+        !pages.pages().connected()
+    }
+
+    fn origin(&self, pages: &PagesHandle) -> OriginAddr {
+        pages.origin()
+    }
+
+    async fn grace(&self, domains: &[DomainKey]) {
+        let walked: Vec<Arc<Epochs>> = {
+            let walkers = self.walkers.borrow();
+            let all = domains.iter().filter_map(|domain| walkers.get(domain));
+            all.filter(|epochs| epochs.has_walkers()).map(Arc::clone).collect()
+        };
+        if !walked.is_empty() && self.retirement.send(Grace(walked)).await.is_err() {
+            std::panic::panic_any("nobody waits for walkers: what was unmapped cannot be let go of");
+        }
+    }
+
+    async fn notify(&self, access: AccessKey, range: IovaRange) -> Notified {
+        let Some(user) = self.accesses.borrow().get(&access).cloned() else { return Notified::Acknowledged };
+        match user.send(Notice(range)).await {
+            Ok(Answer::Given) => Notified::Acknowledged,
+            Ok(Answer::Missing) | Err(_) => Notified::Missed,
+        }
+    }
+}
+
+/// One IO address space.
+pub struct Ioas {
+    operations: Rc<Operations<ActorPort>>,
+    stats: Rc<Registered<IoasStats>>,
+}
+
+impl Ioas {
+    /// An empty address space.
+    #[must_use]
+    pub fn new(retirement: Addr<Retirement>, stats: Registered<IoasStats>) -> Self {
+        let (walkers, accesses) = Default::default();
+        let port = ActorPort { retirement, walkers, accesses };
+        let operations = Rc::new(Operations::new(stats.number().get(), port));
+        Self { operations, stats: Rc::new(stats) }
+    }
+
+    /// Runs an operation to its end, then shows the figures.
+    fn run<T, F>(&self, operation: impl FnOnce(Rc<Operations<ActorPort>>) -> F) -> Pending<T>
+    where
+        T: 'static,
+        F: Future<Output = Result<T, Refusal>> + 'static,
+    {
+        let (operations, stats) = (Rc::clone(&self.operations), Rc::clone(&self.stats));
+        let work = operation(Rc::clone(&operations));
+        Box::pin(async move {
+            let result = caught(NAME, work).await;
+            show_figures(&operations, &stats);
+            result?
+        })
+    }
+}
+
+type Pending<T> = LocalBoxFuture<'static, Result<T, Refusal>>;
+
+fn show_figures(operations: &Operations<ActorPort>, stats: &IoasStats) {
+    let (areas, bytes) = operations.with_table(|table| (table.area_count(), table.mapped()));
+    stats.areas.set(areas);
+    stats.mapped.set(bytes);
+}
+
+impl Actor for Ioas {
+    type Context = Context<Self>;
+
+    fn started(&mut self, context: &mut Self::Context) {
+        context.set_mailbox_capacity(super::MAILBOX);
+    }
+}
+
+impl Handler<Map> for Ioas {
+    type Result = Pending<IovaRange>;
+
+    fn handle(&mut self, Map { pieces, permission, placement }: Map, _: &mut Self::Context) -> Self::Result {
+        self.run(move |ioas| async move { ioas.map(&pieces, permission, placement).await })
+    }
+}
+
+impl Handler<CopyPieces> for Ioas {
+    type Result = Result<Vec<Piece<PagesHandle>>, Refusal>;
+
+    fn handle(&mut self, CopyPieces(range): CopyPieces, _: &mut Self::Context) -> Self::Result {
+        self.operations.copy_pieces(range)
+    }
+}
+
+impl Handler<Unmap> for Ioas {
+    type Result = Pending<ByteLen>;
+
+    fn handle(&mut self, Unmap(request): Unmap, _: &mut Self::Context) -> Self::Result {
+        self.run(move |ioas| async move { ioas.unmap(request).await })
+    }
+}
+
+impl Handler<AttachDomain> for Ioas {
+    type Result = Pending<()>;
+
+    fn handle(&mut self, request: AttachDomain, _: &mut Self::Context) -> Self::Result {
+        let AttachDomain { domain, needs, epochs } = request;
+        self.run(move |ioas| async move {
+            ioas.port().walkers.borrow_mut().insert(domain, epochs);
+            let attached = ioas.attach(domain, needs).await;
+            if attached.is_err() {
+                ioas.port().walkers.borrow_mut().remove(&domain);
+            }
+            attached
+        })
+    }
+}
+
+impl Handler<DetachDomain> for Ioas {
+    type Result = Pending<()>;
+
+    fn handle(&mut self, DetachDomain(domain): DetachDomain, _: &mut Self::Context) -> Self::Result {
+        self.run(move |ioas| async move {
+            ioas.detach(domain).await;
+            ioas.port().walkers.borrow_mut().remove(&domain);
+            Ok(())
+        })
+    }
+}
+
+impl Handler<AttachAccess> for Ioas {
+    type Result = Pending<()>;
+
+    fn handle(&mut self, request: AttachAccess, _: &mut Self::Context) -> Self::Result {
+        let AttachAccess { key, needs, access } = request;
+        self.run(move |ioas| async move {
+            ioas.attach_access(key, needs).await?;
+            ioas.port().accesses.borrow_mut().insert(key, access);
+            Ok(())
+        })
+    }
+}
+
+impl Handler<DetachAccess> for Ioas {
+    type Result = Pending<()>;
+
+    fn handle(&mut self, DetachAccess(key): DetachAccess, _: &mut Self::Context) -> Self::Result {
+        self.run(move |ioas| async move {
+            ioas.port().accesses.borrow_mut().remove(&key);
+            ioas.detach_access(key).await;
+            Ok(())
+        })
+    }
+}
+
+impl Handler<PinRange> for Ioas {
+    type Result = Pending<Vec<Arc<PfnBatch>>>;
+
+    fn handle(&mut self, request: PinRange, _: &mut Self::Context) -> Self::Result {
+        let PinRange { access, range, direction } = request;
+        self.run(move |ioas| async move { ioas.pin(access, range, direction).await })
+    }
+}
+
+impl Handler<UnpinRange> for Ioas {
+    type Result = Pending<()>;
+
+    fn handle(&mut self, UnpinRange { access, range }: UnpinRange, _: &mut Self::Context) -> Self::Result {
+        self.run(move |ioas| async move { ioas.unpin(access, range).await })
+    }
+}
+
+impl Handler<LetGoWithin> for Ioas {
+    type Result = Pending<()>;
+
+    fn handle(&mut self, LetGoWithin { access, range }: LetGoWithin, _: &mut Self::Context) -> Self::Result {
+        self.run(move |ioas| async move {
+            ioas.let_go_within(access, range).await;
+            Ok(())
+        })
+    }
+}
+
+impl Handler<ReadBytes> for Ioas {
+    type Result = Pending<Vec<u8>>;
+
+    fn handle(&mut self, ReadBytes { access, range }: ReadBytes, _: &mut Self::Context) -> Self::Result {
+        self.run(move |ioas| async move { ioas.read(access, range).await })
+    }
+}
+
+impl Handler<WriteBytes> for Ioas {
+    type Result = Pending<()>;
+
+    fn handle(
+        &mut self,
+        WriteBytes { access, iova, bytes }: WriteBytes,
+        _: &mut Self::Context,
+    ) -> Self::Result {
+        self.run(move |ioas| async move { ioas.write(access, iova, &bytes).await })
+    }
+}
+
+impl Handler<Clear> for Ioas {
+    type Result = Pending<()>;
+
+    fn handle(&mut self, Clear: Clear, _: &mut Self::Context) -> Self::Result {
+        self.run(move |ioas| async move {
+            ioas.clear().await;
+            Ok(())
+        })
+    }
+}
+
+impl<R: Send + 'static> Handler<LookAtTable<R>> for Ioas {
+    type Result = MessageResult<LookAtTable<R>>;
+
+    fn handle(&mut self, LookAtTable(look): LookAtTable<R>, _: &mut Self::Context) -> Self::Result {
+        MessageResult(self.operations.with_table(look))
+    }
+}

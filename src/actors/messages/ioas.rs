@@ -1,0 +1,140 @@
+//! What an Ioas actor is asked.
+//!
+//! Imports allowed: units, storage, domains.
+
+use std::sync::Arc;
+
+use actix::{Addr, Message};
+use ioasd_client::units::{ByteLen, Iova, IovaRange, Permission};
+
+use crate::actors::access::Access;
+use crate::actors::pages_handle::PagesHandle;
+use crate::domains::epoch::Epochs;
+use crate::storage::io_pagetable::{IoPageTable, Piece, Placement, Transfer, UnmapRequest};
+use crate::storage::ioas::{AccessKey, AccessNeeds, DomainNeeds};
+use crate::storage::pfn::PfnBatch;
+use crate::storage::refusal::Refusal;
+use crate::storage::step::DomainKey;
+
+/// MAP, and the second half of COPY.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<IovaRange, Refusal>")]
+pub struct Map {
+    /// What to map, one behind the other.
+    pub pieces: Vec<Piece<PagesHandle>>,
+    /// What devices may do.
+    pub permission: Permission,
+    /// Where.
+    pub placement: Placement,
+}
+
+/// The first half of COPY: what covers a range.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<Vec<Piece<PagesHandle>>, Refusal>")]
+pub struct CopyPieces(pub IovaRange);
+
+/// UNMAP.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<ByteLen, Refusal>")]
+pub struct Unmap(pub UnmapRequest);
+
+/// Adds a domain and fills it.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<(), Refusal>")]
+pub struct AttachDomain {
+    /// The domain.
+    pub domain: DomainKey,
+    /// What it asks of the address space.
+    pub needs: DomainNeeds,
+    /// Its walkers.
+    pub epochs: Arc<Epochs>,
+}
+
+/// Empties a domain and forgets it.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<(), Refusal>")]
+pub struct DetachDomain(pub DomainKey);
+
+/// Lets an access use the address space.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<(), Refusal>")]
+pub struct AttachAccess {
+    /// The access.
+    pub key: AccessKey,
+    /// What it will do.
+    pub needs: AccessNeeds,
+    /// Where notices go.
+    pub access: Addr<Access>,
+}
+
+/// Lets go of what an access holds and forgets it.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<(), Refusal>")]
+pub struct DetachAccess(pub AccessKey);
+
+/// Pins for an access.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<Vec<Arc<PfnBatch>>, Refusal>")]
+pub struct PinRange {
+    /// The access.
+    pub access: AccessKey,
+    /// What to pin.
+    pub range: IovaRange,
+    /// What for.
+    pub direction: Transfer,
+}
+
+/// Undoes one pin.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<(), Refusal>")]
+pub struct UnpinRange {
+    /// The access.
+    pub access: AccessKey,
+    /// Exactly what was pinned.
+    pub range: IovaRange,
+}
+
+/// Lets go of every pin of an access that touches a range.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<(), Refusal>")]
+pub struct LetGoWithin {
+    /// The access.
+    pub access: AccessKey,
+    /// What a notice named.
+    pub range: IovaRange,
+}
+
+/// Reads bytes for an access.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<Vec<u8>, Refusal>")]
+pub struct ReadBytes {
+    /// The access.
+    pub access: AccessKey,
+    /// What to read.
+    pub range: IovaRange,
+}
+
+/// Writes bytes for an access.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<(), Refusal>")]
+pub struct WriteBytes {
+    /// The access.
+    pub access: AccessKey,
+    /// Where to.
+    pub iova: Iova,
+    /// What.
+    pub bytes: Vec<u8>,
+}
+
+/// The client is dead: drops every access and unmaps everything.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<(), Refusal>")]
+pub struct Clear;
+
+/// Looks at the IOVA map between two steps.
+#[derive(Message)]
+#[rtype(result = "R")]
+pub struct LookAtTable<R: Send + 'static>(pub Look<R>);
+
+/// What [`LookAtTable`] runs.
+pub type Look<R> = Box<dyn FnOnce(&IoPageTable<PagesHandle>) -> R + Send>;

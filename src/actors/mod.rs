@@ -1,0 +1,54 @@
+//! Actors: one a file, thin. A handler validates, calls the machine or the operation that holds the rules, and replies.
+//!
+//! **Awaited sends go down this picture only**; upward there are replies and notices. An actor that awaits keeps serving
+//! (no `wait` on its own context across a send). This is what excludes deadlock.
+//!
+//! ```text
+//!  client ── socket ──▶ ClientContext ─▶ Ioas ─▶ Pages ─┬─▶ Pinner    tier 3: a bounded pool of threads
+//!                                                       ├─▶ PfnCache  tier 1: frames that accesses hold
+//!                                                       └─▶ FanOut    tier 2: writes the tables of its arbiter's domains
+//!                         │          ├─▶ Retirement   waits for walkers
+//!                         │          └─▶ Access       takes notices to a software user
+//!                         └─▶ Domain ─▶ FanOut         control face of a table; serves export channels
+//!  HTTP ── admin ──▶ registry (dashmap of figures)
+//! ```
+//!
+//! | file | what it is |
+//! |---|---|
+//! | [`engine`], [`agent`] | starting and stopping; what contexts share |
+//! | [`client_context`], [`objects`] | one open of the agent: socket, credits, object ids, operations |
+//! | [`ioas`], [`access`], [`retirement`] | one address space; notices; grace periods |
+//! | [`pages`], [`pages_handle`] | one pages object: runs movements and carries their steps |
+//! | [`pinner`], [`pfn_cache`], [`fan_out`], [`domain`] | the tiers |
+//! | [`latch`], [`credits`], [`shards`] | the fan-out path: seats, credits, owners of tables |
+//! | [`guard`] | what a panic costs |
+//! | [`registry`], [`figures`], [`requests`], [`frame_service`] | shared, lock-light state |
+//! | [`messages`] | what travels between actors |
+//!
+//! Imports allowed: storage, sys, sources, domains, units, errors.
+
+pub mod access;
+pub mod agent;
+pub mod client_context;
+pub mod credits;
+pub mod domain;
+pub mod engine;
+pub mod fan_out;
+pub mod figures;
+pub mod frame_service;
+pub mod guard;
+pub mod ioas;
+pub mod latch;
+pub mod messages;
+pub mod objects;
+pub mod pages;
+pub mod pages_handle;
+pub mod pfn_cache;
+pub mod pinner;
+pub mod registry;
+pub mod requests;
+pub mod retirement;
+pub mod shards;
+
+/// Messages that may wait for an actor.
+const MAILBOX: usize = 256;

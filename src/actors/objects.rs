@@ -1,0 +1,398 @@
+//! The objects of one context, by id.
+//!
+//! Ids go from 1 to 2^31-1; the lowest free one is given next. An object is referred to by others through the same
+//! [`Rc`], and by operations that are running on it; DESTROY never waits for a referrer, it is EBUSY.
+//!
+//! ```text
+//!   Device ──▶ Hwpt ──▶ Ioas ◀── Access
+//! ```
+//!
+//! Imports allowed: messages, the object actors.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+use actix::Addr;
+use ioasd_client::ids::ObjectId;
+
+use super::access::Access;
+use super::domain::Domain;
+use super::figures::IoasStats;
+use super::ioas::Ioas;
+use super::registry::Number;
+use crate::error::{Coded, Errno};
+use crate::fault_points::{self, Injected, Point};
+use crate::storage::ioas::AccessKey;
+use crate::storage::step::DomainKey;
+
+/// The largest id.
+const ID_MAX: u32 = 0x7fff_ffff;
+
+/// Which IOMMU a software device is behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Iommu {
+    /// The one that all such devices share: devices on one IOAS share a domain.
+    Shared,
+    /// One of its own: it has a domain of its own.
+    Own,
+}
+
+/// An IO address space.
+#[derive(Debug)]
+pub struct IoasObject {
+    /// Its id.
+    pub id: ObjectId,
+    /// The actor.
+    pub ioas: Addr<Ioas>,
+    /// Its number in the registry.
+    pub number: Number<IoasStats>,
+}
+
+/// A domain as the uAPI sees it.
+#[derive(Debug)]
+pub struct HwptObject {
+    /// Its id.
+    pub id: ObjectId,
+    /// The address space it shows.
+    pub ioas: Rc<IoasObject>,
+    /// The actor.
+    pub domain: Addr<Domain>,
+    /// Where the table is.
+    pub key: DomainKey,
+    /// The IOMMU it was made for.
+    pub iommu: Iommu,
+}
+
+/// A software device.
+#[derive(Debug)]
+pub struct DeviceObject {
+    /// Its id.
+    pub id: ObjectId,
+    /// The IOMMU it is behind.
+    pub iommu: Iommu,
+    /// What it is attached to.
+    pub attached: RefCell<Option<Rc<HwptObject>>>,
+}
+
+/// A software user.
+#[derive(Debug)]
+pub struct AccessObject {
+    /// Its id.
+    pub id: ObjectId,
+    /// Its name in the agent.
+    pub key: AccessKey,
+    /// The address space it uses.
+    pub ioas: Rc<IoasObject>,
+    /// The actor.
+    pub access: Addr<Access>,
+}
+
+/// Any object.
+#[derive(Clone, Debug)]
+pub enum Object {
+    /// An address space.
+    Ioas(Rc<IoasObject>),
+    /// A domain.
+    Hwpt(Rc<HwptObject>),
+    /// A device.
+    Device(Rc<DeviceObject>),
+    /// An access.
+    Access(Rc<AccessObject>),
+}
+
+impl Object {
+    /// References besides the one of the table.
+    fn referrers(&self) -> usize {
+        let all = match self {
+            Self::Ioas(object) => Rc::strong_count(object),
+            Self::Hwpt(object) => Rc::strong_count(object),
+            Self::Device(object) => {
+                Rc::strong_count(object) + usize::from(object.attached.borrow().is_some())
+            }
+            Self::Access(object) => Rc::strong_count(object),
+        };
+        all.saturating_sub(1)
+    }
+
+    const fn kind(&self) -> &'static str {
+        match self {
+            Self::Ioas(_) => "an ioas",
+            Self::Hwpt(_) => "a hwpt",
+            Self::Device(_) => "a device",
+            Self::Access(_) => "an access",
+        }
+    }
+}
+
+/// Why an object cannot be had, made or destroyed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ObjectError {
+    /// No such object, or one of another kind.
+    #[error("object {id} is not {wanted} of this context")]
+    Absent {
+        /// The id.
+        id: ObjectId,
+        /// What it should be.
+        wanted: &'static str,
+    },
+    /// Something refers to it.
+    #[error("object {id} is {kind} in use {referrers} time(s): detach or destroy what uses it first")]
+    Busy {
+        /// The id.
+        id: ObjectId,
+        /// What it is.
+        kind: &'static str,
+        /// How often.
+        referrers: usize,
+    },
+    /// The context has all the objects it may have.
+    #[error("the context has {limit} objects, all it may have: destroy some")]
+    TooMany {
+        /// The limit.
+        limit: usize,
+    },
+    /// A test made it fail.
+    #[error(transparent)]
+    Injected(#[from] Injected),
+}
+
+impl Coded for ObjectError {
+    fn errno(&self) -> Errno {
+        match self {
+            Self::Absent { .. } => Errno::NOENT,
+            Self::Busy { .. } => Errno::BUSY,
+            Self::TooMany { .. } | Self::Injected(_) => Errno::NOMEM,
+        }
+    }
+
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Absent { .. } => "object-absent",
+            Self::Busy { .. } => "object-busy",
+            Self::TooMany { .. } => "too-many-objects",
+            Self::Injected(injected) => injected.code(),
+        }
+    }
+}
+
+/// The table of objects.
+#[derive(Debug)]
+pub struct Objects {
+    /// `None` is an id that is taken for an object under construction.
+    slots: BTreeMap<u32, Option<Object>>,
+    /// Ids below `fresh` that are free.
+    free: BTreeSet<u32>,
+    /// The lowest id never given.
+    fresh: u32,
+    limit: usize,
+}
+
+impl Objects {
+    /// An empty table for at most `limit` objects.
+    #[must_use]
+    pub const fn new(limit: u32) -> Self {
+        let limit = if limit < ID_MAX { limit as usize } else { ID_MAX as usize };
+        Self { slots: BTreeMap::new(), free: BTreeSet::new(), fresh: 1, limit }
+    }
+
+    /// Takes the lowest free id; nobody finds an object there until [`Objects::publish`].
+    ///
+    /// # Errors
+    /// If the context has too many objects.
+    pub fn reserve(&mut self) -> Result<ObjectId, ObjectError> {
+        fault_points::hit(Point::ObjectId)?;
+        if self.slots.len() >= self.limit {
+            return Err(ObjectError::TooMany { limit: self.limit });
+        }
+        let id = self.lowest_free();
+        self.slots.insert(id, None);
+        Ok(ObjectId::new(id))
+    }
+
+    fn lowest_free(&mut self) -> u32 {
+        self.free.pop_first().unwrap_or_else(|| {
+            self.fresh += 1;
+            self.fresh - 1
+        })
+    }
+
+    fn remove(&mut self, id: u32) -> Option<Object> {
+        let object = self.slots.remove(&id)?;
+        self.free.insert(id);
+        object
+    }
+
+    /// Lets the object be found under a reserved id.
+    pub fn publish(&mut self, id: ObjectId, object: Object) {
+        let slot = self.slots.get_mut(&id.get());
+        debug_assert!(matches!(slot, Some(None)), "{id:?} was not reserved");
+        if let Some(slot) = slot {
+            *slot = Some(object);
+        }
+    }
+
+    /// Gives an id back.
+    pub fn forget(&mut self, id: ObjectId) {
+        drop(self.remove(id.get()));
+    }
+
+    fn get(&self, id: ObjectId, wanted: &'static str) -> Result<&Object, ObjectError> {
+        self.slots.get(&id.get()).and_then(Option::as_ref).ok_or(ObjectError::Absent { id, wanted })
+    }
+
+    /// The address space `id`.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn ioas(&self, id: ObjectId) -> Result<Rc<IoasObject>, ObjectError> {
+        match self.get(id, "an ioas")? {
+            Object::Ioas(object) => Ok(Rc::clone(object)),
+            _ => Err(ObjectError::Absent { id, wanted: "an ioas" }),
+        }
+    }
+
+    /// The domain `id`.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn hwpt(&self, id: ObjectId) -> Result<Rc<HwptObject>, ObjectError> {
+        match self.get(id, "a hwpt")? {
+            Object::Hwpt(object) => Ok(Rc::clone(object)),
+            _ => Err(ObjectError::Absent { id, wanted: "a hwpt" }),
+        }
+    }
+
+    /// The device `id`.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn device(&self, id: ObjectId) -> Result<Rc<DeviceObject>, ObjectError> {
+        match self.get(id, "a device")? {
+            Object::Device(object) => Ok(Rc::clone(object)),
+            _ => Err(ObjectError::Absent { id, wanted: "a device" }),
+        }
+    }
+
+    /// The access `id`.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn access(&self, id: ObjectId) -> Result<Rc<AccessObject>, ObjectError> {
+        match self.get(id, "an access")? {
+            Object::Access(object) => Ok(Rc::clone(object)),
+            _ => Err(ObjectError::Absent { id, wanted: "an access" }),
+        }
+    }
+
+    /// The domain that devices behind the shared IOMMU use on `ioas`, if there is one.
+    #[must_use]
+    pub fn shared_hwpt(&self, ioas: ObjectId) -> Option<Rc<HwptObject>> {
+        self.slots.values().flatten().find_map(|object| match object {
+            Object::Hwpt(hwpt) if hwpt.ioas.id == ioas && hwpt.iommu == Iommu::Shared => {
+                Some(Rc::clone(hwpt))
+            }
+            _ => None,
+        })
+    }
+
+    /// How many domains there are.
+    #[must_use]
+    pub fn hwpt_count(&self) -> u64 {
+        self.slots.values().flatten().filter(|object| matches!(object, Object::Hwpt(_))).count() as u64
+    }
+
+    /// Takes an object that nothing refers to out of the table.
+    ///
+    /// # Errors
+    /// If there is none, or something refers to it.
+    pub fn take(&mut self, id: ObjectId) -> Result<Object, ObjectError> {
+        let object = self.get(id, "an object")?;
+        let referrers = object.referrers();
+        if referrers > 0 {
+            return Err(ObjectError::Busy { id, kind: object.kind(), referrers });
+        }
+        let taken = self.remove(id.get());
+        taken.ok_or(ObjectError::Absent { id, wanted: "an object" })
+    }
+
+    /// An object that nothing refers to, for a context that ends.
+    pub fn take_any_unreferenced(&mut self) -> Option<Object> {
+        let free = self
+            .slots
+            .iter()
+            .find(|(_, object)| object.as_ref().is_some_and(|object| object.referrers() == 0));
+        let id = free.map(|(id, _)| *id)?;
+        self.remove(id)
+    }
+
+    /// The devices, for a context that ends.
+    #[must_use]
+    pub fn devices(&self) -> Vec<Rc<DeviceObject>> {
+        let devices = self.slots.values().flatten().filter_map(|object| match object {
+            Object::Device(device) => Some(Rc::clone(device)),
+            _ => None,
+        });
+        devices.collect()
+    }
+
+    /// Panics unless ids are given as promised. For tests.
+    pub fn check(&self) {
+        assert!(self.slots.len() <= self.limit, "more objects than the limit");
+        for id in 1..self.fresh {
+            assert!(
+                self.slots.contains_key(&id) != self.free.contains(&id),
+                "id {id} is both free and taken, or neither"
+            );
+        }
+        assert!(
+            self.slots.keys().chain(&self.free).all(|id| (1..self.fresh).contains(id)),
+            "an id never given is listed"
+        );
+    }
+
+    /// How many objects there are, those under construction included.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.slots.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn device(id: ObjectId) -> Object {
+        Object::Device(Rc::new(DeviceObject { id, iommu: Iommu::Own, attached: RefCell::new(None) }))
+    }
+
+    #[test]
+    fn the_lowest_free_id_is_given_and_given_again_at_once() {
+        let mut objects = Objects::new(10);
+        let ids: Vec<_> = (0..4).map(|_| objects.reserve().unwrap().get()).collect();
+        assert_eq!(ids, [1, 2, 3, 4]);
+        objects.forget(ObjectId::new(2));
+        objects.forget(ObjectId::new(3));
+        objects.check();
+        assert_eq!(objects.reserve().unwrap().get(), 2);
+        assert_eq!(objects.reserve().unwrap().get(), 3);
+        assert_eq!(objects.reserve().unwrap().get(), 5);
+        objects.check();
+    }
+
+    #[test]
+    fn an_object_under_construction_is_absent_and_one_referred_to_is_busy() {
+        let mut objects = Objects::new(1);
+        let id = objects.reserve().unwrap();
+        assert_eq!(objects.device(id).unwrap_err().errno(), Errno::NOENT);
+        assert_eq!(objects.reserve().unwrap_err().errno(), Errno::NOMEM);
+        objects.publish(id, device(id));
+        let running = objects.device(id).unwrap();
+        assert_eq!(objects.take(id).unwrap_err().errno(), Errno::BUSY);
+        assert_eq!(objects.ioas(id).unwrap_err().errno(), Errno::NOENT);
+        drop(running);
+        assert!(objects.take(id).is_ok());
+        assert_eq!(objects.take(id).unwrap_err().errno(), Errno::NOENT);
+        objects.check();
+    }
+}

@@ -1,0 +1,390 @@
+//! Pages: one pages object. Runs one movement at a time, whoever asks, and carries its steps to the tiers.
+//!
+//! ```text
+//!   Run(order) ──▶ queue ──▶ Movement ──steps──▶ PfnCache, FanOuts, Pinner, ledger
+//!                  unpins ─┘ (first, and between the batches of a running movement)
+//! ```
+//!
+//! The queue is the actor's own, because a mailbox does not bound an actor that goes on serving. A panic poisons this
+//! object: every later movement fails with EIO and its memory stays pinned until the client closes it.
+//!
+//! Imports allowed: storage, messages, the other tier actors, credits, guard, figures.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use actix::prelude::*;
+use futures_util::FutureExt;
+use futures_util::future::LocalBoxFuture;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use ioasd_client::units::{ByteLen, PAGE_SIZE};
+use tokio::sync::oneshot;
+
+use super::credits::{Credit, Purpose};
+use super::figures::PagesStats;
+use super::guard::{caught, poisoned};
+use super::latch::latch;
+use super::messages::tiers::{
+    ChangeTables, EraseCache, Failable, FramesRead, ReadCache, ReadDomain, StoreCache, TableChange,
+};
+use super::pfn_cache::PfnCache;
+use super::pinner::{PinDone, PinRequest, PinWork, Pinner};
+use super::registry::Registered;
+use super::shards::Shards;
+use crate::storage::Tuning;
+use crate::storage::counts::ArrayLen;
+use crate::storage::ledger::{Account, AccountMode, PageLimit};
+use crate::storage::movement::{MoveResult, Movement, Order};
+use crate::storage::pages::IoptPages;
+use crate::storage::pfn::PfnBatch;
+use crate::storage::refusal::Refusal;
+use crate::storage::source::PageSource;
+use crate::storage::step::{DomainKey, Enforcement, Next, Reply, Step, StepId};
+
+const NAME: &str = "a pages object";
+
+/// Runs a movement of these pages.
+#[derive(Debug, Message)]
+#[rtype(result = "MoveResult")]
+pub struct Run(pub Order);
+
+/// Who pays for the pins of a pages object.
+#[derive(Clone, Debug)]
+pub struct Payer {
+    /// The account.
+    pub account: Arc<Account>,
+    /// Which of its limits apply.
+    pub mode: AccountMode,
+    /// The limit of mode user, if one applies at this strength.
+    pub limit: Option<PageLimit>,
+}
+
+/// What a pages object is made of.
+pub struct PagesParts {
+    /// How many pages.
+    pub len: ArrayLen,
+    /// Where they come from.
+    pub source: Arc<dyn PageSource>,
+    /// Who pays.
+    pub payer: Payer,
+    /// The pin threads.
+    pub pinner: Addr<Pinner>,
+    /// The owners of tables.
+    pub shards: Shards,
+    /// Limits of movements.
+    pub tuning: Tuning,
+    /// Its figures.
+    pub stats: Registered<PagesStats>,
+}
+
+/// One pages object.
+pub struct Pages {
+    cell: Rc<PagesCell>,
+}
+
+struct PagesCell {
+    parts: PagesParts,
+    core: RefCell<IoptPages>,
+    cache: RefCell<Option<Addr<PfnCache>>>,
+    queue: RefCell<VecDeque<Queued>>,
+    unpins: RefCell<VecDeque<Queued>>,
+    working: Cell<bool>,
+    poisoned: Cell<bool>,
+}
+
+struct Queued {
+    order: Order,
+    reply: oneshot::Sender<MoveResult>,
+}
+
+impl Pages {
+    /// A pages object none of whose pages is pinned.
+    #[must_use]
+    pub fn new(parts: PagesParts) -> Self {
+        let core = RefCell::new(IoptPages::new(parts.len));
+        let (queue, unpins, cache) = Default::default();
+        let (working, poisoned) = Default::default();
+        Self { cell: Rc::new(PagesCell { parts, core, cache, queue, unpins, working, poisoned }) }
+    }
+}
+
+impl Actor for Pages {
+    type Context = Context<Self>;
+
+    fn started(&mut self, context: &mut Self::Context) {
+        context.set_mailbox_capacity(super::MAILBOX);
+    }
+
+    fn stopped(&mut self, _: &mut Self::Context) {
+        let pinned = self.cell.core.borrow().pinned();
+        if pinned.get() > 0 {
+            tracing::error!(source = self.cell.parts.source.name(), %pinned, "a pages object ended with pins");
+        }
+    }
+}
+
+impl Handler<Run> for Pages {
+    type Result = LocalBoxFuture<'static, MoveResult>;
+
+    fn handle(&mut self, Run(order): Run, _: &mut Self::Context) -> Self::Result {
+        let (reply, done) = oneshot::channel();
+        self.cell.enqueue(Queued { order, reply });
+        if !self.cell.working.replace(true) {
+            actix_rt::spawn(Rc::clone(&self.cell).work());
+        }
+        Box::pin(async move { done.await.unwrap_or_else(|_| Err(poisoned(NAME).into())) })
+    }
+}
+
+/// Looks at the book-keeping of these pages between two steps. For tests and reports.
+#[derive(Message)]
+#[rtype(result = "R")]
+pub struct LookAtPages<R: Send + 'static>(Box<dyn FnOnce(&IoptPages) -> R + Send>);
+
+impl<R: Send + 'static> LookAtPages<R> {
+    /// Runs `look`.
+    pub fn new(look: impl FnOnce(&IoptPages) -> R + Send + 'static) -> Self {
+        Self(Box::new(look))
+    }
+}
+
+impl<R: Send + 'static> Handler<LookAtPages<R>> for Pages {
+    type Result = MessageResult<LookAtPages<R>>;
+
+    fn handle(&mut self, LookAtPages(look): LookAtPages<R>, _: &mut Self::Context) -> Self::Result {
+        MessageResult(look(&self.cell.core.borrow()))
+    }
+}
+
+impl PagesCell {
+    fn enqueue(&self, queued: Queued) {
+        let lane = if matches!(queued.order, Order::UnpinAccess(_)) { &self.unpins } else { &self.queue };
+        lane.borrow_mut().push_back(queued);
+    }
+
+    fn next_queued(&self) -> Option<Queued> {
+        let unpin = self.unpins.borrow_mut().pop_front();
+        unpin.or_else(|| self.queue.borrow_mut().pop_front())
+    }
+
+    /// Works the queue off.
+    async fn work(self: Rc<Self>) {
+        while let Some(queued) = self.next_queued() {
+            self.run(queued).await;
+        }
+        self.working.set(false);
+    }
+
+    async fn run(self: &Rc<Self>, Queued { order, reply }: Queued) {
+        let result =
+            if self.poisoned.get() { Err(poisoned(NAME).into()) } else { self.run_order(order).await };
+        self.show_figures();
+        let unheard = reply.send(result).is_err();
+        debug_assert!(!unheard, "an operation stopped waiting for its movement");
+    }
+
+    async fn run_order(self: &Rc<Self>, order: Order) -> MoveResult {
+        let _credits = self.take_credits(&order).await;
+        let moved = caught(NAME, self.drive(Movement::new(order, self.parts.tuning))).await;
+        moved.unwrap_or_else(|refusal| {
+            self.poisoned.set(true);
+            Err(refusal.into())
+        })
+    }
+
+    /// One credit of every FanOut the order may write to, in ascending order.
+    async fn take_credits(&self, order: &Order) -> Vec<Credit> {
+        let (purpose, domains): (_, &[DomainKey]) = match order {
+            Order::Fill { domains, .. } => (Purpose::Fill, domains),
+            Order::Unfill { domains, .. } => (Purpose::TakeAway, domains),
+            Order::UnmapFrom { domain, .. } => (Purpose::TakeAway, std::slice::from_ref(domain)),
+            _ => return Vec::new(),
+        };
+        let mut credits = Vec::new();
+        for fan_out in by_fan_out(domains).into_keys() {
+            if let Some(shard) = self.parts.shards.get(fan_out) {
+                credits.push(shard.credits.take(purpose).await);
+            }
+        }
+        credits
+    }
+
+    /// Carries a movement's steps to the tiers until it is over.
+    async fn drive(self: &Rc<Self>, mut movement: Movement) -> MoveResult {
+        let mut under_way = FuturesUnordered::new();
+        loop {
+            if movement.is_interruptible() {
+                self.run_unpins().await;
+            }
+            let next = movement.next(&mut self.core.borrow_mut());
+            match next {
+                Next::Start(id, step) => under_way.push(self.carry(step).map(move |reply| (id, reply))),
+                Next::Done(result) => return result,
+                Next::Wait => {
+                    let reply: Option<(StepId, Reply)> = under_way.next().await;
+                    let Some((id, reply)) = reply else { return Err(poisoned(NAME).into()) };
+                    movement.supply(&mut self.core.borrow_mut(), id, reply);
+                }
+            }
+        }
+    }
+
+    /// Runs the unpins that have come in, in the middle of another movement.
+    async fn run_unpins(self: &Rc<Self>) {
+        loop {
+            let Some(Queued { order, reply }) = self.unpins.borrow_mut().pop_front() else { return };
+            let run: LocalBoxFuture<'_, MoveResult> =
+                Box::pin(self.drive(Movement::new(order, self.parts.tuning)));
+            let unheard = reply.send(run.await).is_err();
+            debug_assert!(!unheard, "an operation stopped waiting for its unpin");
+        }
+    }
+
+    /// Carries one step to its tier.
+    fn carry(self: &Rc<Self>, step: Step) -> LocalBoxFuture<'static, Reply> {
+        match step {
+            Step::Pin { range, batch } => self.pin(PinWork::Pin(range, batch)),
+            Step::Recall { range, batch } => self.pin(PinWork::Recall(range, batch)),
+            Step::Unpin { range } => self.pin(PinWork::Unpin(range)),
+            Step::Transfer(transfer) => self.pin(PinWork::Transfer(transfer)),
+            Step::ReadCache { range, batch } => self.read_cache(ReadCache { range, batch }),
+            Step::StoreCache { batch } => self.store_cache(batch),
+            Step::EraseCache { range } => self.erase_cache(EraseCache(range)),
+            Step::ReadDomain { domain, shape, range, batch } => {
+                self.read_domain(domain.fan_out, ReadDomain { domain: domain.id, shape, range, batch })
+            }
+            Step::Deliver { batch, shape, permission, domains } => {
+                let outcomes =
+                    self.change_tables(&TableChange::Deliver { batch, shape, permission }, &domains);
+                outcomes.map(Reply::Delivered).boxed_local()
+            }
+            Step::Unmap { shape, range, domains } => {
+                let outcomes = self.change_tables(&TableChange::Unmap { shape, range }, &domains);
+                outcomes.map(|outcomes| unmapped(&outcomes)).boxed_local()
+            }
+            Step::Charge { delta, enforcement } => {
+                let reply = self.charge(delta, enforcement);
+                std::future::ready(reply).boxed_local()
+            }
+        }
+    }
+
+    fn pin(&self, work: PinWork) -> LocalBoxFuture<'static, Reply> {
+        let request = PinRequest { source: Arc::clone(&self.parts.source), work };
+        let done = self.parts.pinner.send(request);
+        Box::pin(async move {
+            match done.await.unwrap_or_else(|_| PinDone::Lost(poisoned("the pinner"))) {
+                PinDone::Frames(batch, result) => Reply::Frames(batch, result),
+                PinDone::Unpinned => Reply::Done,
+                PinDone::Transferred(result) => Reply::Transferred(result),
+                PinDone::Lost(refusal) => std::panic::panic_any(refusal.to_string()),
+            }
+        })
+    }
+
+    fn cache(&self) -> Addr<PfnCache> {
+        self.cache.borrow_mut().get_or_insert_with(|| PfnCache::default().start()).clone()
+    }
+
+    fn read_cache(&self, request: ReadCache) -> LocalBoxFuture<'static, Reply> {
+        let read = self.cache().send(request);
+        Box::pin(async move { frames(read.await) })
+    }
+
+    fn store_cache(&self, batch: Arc<PfnBatch>) -> LocalBoxFuture<'static, Reply> {
+        let stored = self.cache().send(StoreCache(batch));
+        Box::pin(async move { Reply::Stored(stored.await.unwrap_or_else(|_| Err(poisoned("a pfn cache")))) })
+    }
+
+    fn erase_cache(&self, request: EraseCache) -> LocalBoxFuture<'static, Reply> {
+        let erased = self.cache().send(request);
+        Box::pin(async move {
+            if erased.await.is_err() {
+                std::panic::panic_any("a pfn cache is gone");
+            }
+            Reply::Done
+        })
+    }
+
+    fn read_domain(&self, fan_out: u16, request: ReadDomain) -> LocalBoxFuture<'static, Reply> {
+        let Some(shard) = self.parts.shards.get(fan_out) else {
+            return std::future::ready(Reply::Frames(request.batch, Err(poisoned("a FanOut")))).boxed_local();
+        };
+        let read = shard.fan_out.send(request);
+        Box::pin(async move { frames(read.await) })
+    }
+
+    /// Hands a change to every FanOut that owns one of `domains`; gives an outcome for each domain.
+    fn change_tables(
+        &self,
+        change: &TableChange,
+        domains: &[DomainKey],
+    ) -> LocalBoxFuture<'static, Vec<Failable>> {
+        let groups = by_fan_out(domains);
+        let (seats, all) = latch(groups.len());
+        for ((fan_out, places), seat) in groups.iter().zip(seats) {
+            let ids = places.iter().filter_map(|place| domains.get(*place)).map(|domain| domain.id).collect();
+            let request = ChangeTables { change: change.clone(), domains: ids, seat };
+            if let Some(shard) = self.parts.shards.get(*fan_out) {
+                let sent = shard.fan_out.try_send(request);
+                debug_assert!(sent.is_ok(), "a FanOut had no room under its credits");
+            }
+        }
+        let mut outcomes = vec![Err(poisoned("a FanOut")); domains.len()];
+        Box::pin(async move {
+            for (places, seat) in groups.into_values().zip(all.await) {
+                for (place, outcome) in places.into_iter().zip(seat.into_iter().flatten()) {
+                    if let Some(slot) = outcomes.get_mut(place) {
+                        *slot = outcome;
+                    }
+                }
+            }
+            outcomes
+        })
+    }
+
+    fn charge(&self, delta: crate::storage::counts::Delta, enforcement: Enforcement) -> Reply {
+        let Payer { account, mode, limit } = &self.parts.payer;
+        Reply::Charged(match enforcement {
+            Enforcement::Limited => account.charge(*mode, delta, *limit).map_err(|error| Refusal::of(&error)),
+            Enforcement::Forced => {
+                account.force(*mode, delta);
+                Ok(())
+            }
+        })
+    }
+
+    fn show_figures(&self) {
+        let core = self.core.borrow();
+        let stats = &self.parts.stats;
+        stats.pinned.set(ByteLen::new(core.pinned().get() * PAGE_SIZE));
+        stats.charged.set(ByteLen::new(core.charged().get() * PAGE_SIZE));
+        stats.retiring.set(core.retiring());
+    }
+}
+
+/// The places of `domains` that each FanOut owns.
+fn by_fan_out(domains: &[DomainKey]) -> BTreeMap<u16, Vec<usize>> {
+    let mut groups: BTreeMap<u16, Vec<usize>> = BTreeMap::new();
+    for (place, domain) in domains.iter().enumerate() {
+        groups.entry(domain.fan_out).or_default().push(place);
+    }
+    groups
+}
+
+fn frames(read: Result<FramesRead, MailboxError>) -> Reply {
+    match read {
+        Ok(FramesRead { batch, result }) => Reply::Frames(batch, result),
+        Err(_) => std::panic::panic_any("a tier is gone with a batch"),
+    }
+}
+
+/// An unmap cannot fail; if a table says it did, book and table differ, and the object must not go on.
+fn unmapped(outcomes: &[Failable]) -> Reply {
+    if let Some(refusal) = outcomes.iter().find_map(|outcome| outcome.as_ref().err()) {
+        std::panic::panic_any(refusal.to_string());
+    }
+    Reply::Done
+}

@@ -1,0 +1,61 @@
+//! A handle on a pages object: what areas hold. The Pages actor lives as long as a handle does.
+//!
+//! Imports allowed: storage, pages.
+
+use std::fmt;
+use std::sync::Arc;
+
+use actix::Addr;
+
+use super::pages::Pages;
+use crate::sources::file::FileSource;
+use crate::storage::iova_allocator::OriginAddr;
+
+/// Keeps a Pages actor alive and reaches it.
+#[derive(Clone)]
+pub struct PagesHandle(Arc<Link>);
+
+struct Link {
+    pages: Addr<Pages>,
+    origin: OriginAddr,
+    backing: Option<Arc<FileSource>>,
+}
+
+impl PagesHandle {
+    /// The handle of a started actor. `origin` is the address of the first byte of page 0 in the memory it comes from;
+    /// `backing` the file that walkers can map, if there is one.
+    #[must_use]
+    pub fn new(pages: Addr<Pages>, origin: OriginAddr, backing: Option<Arc<FileSource>>) -> Self {
+        Self(Arc::new(Link { pages, origin, backing }))
+    }
+
+    /// The actor.
+    #[must_use]
+    pub fn pages(&self) -> &Addr<Pages> {
+        &self.0.pages
+    }
+
+    /// Where page 0 comes from.
+    #[must_use]
+    pub fn origin(&self) -> OriginAddr {
+        self.0.origin
+    }
+
+    /// The file behind it.
+    #[must_use]
+    pub fn backing(&self) -> Option<&Arc<FileSource>> {
+        self.0.backing.as_ref()
+    }
+
+    /// Whether two handles reach the same object.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl fmt::Debug for PagesHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PagesHandle").field("origin", &self.0.origin).finish_non_exhaustive()
+    }
+}

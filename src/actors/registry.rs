@@ -1,0 +1,309 @@
+//! The registry: every live object of the agent with its figures, for whoever wants to look.
+//!
+//! An actor registers its object when it starts and keeps the [`Registered`] guard; the entry is gone when the guard is
+//! dropped, however the actor ends. The actor alone writes the figures; `/metrics` and the admin API read them.
+//!
+//! A figure is one relaxed atomic: reading it takes no lock and never makes its actor wait. Two figures read one after
+//! the other may belong to different moments, so sums hold exactly only at rest. The tables of entries are dashmaps:
+//! registering, dropping and walking them lock one shard for a moment.
+//!
+//! Imports allowed: units, `storage::source`.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use dashmap::DashMap;
+use ioasd_client::units::ByteLen;
+
+use super::figures::{ContextStats, DomainStats, IoasStats, PagesStats};
+use super::requests::{RequestCount, RequestCounts};
+
+/// The number of a registered object, unique among its kind for the life of the agent.
+///
+/// It is not an object id of the uAPI: those are per context and used again.
+pub struct Number<S>(u64, PhantomData<fn() -> S>);
+
+impl<S> Number<S> {
+    /// The number, for reports.
+    #[must_use]
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}
+
+impl<S> Clone for Number<S> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<S> Copy for Number<S> {}
+
+impl<S> PartialEq for Number<S> {
+    fn eq(&self, other: &Self) -> bool {
+        self.0 == other.0
+    }
+}
+
+impl<S> Eq for Number<S> {}
+
+impl<S> fmt::Debug for Number<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "#{}", self.0)
+    }
+}
+
+/// The objects of one kind.
+struct Table<S> {
+    next: AtomicU64,
+    entries: DashMap<u64, Arc<S>>,
+}
+
+impl<S> Table<S> {
+    fn new() -> Arc<Self> {
+        Arc::new(Self { next: AtomicU64::new(1), entries: DashMap::new() })
+    }
+
+    fn register(self: &Arc<Self>, stats: S) -> Registered<S> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let stats = Arc::new(stats);
+        self.entries.insert(number, Arc::clone(&stats));
+        Registered { number: Number(number, PhantomData), stats, table: Arc::clone(self) }
+    }
+
+    fn list(&self) -> Vec<Entry<S>> {
+        let mut list: Vec<_> =
+            self.entries.iter().map(|entry| Entry::new(*entry.key(), entry.value())).collect();
+        list.sort_unstable_by_key(|entry| entry.number.0);
+        list
+    }
+}
+
+/// Keeps an object in the registry; takes it out when dropped. Derefs to the figures.
+pub struct Registered<S> {
+    number: Number<S>,
+    stats: Arc<S>,
+    table: Arc<Table<S>>,
+}
+
+impl<S> Registered<S> {
+    /// The number under which the object is listed.
+    #[must_use]
+    pub const fn number(&self) -> Number<S> {
+        self.number
+    }
+
+    /// The figures, to be written from another thread that works for the same actor.
+    #[must_use]
+    pub fn share(&self) -> Arc<S> {
+        Arc::clone(&self.stats)
+    }
+}
+
+impl<S> Deref for Registered<S> {
+    type Target = S;
+
+    fn deref(&self) -> &S {
+        &self.stats
+    }
+}
+
+impl<S> Drop for Registered<S> {
+    fn drop(&mut self) {
+        self.table.entries.remove(&self.number.0);
+    }
+}
+
+impl<S: fmt::Debug> fmt::Debug for Registered<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Registered").field(&self.number).field(&self.stats).finish()
+    }
+}
+
+/// One line of a [`Snapshot`]: an object and its figures.
+///
+/// The figures go on moving after the snapshot; the set of objects does not.
+#[derive(Debug)]
+pub struct Entry<S> {
+    /// The number under which the object is listed.
+    pub number: Number<S>,
+    /// Its figures.
+    pub stats: Arc<S>,
+}
+
+impl<S> Entry<S> {
+    fn new(number: u64, stats: &Arc<S>) -> Self {
+        Self { number: Number(number, PhantomData), stats: Arc::clone(stats) }
+    }
+}
+
+/// The objects that were registered at one moment, each kind in the order of its numbers.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// The contexts.
+    pub contexts: Vec<Entry<ContextStats>>,
+    /// The IO address spaces.
+    pub ioases: Vec<Entry<IoasStats>>,
+    /// The pages objects.
+    pub pages: Vec<Entry<PagesStats>>,
+    /// The domains.
+    pub domains: Vec<Entry<DomainStats>>,
+    /// Requests answered since the agent started.
+    pub requests: Vec<RequestCount>,
+}
+
+impl Snapshot {
+    /// The bytes that still hold a pin, over all pages objects.
+    #[must_use]
+    pub fn pinned(&self) -> ByteLen {
+        ByteLen::new(self.pages.iter().map(|entry| entry.stats.pinned.get().get()).sum())
+    }
+}
+
+/// Every live object of the agent.
+pub struct Registry {
+    contexts: Arc<Table<ContextStats>>,
+    ioases: Arc<Table<IoasStats>>,
+    pages: Arc<Table<PagesStats>>,
+    domains: Arc<Table<DomainStats>>,
+    requests: RequestCounts,
+}
+
+impl Registry {
+    /// An empty registry, to be shared by all actors.
+    #[must_use]
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self {
+            contexts: Table::new(),
+            ioases: Table::new(),
+            pages: Table::new(),
+            domains: Table::new(),
+            requests: RequestCounts::default(),
+        })
+    }
+
+    /// Lists a context for as long as the guard lives.
+    #[must_use]
+    pub fn register_context(&self, stats: ContextStats) -> Registered<ContextStats> {
+        self.contexts.register(stats)
+    }
+
+    /// Lists an IO address space for as long as the guard lives.
+    #[must_use]
+    pub fn register_ioas(&self, stats: IoasStats) -> Registered<IoasStats> {
+        self.ioases.register(stats)
+    }
+
+    /// Lists a pages object for as long as the guard lives.
+    #[must_use]
+    pub fn register_pages(&self, stats: PagesStats) -> Registered<PagesStats> {
+        self.pages.register(stats)
+    }
+
+    /// Lists a domain for as long as the guard lives.
+    #[must_use]
+    pub fn register_domain(&self, stats: DomainStats) -> Registered<DomainStats> {
+        self.domains.register(stats)
+    }
+
+    /// The counts of answered requests.
+    #[must_use]
+    pub const fn requests(&self) -> &RequestCounts {
+        &self.requests
+    }
+
+    /// What is registered now.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            contexts: self.contexts.list(),
+            ioases: self.ioases.list(),
+            pages: self.pages.list(),
+            domains: self.domains.list(),
+            requests: self.requests.list(),
+        }
+    }
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registry")
+            .field("contexts", &self.contexts.entries.len())
+            .field("ioases", &self.ioases.entries.len())
+            .field("pages", &self.pages.entries.len())
+            .field("domains", &self.domains.entries.len())
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::process::{Pid, Uid};
+
+    use super::*;
+    use crate::storage::source::Strength;
+
+    fn pages(length: u64) -> PagesStats {
+        PagesStats::new(ByteLen::new(length), Strength::Resident, Uid::from_raw(1000))
+    }
+
+    #[test]
+    fn an_object_is_listed_exactly_as_long_as_its_guard_lives() {
+        let registry = Registry::new();
+        let first = registry.register_pages(pages(4096));
+        let second = registry.register_pages(pages(8192));
+        assert_ne!(first.number(), second.number());
+        assert_eq!(registry.snapshot().pages.len(), 2);
+        drop(first);
+        let left = registry.snapshot().pages;
+        assert_eq!(left.iter().map(|entry| entry.number).collect::<Vec<_>>(), [second.number()]);
+        drop(second);
+        assert!(registry.snapshot().pages.is_empty());
+    }
+
+    #[test]
+    fn a_guard_that_outlives_the_registry_drops_quietly() {
+        let registry = Registry::new();
+        let guard = registry.register_context(ContextStats::new(Uid::ROOT, Some(Pid::INIT)));
+        drop(registry);
+        drop(guard);
+    }
+
+    #[test]
+    fn a_snapshot_shows_what_the_actor_wrote_last() {
+        let registry = Registry::new();
+        let guard = registry.register_pages(pages(8192));
+        guard.pinned.set(ByteLen::new(8192));
+        guard.share().pinned.set(ByteLen::new(4096));
+        let other = registry.register_pages(pages(4096));
+        other.pinned.set(ByteLen::new(100));
+        assert_eq!(registry.snapshot().pinned(), ByteLen::new(4196));
+    }
+
+    #[test]
+    fn objects_of_different_kinds_do_not_mix() {
+        let registry = Registry::new();
+        let context = registry.register_context(ContextStats::new(Uid::ROOT, Some(Pid::INIT)));
+        let ioas = registry.register_ioas(IoasStats::new(context.number()));
+        let _domain = registry.register_domain(DomainStats::new("amd-v1", ioas.number()));
+        let snapshot = registry.snapshot();
+        assert_eq!((snapshot.contexts.len(), snapshot.ioases.len()), (1, 1));
+        assert_eq!((snapshot.domains.len(), snapshot.pages.len()), (1, 0));
+        assert_eq!(snapshot.ioases[0].stats.context, context.number());
+    }
+
+    #[test]
+    fn many_threads_register_and_drop_while_others_look() {
+        let registry = Registry::new();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..500).for_each(|_| drop(registry.register_pages(pages(4096)))));
+            }
+            scope.spawn(|| (0..200).for_each(|_| assert!(registry.snapshot().pages.len() <= 4)));
+        });
+        assert!(registry.snapshot().pages.is_empty());
+    }
+}

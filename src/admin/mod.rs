@@ -1,0 +1,195 @@
+//! The admin server: what people and monitoring ask the agent over HTTP.
+//!
+//! ```text
+//! GET /livez            200 while this server runs
+//! GET /readyz           200 when every check passes, else 503 with the failing ones; ?verbose lists all
+//! GET /metrics          Prometheus text, made afresh from the registry
+//! GET /version          name and version
+//! ```
+//!
+//! The server has a thread and an actix system of its own, so `/livez` answers when the data side is stuck. Everything
+//! else is `application/problem+json`: 404 for an unknown path, 405 with `Allow` for a method a path does not take.
+//!
+//! Imports allowed: `actors::registry`, `telemetry`.
+
+pub mod health;
+pub mod listen;
+mod metrics;
+mod problem;
+mod version;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::{Builder, JoinHandle};
+
+use actix_web::dev::{Server, ServerHandle};
+use actix_web::rt::System;
+use actix_web::{App, HttpServer, Resource, Route, web};
+
+use self::health::Readiness;
+use self::listen::{LoopbackAddr, SocketFile};
+use crate::actors::registry::Registry;
+
+/// Seconds that a connection may still take when the server stops.
+const SHUTDOWN_SECONDS: u64 = 1;
+
+/// Why the admin server could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum AdminError {
+    /// The TCP address cannot be listened on.
+    #[error("the admin server cannot listen on {address}, set admin.listen to another address or to \"off\"")]
+    Tcp {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The socket file cannot be listened on.
+    #[error("the admin server cannot listen on {}, set admin.socket to another path or to \"off\"", path.display())]
+    Unix {
+        /// The path.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The thread or its runtime could not be started.
+    #[error("the admin server cannot start")]
+    Start(#[source] io::Error),
+}
+
+/// What the admin server listens on. With neither there is no admin server.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Endpoints {
+    /// A loopback TCP address; port 0 takes a free one.
+    pub tcp: Option<LoopbackAddr>,
+    /// The path of a Unix socket.
+    pub socket: Option<PathBuf>,
+}
+
+/// What the handlers answer from.
+#[derive(Clone, Debug)]
+struct Shown {
+    registry: Arc<Registry>,
+    readiness: Arc<Readiness>,
+}
+
+/// A running admin server; stops it when dropped.
+#[derive(Debug)]
+pub struct AdminHandle {
+    address: Option<SocketAddr>,
+    server: ServerHandle,
+    thread: Option<JoinHandle<io::Result<()>>>,
+    _socket: Option<SocketFile>,
+}
+
+impl AdminHandle {
+    /// The TCP address it listens on, with the port it got.
+    #[must_use]
+    pub const fn address(&self) -> Option<SocketAddr> {
+        self.address
+    }
+
+    /// Stops the server and waits for its thread: at once when idle, else a second at most for open requests.
+    pub fn stop(self) {
+        drop(self);
+    }
+}
+
+impl Drop for AdminHandle {
+    fn drop(&mut self) {
+        // The order to stop is sent by the call; the future would only wait for what `join` waits for.
+        drop(self.server.stop(true));
+        match self.thread.take().map(JoinHandle::join) {
+            Some(Ok(Err(error))) => tracing::error!(%error, "admin server failed"),
+            Some(Err(_)) => tracing::error!("admin server panicked"),
+            Some(Ok(Ok(()))) | None => tracing::debug!("admin server stopped"),
+        }
+    }
+}
+
+/// Starts the admin server; it answers as soon as this returns. `None` if there is nothing to listen on.
+///
+/// # Errors
+/// If an endpoint cannot be listened on, or the thread not be started.
+pub fn start(
+    endpoints: &Endpoints,
+    registry: Arc<Registry>,
+    readiness: Readiness,
+) -> Result<Option<AdminHandle>, AdminError> {
+    if *endpoints == Endpoints::default() {
+        return Ok(None);
+    }
+    let shown = Shown { registry, readiness: Arc::new(readiness) };
+    let tcp = endpoints.tcp.map(listen::tcp).transpose()?;
+    let unix = endpoints.socket.as_deref().map(listen::unix).transpose()?;
+    spawn(shown, tcp, unix).map(Some).map_err(AdminError::Start)
+}
+
+fn spawn(
+    shown: Shown,
+    tcp: Option<TcpListener>,
+    unix: Option<(UnixListener, SocketFile)>,
+) -> io::Result<AdminHandle> {
+    let address = tcp.as_ref().map(TcpListener::local_addr).transpose()?;
+    let (unix, socket) = unix.unzip();
+    let (started, when_started) = sync_channel(1);
+    let thread = Builder::new().name("admin".to_owned()).spawn(move || run(shown, tcp, unix, &started))?;
+    match when_started.recv() {
+        Ok(server) => Ok(AdminHandle { address, server, thread: Some(thread), _socket: socket }),
+        Err(_) => Err(outcome(thread)),
+    }
+}
+
+fn outcome(thread: JoinHandle<io::Result<()>>) -> io::Error {
+    match thread.join() {
+        Ok(Err(error)) => error,
+        Ok(Ok(())) | Err(_) => io::Error::other("the admin thread ended early"),
+    }
+}
+
+fn run(
+    shown: Shown,
+    tcp: Option<TcpListener>,
+    unix: Option<UnixListener>,
+    started: &SyncSender<ServerHandle>,
+) -> io::Result<()> {
+    System::new().block_on(async {
+        let server = server(shown, tcp, unix)?;
+        started.send(server.handle()).map_err(io::Error::other)?;
+        server.await
+    })
+}
+
+fn server(shown: Shown, tcp: Option<TcpListener>, unix: Option<UnixListener>) -> io::Result<Server> {
+    let app = move || App::new().app_data(web::Data::new(shown.clone())).configure(routes);
+    let mut server = HttpServer::new(app).workers(1).disable_signals().shutdown_timeout(SHUTDOWN_SECONDS);
+    if let Some(listener) = tcp {
+        server = server.listen(listener)?;
+    }
+    if let Some(listener) = unix {
+        server = server.listen_uds(listener)?;
+    }
+    Ok(server.run())
+}
+
+fn routes(config: &mut web::ServiceConfig) {
+    config
+        .service(read_only("/livez", web::get().to(health::livez)))
+        .service(read_only("/readyz", web::get().to(health::readyz)))
+        .service(read_only("/metrics", web::get().to(metrics::metrics)))
+        .service(read_only("/version", web::get().to(version::version)))
+        .default_service(web::to(problem::not_found));
+}
+
+fn read_only(path: &'static str, get: Route) -> Resource {
+    web::resource(path).route(get).default_service(web::to(problem::only_get))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,82 @@
+//! The agent as `serve` runs it: the engine, made from the configuration.
+//!
+//! Imports allowed: everything.
+
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::available_parallelism;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use rustix::fs::Mode;
+
+use super::serve;
+use crate::actors::agent::Settings;
+use crate::actors::engine::{Engine, EngineError, EngineSettings};
+use crate::actors::registry::Registry;
+use crate::admin::health::Check;
+use crate::config::Config;
+use crate::domains::arena::ArenaSize;
+use crate::storage::Tuning;
+use crate::storage::pfn::RunLimit;
+use crate::uapi::Uapi;
+
+/// How often the arbiters are probed.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+
+/// A running agent.
+pub struct Agent {
+    engine: Arc<Engine>,
+    health: Arc<Mutex<Result<(), String>>>,
+    heartbeat: actix_rt::task::JoinHandle<()>,
+}
+
+impl serve::Engine for Agent {
+    type Error = EngineError;
+
+    async fn start(config: &Config, socket: &Path, registry: &Arc<Registry>) -> Result<Self, EngineError> {
+        let engine = Engine::start(settings(config), Arc::clone(registry)).await?;
+        engine.listen(socket, Mode::from_raw_mode(config.server.socket_mode.bits()))?;
+        let health = Arc::new(Mutex::new(engine.probe().await));
+        let heartbeat = actix_rt::spawn(beat(Arc::clone(&engine), Arc::clone(&health)));
+        Ok(Self { engine, health, heartbeat })
+    }
+
+    fn checks(&self) -> Vec<Check> {
+        let health = Arc::clone(&self.health);
+        vec![Check::new("arbiters", move || health.lock().clone())]
+    }
+
+    async fn stop(self) {
+        self.heartbeat.abort();
+        self.engine.stop().await;
+    }
+}
+
+async fn beat(engine: Arc<Engine>, health: Arc<Mutex<Result<(), String>>>) {
+    loop {
+        actix_rt::time::sleep(HEARTBEAT).await;
+        let answered = engine.probe().await;
+        *health.lock() = answered;
+    }
+}
+
+/// What the configuration means for the engine.
+#[must_use]
+pub fn settings(config: &Config) -> EngineSettings {
+    let cpus = available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    let runs = RunLimit::new(config.engine.batch_runs.get());
+    EngineSettings {
+        arbiters: config.server.arbiters.resolve(cpus).get(),
+        pin_threads: config.engine.pin_threads.resolve(cpus).get(),
+        alarm_after: config.walkers.alarm_after,
+        settings: Settings {
+            objects: config.limits.objects_per_context.get(),
+            credits: usize::try_from(config.limits.credits_per_channel.get()).unwrap_or(usize::MAX),
+            tuning: Tuning { runs, ..Tuning::default() },
+            arena: ArenaSize::new(config.limits.table_bytes_per_context),
+        },
+        dispatch: Arc::new(Uapi),
+    }
+}

@@ -1,0 +1,184 @@
+//! The command line: one file a subcommand, and what they have in common.
+//!
+//! Flags beat the environment, which beats the file (see `config`). Every command ends in an [`Exit`].
+//!
+//! Imports allowed: everything.
+
+pub mod agent;
+pub mod serve;
+
+use std::error::Error;
+use std::num::NonZeroU16;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use ioasd_client::units::ByteLen;
+
+use crate::config::load::Flags;
+use crate::config::values::{Listen, parse_size};
+
+/// Owns DMA address spaces: pins memory once and writes it into as many IO page tables as need it.
+#[derive(Clone, Debug, PartialEq, Eq, Parser)]
+#[command(version, propagate_version = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+pub enum Command {
+    /// Run the agent until SIGTERM or SIGINT.
+    Serve(ServeArgs),
+    /// Show the whole path on this machine: an agent, a client and devices, each in a process of its own.
+    Demo(DemoArgs),
+}
+
+/// The flags of `ioasd serve`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
+pub struct ServeArgs {
+    /// Configuration file [default: /etc/ioasd/ioasd.toml, if it is there].
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Path of the socket where clients connect.
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// Loopback address of the admin server, or "off" for no TCP.
+    #[arg(long, value_name = "ADDR|off")]
+    pub admin: Option<Listen>,
+    /// Which events to log, for example "debug" or "warn,ioasd::actors=debug".
+    #[arg(long, value_name = "FILTER")]
+    pub log: Option<String>,
+}
+
+impl From<ServeArgs> for Flags {
+    fn from(args: ServeArgs) -> Self {
+        let ServeArgs { config, socket, admin, log } = args;
+        Self { config, socket, admin, log }
+    }
+}
+
+/// The flags of `ioasd demo`.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct DemoArgs {
+    /// How much memory to map.
+    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = parse_size)]
+    pub size: ByteLen,
+    /// How many IO page tables to write it into.
+    #[arg(long, value_name = "N", default_value = "2")]
+    pub domains: NonZeroU16,
+}
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// All went well.
+    Ok = 0,
+    /// The command failed.
+    Failed = 1,
+    /// The command line, the environment or the configuration is wrong: trying again will not help.
+    Usage = 2,
+    /// The agent cannot be reached.
+    Unreachable = 3,
+    /// Memory was still pinned at the end.
+    LeftPinned = 4,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// Reads the command line; shows help, version or what is wrong with it, and says how to exit then.
+///
+/// # Errors
+/// If there is no command to run.
+pub fn parse() -> Result<Command, Exit> {
+    Cli::try_parse().map(|cli| cli.command).map_err(|message| shown(&message))
+}
+
+fn shown(message: &clap::Error) -> Exit {
+    match (message.print(), message.use_stderr()) {
+        (Ok(()), false) => Exit::Ok,
+        (Ok(()), true) => Exit::Usage,
+        (Err(_), _) => Exit::Failed,
+    }
+}
+
+/// An error with its causes, on one line; a cause that the error quotes itself is not said again.
+#[must_use]
+pub fn with_causes(error: &dyn Error) -> String {
+    let causes = std::iter::successors(error.source(), |&cause| cause.source()).map(ToString::to_string);
+    causes.fold(
+        error.to_string(),
+        |line, cause| {
+            if line.ends_with(&cause) { line } else { line + ": " + &cause }
+        },
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn command(line: &str) -> Result<Command, clap::error::ErrorKind> {
+        Cli::try_parse_from(line.split(' ')).map(|cli| cli.command).map_err(|error| error.kind())
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn serve_takes_its_flags() {
+        let expected = ServeArgs {
+            config: Some("/c".into()),
+            socket: Some("/s".into()),
+            admin: Some(Listen::Off),
+            log: Some("debug".into()),
+        };
+        let line = "ioasd serve --config /c --socket /s --admin off --log debug";
+        assert_eq!(command(line), Ok(Command::Serve(expected)));
+        assert_eq!(command("ioasd serve"), Ok(Command::Serve(ServeArgs::default())));
+    }
+
+    #[test]
+    fn demo_has_defaults() {
+        let demo = |size, domains| {
+            Ok(Command::Demo(DemoArgs {
+                size: ByteLen::new(size),
+                domains: NonZeroU16::new(domains).unwrap(),
+            }))
+        };
+        assert_eq!(command("ioasd demo"), demo(64 << 20, 2));
+        assert_eq!(command("ioasd demo --size 1GiB --domains 7"), demo(1 << 30, 7));
+    }
+
+    #[test]
+    fn wrong_values_are_refused() {
+        use clap::error::ErrorKind::{
+            InvalidSubcommand, MissingRequiredArgument, UnknownArgument, ValueValidation,
+        };
+        for line in ["serve --admin 0.0.0.0:1", "serve --admin on", "demo --size 1GB", "demo --domains 0"] {
+            assert_eq!(command(&format!("ioasd {line}")), Err(ValueValidation), "{line}");
+        }
+        assert_eq!(command("ioasd serve --mokc"), Err(UnknownArgument));
+        assert_eq!(command("ioasd sreve"), Err(InvalidSubcommand));
+        assert_ne!(command("ioasd"), Err(MissingRequiredArgument), "bare ioasd shows the help instead");
+    }
+
+    #[test]
+    fn an_error_is_shown_with_its_causes() {
+        let error = crate::telemetry::logging::parse("ioasd=loud").unwrap_err();
+        let line = with_causes(&error);
+        assert!(line.starts_with(&error.to_string()), "{line}");
+        assert_eq!(line.matches("error parsing level filter").count(), 1, "{line}");
+    }
+}

@@ -1,0 +1,278 @@
+//! `ioasd serve`: the agent's life from start to stop.
+//!
+//! ```text
+//! configuration -> logging -> engine -> admin -> SIGTERM or SIGINT -> engine stops -> admin stops
+//! ```
+//!
+//! The engine (sockets, actors, pins) is handed in as a type, so that this order can be tested without it.
+//!
+//! Imports allowed: everything.
+
+use std::error::Error;
+use std::future::Future;
+use std::io;
+use std::path::Path;
+use std::pin::pin;
+use std::sync::Arc;
+
+use actix_rt::System;
+use actix_rt::signal::unix::{SignalKind, signal};
+use futures_util::future::select;
+use ioasd_client::units::ByteLen;
+use tracing::field::display;
+
+use super::{Exit, ServeArgs, with_causes};
+use crate::actors::registry::Registry;
+use crate::admin::health::{Check, Readiness};
+use crate::admin::{self, AdminError, AdminHandle};
+use crate::config::Config;
+use crate::config::load::{self, ConfigError};
+use crate::config::place::Environment;
+use crate::telemetry::logging::{self, LoggingError};
+
+/// The part of the agent that serves clients.
+pub trait Engine: Sized {
+    /// Why it could not start.
+    type Error: Error + Send + Sync + 'static;
+
+    /// Starts all of it; `socket` answers as soon as this is done.
+    fn start(
+        config: &Config,
+        socket: &Path,
+        registry: &Arc<Registry>,
+    ) -> impl Future<Output = Result<Self, Self::Error>>;
+
+    /// What must hold for it to be ready.
+    fn checks(&self) -> Vec<Check>;
+
+    /// Takes no more clients, ends those there are, unpins everything.
+    fn stop(self) -> impl Future<Output = ()>;
+}
+
+/// Why the agent did not run, or did not end well.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// No configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// No logging.
+    #[error("cannot set up logging")]
+    Logging(#[from] LoggingError),
+    /// No engine.
+    #[error("cannot start the engine")]
+    Engine(#[source] Box<dyn Error + Send + Sync>),
+    /// No admin server.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
+    /// No signals.
+    #[error("cannot wait for signals")]
+    Signals(#[source] io::Error),
+    /// The engine stopped and left pins behind.
+    #[error("{0} bytes were still pinned at the end")]
+    LeftPinned(ByteLen),
+}
+
+impl ServeError {
+    /// The exit code that tells a supervisor whether to try again.
+    #[must_use]
+    pub const fn exit(&self) -> Exit {
+        match self {
+            Self::Config(_) => Exit::Usage,
+            Self::LeftPinned(_) => Exit::LeftPinned,
+            Self::Logging(_) | Self::Engine(_) | Self::Admin(_) | Self::Signals(_) => Exit::Failed,
+        }
+    }
+}
+
+/// Runs the agent with engine `E` until SIGTERM or SIGINT.
+pub fn serve<E: Engine>(args: ServeArgs) -> Exit {
+    match try_serve::<E>(args, &Environment::of_process()) {
+        Ok(()) => Exit::Ok,
+        Err(error) => {
+            eprintln!("ioasd: {}", with_causes(&error));
+            error.exit()
+        }
+    }
+}
+
+fn try_serve<E: Engine>(args: ServeArgs, environment: &Environment) -> Result<(), ServeError> {
+    let config = load::load(args.into(), environment)?;
+    logging::init(&config.log.filter, config.log.format)?;
+    System::new().block_on(async {
+        let stop = stop_signal().map_err(ServeError::Signals)?;
+        run::<E>(&config, environment, stop).await
+    })
+}
+
+/// Runs the agent until `stop` is done.
+///
+/// # Errors
+/// If a part cannot be started, or memory is still pinned at the end.
+pub async fn run<E: Engine>(
+    config: &Config,
+    environment: &Environment,
+    stop: impl Future<Output = ()>,
+) -> Result<(), ServeError> {
+    let registry = Registry::new();
+    let socket = config.socket(environment);
+    let engine =
+        E::start(config, &socket, &registry).await.map_err(|error| ServeError::Engine(Box::new(error)))?;
+    let served = serve_until(stop, config, environment, &engine, &registry).await;
+    engine.stop().await;
+    if let Some(admin) = served? {
+        admin.stop();
+    }
+    nothing_pinned(&registry)
+}
+
+async fn serve_until<E: Engine>(
+    stop: impl Future<Output = ()>,
+    config: &Config,
+    environment: &Environment,
+    engine: &E,
+    registry: &Arc<Registry>,
+) -> Result<Option<AdminHandle>, AdminError> {
+    let endpoints = config.admin_endpoints(environment);
+    let admin = admin::start(&endpoints, Arc::clone(registry), Readiness::new(engine.checks()))?;
+    let socket = config.socket(environment);
+    let address = admin.as_ref().and_then(AdminHandle::address).map(display);
+    tracing::info!(socket = %socket.display(), admin = address, "serving");
+    stop.await;
+    tracing::info!("stopping");
+    Ok(admin)
+}
+
+fn nothing_pinned(registry: &Registry) -> Result<(), ServeError> {
+    match registry.snapshot().pinned() {
+        left if left == ByteLen::new(0) => Ok(()),
+        left => Err(ServeError::LeftPinned(left)),
+    }
+}
+
+/// Done when SIGTERM or SIGINT arrives. From the call on, neither ends the process.
+fn stop_signal() -> io::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        select(pin!(terminate.recv()), pin!(interrupt.recv())).await;
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::{Cell, RefCell};
+
+    use rustix::process::{Signal, Uid};
+
+    use super::*;
+    use crate::actors::figures::PagesStats;
+    use crate::actors::registry::Registered;
+    use crate::storage::source::Strength;
+
+    thread_local! {
+        static STEPS: RefCell<Vec<&'static str>> = const { RefCell::new(Vec::new()) };
+        static KEPT: Cell<Option<Registered<PagesStats>>> = const { Cell::new(None) };
+    }
+
+    fn step(name: &'static str) {
+        STEPS.with_borrow_mut(|steps| steps.push(name));
+    }
+
+    /// An engine that starts, unless its socket is called `refuse`, and leaves a pin behind if it is called `leak`.
+    struct Fake(Option<Registered<PagesStats>>);
+
+    impl Engine for Fake {
+        type Error = io::Error;
+
+        async fn start(_: &Config, socket: &Path, registry: &Arc<Registry>) -> io::Result<Self> {
+            step("start");
+            if socket.ends_with("refuse") {
+                return Err(io::Error::other("refused"));
+            }
+            let pages = PagesStats::new(ByteLen::new(4096), Strength::Resident, Uid::ROOT);
+            pages.pinned.set(ByteLen::new(4096));
+            let pages = registry.register_pages(pages);
+            Ok(Self(socket.ends_with("leak").then_some(pages)))
+        }
+
+        fn checks(&self) -> Vec<Check> {
+            vec![Check::new("fake", || Ok(()))]
+        }
+
+        async fn stop(self) {
+            step("stop");
+            KEPT.set(self.0);
+        }
+    }
+
+    fn environment() -> Environment {
+        Environment::new(Uid::from_raw(1000), |_| None)
+    }
+
+    fn config(socket: &str, admin: &str) -> Config {
+        let mut config = Config::default();
+        config.server.socket = socket.parse().expect("a path");
+        config.admin.listen = admin.parse().expect("an address");
+        config
+    }
+
+    fn run_fake(config: &Config) -> (Result<(), ServeError>, Vec<&'static str>) {
+        let outcome = System::new().block_on(run::<Fake>(config, &environment(), async { step("served") }));
+        (outcome, STEPS.take())
+    }
+
+    #[test]
+    fn the_engine_starts_before_and_stops_after_serving() {
+        let (outcome, steps) = run_fake(&config("/x/fine", "127.0.0.1:0"));
+        assert!(outcome.is_ok(), "{outcome:?}");
+        assert_eq!(steps, ["start", "served", "stop"]);
+    }
+
+    #[test]
+    fn an_engine_that_cannot_start_ends_the_agent() {
+        let (outcome, steps) = run_fake(&config("/x/refuse", "off"));
+        let error = outcome.unwrap_err();
+        assert_eq!(with_causes(&error), "cannot start the engine: refused");
+        assert_eq!((error.exit(), steps), (Exit::Failed, vec!["start"]));
+    }
+
+    #[test]
+    fn the_engine_is_stopped_when_the_admin_server_cannot_start() {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap().to_string();
+        let (outcome, steps) = run_fake(&config("/x/fine", &address));
+        assert!(matches!(outcome, Err(ServeError::Admin(_))));
+        assert_eq!(steps, ["start", "stop"]);
+    }
+
+    #[test]
+    fn a_pin_left_behind_is_an_exit_code_of_its_own() {
+        let (outcome, _) = run_fake(&config("/x/leak", "off"));
+        let error = outcome.unwrap_err();
+        assert_eq!(
+            (error.exit(), error.to_string().as_str()),
+            (Exit::LeftPinned, "0x1000 bytes were still pinned at the end")
+        );
+        KEPT.take();
+    }
+
+    #[test]
+    fn a_wrong_configuration_is_wrong_usage() {
+        let args = ServeArgs { config: Some("/nonexistent/x.toml".into()), ..ServeArgs::default() };
+        let error = try_serve::<Fake>(args, &environment()).unwrap_err();
+        assert_eq!(error.exit(), Exit::Usage);
+        assert!(with_causes(&error).contains("/nonexistent/x.toml"));
+        assert!(STEPS.take().is_empty());
+    }
+
+    #[test]
+    fn sigterm_and_sigint_end_the_wait() {
+        for kind in [Signal::TERM, Signal::INT] {
+            System::new().block_on(async {
+                let stop = stop_signal().unwrap();
+                rustix::process::kill_process(rustix::process::getpid(), kind).unwrap();
+                stop.await;
+            });
+        }
+    }
+}

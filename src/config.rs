@@ -1,0 +1,295 @@
+//! The configuration: every setting, its default and where it comes from.
+//!
+//! A setting is taken from the command line, else from the environment (`IOASD_SOCKET`, `IOASD_CONFIG`, `IOASD_LOG`),
+//! else from the file, else from its default. The file is TOML; a key it does not know is an error that names the line.
+//! `config/ioasd.toml` shows every key at its default; a test compares it with [`Config::default`].
+//!
+//! Values are checked as they are read, so a [`Config`] that exists is a valid one.
+//!
+//! Imports allowed: units and the settings types of the rooms it configures (`storage::source`, `admin`,
+//! `telemetry::logging`). Only `cli` and `main` import this module; the rooms get their values handed in.
+
+pub mod load;
+pub mod place;
+pub mod values;
+
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ioasd_client::units::ByteLen;
+use serde::Deserialize;
+
+use self::place::{Environment, Place, Socket};
+use self::values::{FileMode, Listen, ThreadCount, WalkerPolicy};
+use crate::admin::Endpoints;
+use crate::storage::source::Strength;
+use crate::telemetry::logging::Format;
+
+/// All settings.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where clients connect.
+    pub server: ServerConfig,
+    /// Where people and monitoring connect.
+    pub admin: AdminConfig,
+    /// What is logged, and how.
+    pub log: LogConfig,
+    /// How much one client may use.
+    pub limits: Limits,
+    /// How pages are pinned.
+    pub engine: EngineConfig,
+    /// What happens when a walker does not leave.
+    pub walkers: WalkersConfig,
+}
+
+impl Config {
+    /// The path of the clients' socket.
+    #[must_use]
+    pub fn socket(&self, environment: &Environment) -> PathBuf {
+        self.server.socket.resolve(Socket::Clients, environment)
+    }
+
+    /// What the admin server listens on.
+    #[must_use]
+    pub fn admin_endpoints(&self, environment: &Environment) -> Endpoints {
+        Endpoints { tcp: self.admin.listen.address(), socket: self.admin_socket(environment) }
+    }
+
+    /// An agent whose clients' socket lies elsewhere is not the only one of its user: it opens no admin socket unasked.
+    fn admin_socket(&self, environment: &Environment) -> Option<PathBuf> {
+        match (self.admin.socket.as_ref()?, &self.server.socket) {
+            (Place::Auto, Place::At(_)) => None,
+            (place, _) => Some(place.resolve(Socket::Admin, environment)),
+        }
+    }
+}
+
+/// `[server]`: where clients connect.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ServerConfig {
+    /// Path of the socket.
+    pub socket: Place,
+    /// Permission bits of the socket.
+    pub socket_mode: FileMode,
+    /// Threads that run the actors.
+    pub arbiters: ThreadCount,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self { socket: Place::Auto, socket_mode: FileMode::GROUP, arbiters: ThreadCount::PerCpu }
+    }
+}
+
+/// `[admin]`: where people and monitoring connect.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AdminConfig {
+    /// TCP address.
+    pub listen: Listen,
+    /// Path of the admin socket, if there shall be one.
+    #[serde(deserialize_with = "place::or_off")]
+    pub socket: Option<Place>,
+}
+
+impl Default for AdminConfig {
+    fn default() -> Self {
+        Self { listen: Listen::default(), socket: Some(Place::Auto) }
+    }
+}
+
+/// `[log]`: what is logged, and how.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogConfig {
+    /// Which events.
+    #[serde(deserialize_with = "values::log_filter")]
+    pub filter: String,
+    /// In which shape.
+    pub format: Format,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { filter: "info,actix_server=warn".to_owned(), format: Format::Text }
+    }
+}
+
+/// `[limits]`: how much one client may use.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Objects in one context.
+    pub objects_per_context: NonZeroU32,
+    /// Areas in one context.
+    pub areas_per_context: NonZeroU32,
+    /// Bytes of page-table pages of one context.
+    #[serde(deserialize_with = "values::size")]
+    pub table_bytes_per_context: ByteLen,
+    /// Bytes that pinning may allocate for one context.
+    #[serde(deserialize_with = "values::size")]
+    pub first_touch_per_context: ByteLen,
+    /// Requests of one channel under way at once.
+    pub credits_per_channel: NonZeroU32,
+    /// Messages waiting for one actor.
+    pub mailbox: NonZeroUsize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            objects_per_context: nonzero::<65_536>(),
+            areas_per_context: nonzero::<1_048_576>(),
+            table_bytes_per_context: ByteLen::new(1 << 30),
+            first_touch_per_context: ByteLen::new(0),
+            credits_per_channel: nonzero::<64>(),
+            mailbox: const { NonZeroUsize::new(256).unwrap() },
+        }
+    }
+}
+
+/// `[engine]`: how pages are pinned.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EngineConfig {
+    /// Runs of frames in one batch.
+    pub batch_runs: NonZeroU32,
+    /// Threads that pin.
+    pub pin_threads: ThreadCount,
+    /// What must hold a pinned page.
+    #[serde(deserialize_with = "values::strength")]
+    pub strength: Strength,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self { batch_runs: nonzero::<5461>(), pin_threads: ThreadCount::PerCpu, strength: Strength::Resident }
+    }
+}
+
+/// `[walkers]`: what happens when a walker does not leave a range that is being unmapped.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct WalkersConfig {
+    /// What to do.
+    pub policy: WalkerPolicy,
+    /// How long to wait before the log says so.
+    #[serde(deserialize_with = "values::duration")]
+    pub alarm_after: Duration,
+}
+
+impl Default for WalkersConfig {
+    fn default() -> Self {
+        Self { policy: WalkerPolicy::Wait, alarm_after: Duration::from_secs(10) }
+    }
+}
+
+const fn nonzero<const N: u32>() -> NonZeroU32 {
+    const { NonZeroU32::new(N).unwrap() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHOWN: &str = include_str!("../config/ioasd.toml");
+
+    fn key(line: &str) -> Option<&str> {
+        line.split_once('=').map(|(key, _)| key.trim()).filter(|key| !key.starts_with('#'))
+    }
+
+    #[test]
+    fn the_shown_file_is_the_default() {
+        assert_eq!(toml::from_str::<Config>(SHOWN).unwrap(), Config::default());
+        assert_eq!(toml::from_str::<Config>("").unwrap(), Config::default());
+    }
+
+    #[test]
+    fn every_key_is_shown_and_has_a_comment_above_it() {
+        let lines: Vec<_> = SHOWN.lines().collect();
+        let shown: Vec<_> = lines.iter().filter_map(|line| key(line)).collect();
+        let debug = format!("{:#?}", Config::default());
+        let fields =
+            debug.lines().filter(|line| line.starts_with("        ") && !line.starts_with("         "));
+        let fields: Vec<_> =
+            fields.filter_map(|line| line.trim().split_once(':').map(|(name, _)| name)).collect();
+        assert_eq!(shown, fields, "keys of the file against fields of the configuration, in order");
+        for pair in lines.windows(2) {
+            assert!(key(pair[1]).is_none() || pair[0].starts_with("# "), "no comment above {:?}", pair[1]);
+        }
+    }
+
+    const OTHER: &str = r#"
+        [server]
+        socket = "/run/x.sock"
+        socket_mode = "0600"
+        arbiters = 3
+        [admin]
+        listen = "off"
+        socket = "off"
+        [log]
+        filter = "warn"
+        format = "json"
+        [limits]
+        objects_per_context = 1
+        areas_per_context = 2
+        table_bytes_per_context = "3MiB"
+        first_touch_per_context = 4096
+        credits_per_channel = 5
+        mailbox = 6
+        [engine]
+        batch_runs = 7
+        pin_threads = 8
+        strength = "resident"
+        [walkers]
+        policy = "wait"
+        alarm_after = "1500ms"
+    "#;
+
+    fn other() -> Config {
+        let fixed = |count| NonZeroUsize::new(count).map_or(ThreadCount::PerCpu, ThreadCount::Fixed);
+        Config {
+            server: ServerConfig {
+                socket: Place::At("/run/x.sock".into()),
+                socket_mode: FileMode::parse("0600").expect("a mode"),
+                arbiters: fixed(3),
+            },
+            admin: AdminConfig { listen: Listen::Off, socket: None },
+            log: LogConfig { filter: "warn".to_owned(), format: Format::Json },
+            limits: Limits {
+                objects_per_context: nonzero::<1>(),
+                areas_per_context: nonzero::<2>(),
+                table_bytes_per_context: ByteLen::new(3 << 20),
+                first_touch_per_context: ByteLen::new(4096),
+                credits_per_channel: nonzero::<5>(),
+                mailbox: const { NonZeroUsize::new(6).unwrap() },
+            },
+            engine: EngineConfig {
+                batch_runs: nonzero::<7>(),
+                pin_threads: fixed(8),
+                strength: Strength::Resident,
+            },
+            walkers: WalkersConfig { policy: WalkerPolicy::Wait, alarm_after: Duration::from_millis(1500) },
+        }
+    }
+
+    #[test]
+    fn every_value_of_the_file_reaches_its_field() {
+        assert_eq!(toml::from_str::<Config>(OTHER).unwrap(), other());
+    }
+
+    #[test]
+    fn only_an_agent_at_the_default_place_opens_an_admin_socket_unasked() {
+        let environment = Environment::new(rustix::process::Uid::ROOT, |_| None);
+        let mut config = Config::default();
+        assert_eq!(config.admin_endpoints(&environment).socket, Some("/run/ioasd/admin.sock".into()));
+        config.server.socket = Place::At("/tmp/x.sock".into());
+        assert_eq!(config.admin_endpoints(&environment).socket, None);
+        config.admin.socket = Some(Place::At("/tmp/y.sock".into()));
+        assert_eq!(config.admin_endpoints(&environment).socket, Some("/tmp/y.sock".into()));
+        assert_eq!(config.socket(&environment), PathBuf::from("/tmp/x.sock"));
+    }
+}

@@ -1,0 +1,249 @@
+//! Putting the configuration together: command line, environment, file, default.
+//!
+//! Imports allowed: the configuration, `telemetry::logging`.
+
+use std::fs;
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use super::Config;
+use super::place::{Environment, Place};
+use super::values::Listen;
+use crate::telemetry::logging::{self, LoggingError};
+
+/// The file that is read when nobody names one.
+pub const DEFAULT_PATH: &str = "/etc/ioasd/ioasd.toml";
+
+/// What the command line says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Flags {
+    /// `--config`.
+    pub config: Option<PathBuf>,
+    /// `--socket`.
+    pub socket: Option<PathBuf>,
+    /// `--admin`.
+    pub admin: Option<Listen>,
+    /// `--log`.
+    pub log: Option<String>,
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration file {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The file says something it should not.
+    #[error("{}:{line}: {}{message}", path.display(), prefix(key))]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// The key with its section, as far as it can be told.
+        key: Option<String>,
+        /// What is wrong and what would be right.
+        message: String,
+    },
+    /// The log filter of the flag or the variable is not valid.
+    #[error("{origin} is not usable")]
+    Log {
+        /// `--log` or `IOASD_LOG`.
+        origin: &'static str,
+        /// What is wrong with it.
+        #[source]
+        source: LoggingError,
+    },
+    /// A variable is not text.
+    #[error("IOASD_LOG is not valid UTF-8")]
+    LogNotText,
+}
+
+fn prefix(key: &Option<String>) -> String {
+    key.as_ref().map_or_else(String::new, |key| format!("{key}: "))
+}
+
+/// Puts the configuration together.
+///
+/// # Errors
+/// If a file was named and cannot be read, if the file cannot be understood, or if a flag or variable is not valid.
+pub fn load(flags: Flags, environment: &Environment) -> Result<Config, ConfigError> {
+    let named = flags.config.as_deref().or(environment.config.as_deref());
+    let mut config = from_file(named, Path::new(DEFAULT_PATH))?;
+    if let Some(socket) = flags.socket.or_else(|| environment.socket.clone()) {
+        config.server.socket = Place::At(socket);
+    }
+    if let Some(listen) = flags.admin {
+        config.admin.listen = listen;
+    }
+    if let Some(filter) = log_filter(flags.log, environment)? {
+        config.log.filter = filter;
+    }
+    Ok(config)
+}
+
+fn log_filter(flag: Option<String>, environment: &Environment) -> Result<Option<String>, ConfigError> {
+    let (origin, filter) = match (flag, &environment.log) {
+        (Some(filter), _) => ("--log", filter),
+        (None, Some(filter)) => {
+            ("IOASD_LOG", filter.clone().into_string().map_err(|_| ConfigError::LogNotText)?)
+        }
+        (None, None) => return Ok(None),
+    };
+    logging::parse(&filter).map_err(|source| ConfigError::Log { origin, source })?;
+    Ok(Some(filter))
+}
+
+/// A file that was named must be there; the default one need not.
+fn from_file(named: Option<&Path>, default: &Path) -> Result<Config, ConfigError> {
+    let path = named.unwrap_or(default);
+    match fs::read_to_string(path) {
+        Ok(text) => parse(path, &text),
+        Err(error) if named.is_none() && error.kind() == io::ErrorKind::NotFound => Ok(Config::default()),
+        Err(source) => Err(ConfigError::Read { path: path.to_owned(), source }),
+    }
+}
+
+fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
+    toml::from_str(text).map_err(|error| {
+        let before = before(text, error.span());
+        let line = before.matches('\n').count() + 1;
+        ConfigError::Invalid {
+            path: path.to_owned(),
+            line,
+            key: key_at(text, line),
+            message: error.message().to_owned(),
+        }
+    })
+}
+
+fn before(text: &str, span: Option<Range<usize>>) -> &str {
+    span.and_then(|span| text.get(..span.start)).unwrap_or("")
+}
+
+/// The key on `line` with its section, or the section alone.
+fn key_at(text: &str, line: usize) -> Option<String> {
+    let mut lines: Vec<_> = text.lines().take(line).map(str::trim).collect();
+    let section = lines.iter().rev().find_map(|line| line.strip_prefix('[')?.split(']').next());
+    let key = lines.pop()?.split_once('=').map(|(key, _)| key.trim());
+    match (section, key) {
+        (Some(section), Some(key)) => Some(format!("{section}.{key}")),
+        (section, key) => section.or(key).map(str::to_owned),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+
+    use rustix::process::Uid;
+
+    use super::*;
+
+    fn environment(variables: &[(&str, &str)]) -> Environment {
+        let find = |name: &str| {
+            variables.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value))
+        };
+        Environment::new(Uid::from_raw(1000), find)
+    }
+
+    fn file(text: &str) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        fs::write(file.path(), text).expect("written");
+        file
+    }
+
+    #[track_caller]
+    fn assert_invalid(text: &str, line: usize, key: &str, needle: &str) {
+        let error = parse(Path::new("/etc/x.toml"), text).expect_err("is not valid").to_string();
+        let head = format!("/etc/x.toml:{line}: {key}: ");
+        assert!(error.starts_with(&head), "{error:?} does not start with {head:?}");
+        assert!(error.contains(needle), "{error:?} does not say {needle:?}");
+    }
+
+    #[track_caller]
+    fn assert_bad_value(section: &str, key: &str, value: &str, needle: &str) {
+        let text = format!("# a comment\n[{section}]\n\n{key} = {value}\n");
+        assert_invalid(&text, 4, &format!("{section}.{key}"), needle);
+    }
+
+    #[test]
+    fn flag_beats_environment_beats_file_beats_default() {
+        let file = file("[server]\nsocket = \"/file\"\n[log]\nfilter = \"error\"\n");
+        let path = file.path().to_str().unwrap();
+        let variables =
+            environment(&[("IOASD_SOCKET", "/env"), ("IOASD_LOG", "warn"), ("IOASD_CONFIG", path)]);
+        let flags = Flags { socket: Some("/flag".into()), log: Some("debug".into()), ..Flags::default() };
+        let chosen = |flags, environment: &Environment| {
+            let config = load(flags, environment).unwrap();
+            (config.server.socket, config.log.filter)
+        };
+        assert_eq!(chosen(flags, &variables), (Place::At("/flag".into()), "debug".into()));
+        assert_eq!(chosen(Flags::default(), &variables), (Place::At("/env".into()), "warn".into()));
+        let only_file = environment(&[("IOASD_CONFIG", path)]);
+        assert_eq!(chosen(Flags::default(), &only_file), (Place::At("/file".into()), "error".into()));
+        let nothing = from_file(None, Path::new("/nonexistent/ioasd.toml")).unwrap();
+        assert_eq!(nothing, Config::default());
+    }
+
+    #[test]
+    fn the_admin_flag_beats_the_file() {
+        let file = file("[admin]\nlisten = \"127.0.0.1:1\"\n");
+        let flags = Flags { config: Some(file.path().into()), admin: Some(Listen::Off), ..Flags::default() };
+        assert_eq!(load(flags, &environment(&[])).unwrap().admin.listen, Listen::Off);
+    }
+
+    #[test]
+    fn the_config_flag_beats_the_variable() {
+        let flags = Flags { config: Some("/nonexistent/flag".into()), ..Flags::default() };
+        let error = load(flags, &environment(&[("IOASD_CONFIG", "/nonexistent/env")])).unwrap_err();
+        assert_eq!(error.to_string(), "cannot read the configuration file /nonexistent/flag");
+    }
+
+    #[test]
+    fn a_file_that_was_named_must_be_there() {
+        let error =
+            load(Flags::default(), &environment(&[("IOASD_CONFIG", "/nonexistent/x.toml")])).unwrap_err();
+        assert!(matches!(error, ConfigError::Read { .. }), "{error}");
+    }
+
+    #[test]
+    fn errors_name_file_line_and_key() {
+        assert_invalid("\n[server]\nsokcet = \"x\"\n", 3, "server.sokcet", "unknown field `sokcet`");
+        assert_invalid("[sever]\n", 1, "sever", "unknown field `sever`");
+        assert_invalid("[log]\nformat = \"text\"\nformat = \"json\"\n", 3, "log.format", "duplicate");
+        assert_invalid("[log]\nformat = \n", 2, "log.format", "");
+    }
+
+    #[test]
+    fn a_bad_value_is_refused_with_what_would_be_right() {
+        assert_bad_value("server", "socket", "\"off\"", "write a path or \"auto\"");
+        assert_bad_value("server", "socket_mode", "\"rw\"", "\"0660\"");
+        assert_bad_value("server", "arbiters", "-1", "invalid value");
+        assert_bad_value("admin", "listen", "\"0.0.0.0:9884\"", "not a loopback address");
+        assert_bad_value("log", "filter", "\"ioasd=loud\"", "ioasd=loud");
+        assert_bad_value("log", "format", "\"xml\"", "expected `text` or `json`");
+        assert_bad_value("limits", "mailbox", "\"many\"", "invalid type");
+        assert_bad_value("limits", "mailbox", "0", "nonzero");
+        assert_bad_value("limits", "table_bytes_per_context", "\"1GB\"", "\"64MiB\"");
+        assert_bad_value("limits", "table_bytes_per_context", "-1", "expected a size");
+        assert_bad_value("engine", "strength", "\"longterm\"", "only \"resident\" is");
+        assert_bad_value("walkers", "policy", "\"kill\"", "expected `wait`");
+        assert_bad_value("walkers", "alarm_after", "\"soon\"", "\"10s\"");
+    }
+
+    #[test]
+    fn a_bad_filter_outside_the_file_names_its_origin() {
+        let flags = Flags { log: Some("ioasd=loud".into()), ..Flags::default() };
+        assert_eq!(load(flags, &environment(&[])).unwrap_err().to_string(), "--log is not usable");
+        let error = load(Flags::default(), &environment(&[("IOASD_LOG", "ioasd=loud")])).unwrap_err();
+        assert_eq!(error.to_string(), "IOASD_LOG is not usable");
+    }
+}

@@ -1,0 +1,250 @@
+//! Who is walking: the agent's side of epochs, generations and slots.
+//!
+//! ```text
+//!   agent                                       walker, one thread
+//!   clear entries                               slot = epoch          \  one full fence
+//!   generation + 1, epoch + 1                   load generation       /
+//!   full fence                                  walk, touch memory
+//!   wait until no slot holds an older epoch     slot = 0              Release
+//! ```
+//!
+//! Either the agent sees the slot, and waits, or the walker sees the cleared entries: both fences cannot come first.
+//! [`Epochs`] is shared by the writer of the table and by whoever waits. It holds the slots of the registered walkers,
+//! mapped read-only. What a walker writes there harms only itself, or makes the agent wait for it.
+//!
+//! Imports allowed: sys, the client crate's layouts.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
+
+use ioasd_client::layout::{
+    ALIVE_OFFSET, EPOCH_OFFSET, FIRST_EPOCH, GENERATION_OFFSET, IS_ALIVE, IS_DEAD, OUTSIDE, SLOTS_BYTES,
+    SlotIndex,
+};
+use ioasd_client::units::ByteLen;
+use parking_lot::RwLock;
+
+use crate::sys::failure::SysError;
+use crate::sys::mapping::{MapAccess, SharedMapping, map_shared};
+use crate::sys::memfd::{self, Seals};
+
+const SLOTS_NAME: &str = "ioasd-slots";
+
+/// A moment in the life of a domain: everything that was unmapped before it is gone for who enters after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Epoch(u64);
+
+impl Epoch {
+    /// The epoch that the next [`Epochs::advance`] will begin.
+    #[must_use]
+    pub(super) const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+/// A registered walker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WalkerId(u64);
+
+/// The walkers of one domain and the live words of its arena.
+#[derive(Debug)]
+pub struct Epochs {
+    arena: Arc<SharedMapping>,
+    registered: RwLock<Registered>,
+}
+
+#[derive(Debug, Default)]
+struct Registered {
+    next: u64,
+    walkers: Vec<(WalkerId, SharedMapping)>,
+}
+
+impl Epochs {
+    /// The epochs of a new arena, whose first page is writable. Makes the domain alive.
+    pub(super) fn new(arena: Arc<SharedMapping>) -> Self {
+        let epochs = Self { arena, registered: RwLock::default() };
+        epochs.store(EPOCH_OFFSET, FIRST_EPOCH);
+        epochs.store(ALIVE_OFFSET, IS_ALIVE);
+        epochs
+    }
+
+    /// Makes the slots of a new walker. The descriptor is for the walker; it can be sent to nobody else.
+    ///
+    /// # Errors
+    /// If the kernel refuses the memory.
+    pub fn register_walker(&self) -> Result<(OwnedFd, WalkerId), SysError> {
+        let length = ByteLen::new(SLOTS_BYTES);
+        let fd = memfd::create(SLOTS_NAME, length)?;
+        memfd::allocate(&fd, SLOTS_NAME, ByteLen::new(0), length)?;
+        let slots = map_shared(&fd, SLOTS_NAME, length, MapAccess::ReadOnly)?;
+        memfd::seal(&fd, SLOTS_NAME, Seals::FixedSize)?;
+        Ok((fd, self.registered.write().add(slots)))
+    }
+
+    /// Forgets a walker, whatever its slots say: it has closed the domain, or is dead.
+    pub fn unregister(&self, walker: WalkerId) {
+        self.registered.write().walkers.retain(|(id, _)| *id != walker);
+    }
+
+    /// Whether anybody may be walking.
+    #[must_use]
+    pub fn has_walkers(&self) -> bool {
+        !self.registered.read().walkers.is_empty()
+    }
+
+    /// The current epoch.
+    #[must_use]
+    pub fn current(&self) -> Epoch {
+        Epoch(self.arena.load(EPOCH_OFFSET).unwrap_or(FIRST_EPOCH))
+    }
+
+    /// Begins a new epoch and generation. Call it after entries were cleared, then wait for [`Self::all_left`].
+    pub fn advance(&self) -> Epoch {
+        self.add_one(GENERATION_OFFSET);
+        let epoch = Epoch(self.add_one(EPOCH_OFFSET));
+        fence(Ordering::SeqCst);
+        epoch
+    }
+
+    /// Whether no walker still is where it was before `epoch` began.
+    #[must_use]
+    pub fn all_left(&self, epoch: Epoch) -> bool {
+        self.registered.read().walkers.iter().all(|(_, slots)| has_left(slots, epoch))
+    }
+
+    /// The walkers that have not left what was before `epoch`, for people and policies.
+    #[must_use]
+    pub fn lagging(&self, epoch: Epoch) -> Vec<WalkerId> {
+        let registered = self.registered.read();
+        registered.walkers.iter().filter(|(_, slots)| !has_left(slots, epoch)).map(|(id, _)| *id).collect()
+    }
+
+    /// Tells walkers that nobody serves this domain any more.
+    pub fn mark_dead(&self) {
+        self.store(ALIVE_OFFSET, IS_DEAD);
+    }
+
+    fn add_one(&self, offset: u64) -> u64 {
+        self.arena.word(offset).map_or(0, |word| word.fetch_add(1, Ordering::SeqCst) + 1)
+    }
+
+    fn store(&self, offset: u64, value: u64) {
+        if let Some(word) = self.arena.word(offset) {
+            word.store(value, Ordering::SeqCst);
+        }
+    }
+}
+
+impl Registered {
+    fn add(&mut self, slots: SharedMapping) -> WalkerId {
+        let id = WalkerId(self.next);
+        self.next += 1;
+        self.walkers.push((id, slots));
+        id
+    }
+}
+
+/// Whether no slot holds an epoch before `epoch`. Loads with Acquire: what a thread did before it left is then done.
+fn has_left(slots: &SharedMapping, epoch: Epoch) -> bool {
+    SlotIndex::all()
+        .filter_map(|slot| slots.load(slot.offset()))
+        .all(|held| held == OUTSIDE || held >= epoch.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, AtomicU64};
+    use std::thread;
+
+    use super::*;
+
+    fn epochs() -> Arc<Epochs> {
+        let fd = memfd::create("epoch-test", ByteLen::new(4096)).unwrap();
+        let arena = map_shared(&fd, "epoch-test", ByteLen::new(4096), MapAccess::ReadWrite).unwrap();
+        Arc::new(Epochs::new(Arc::new(arena)))
+    }
+
+    fn slots_of(epochs: &Epochs) -> (SharedMapping, WalkerId) {
+        let (fd, id) = epochs.register_walker().unwrap();
+        (map_shared(&fd, SLOTS_NAME, ByteLen::new(SLOTS_BYTES), MapAccess::ReadWrite).unwrap(), id)
+    }
+
+    fn set(slots: &SharedMapping, slot: u32, value: u64) {
+        slots.word(SlotIndex::new(slot).unwrap().offset()).unwrap().store(value, Ordering::SeqCst);
+    }
+
+    #[test]
+    fn a_thread_that_entered_before_the_epoch_holds_it_until_it_leaves() {
+        let epochs = epochs();
+        let (slots, id) = slots_of(&epochs);
+        set(&slots, 63, epochs.current().0);
+        let epoch = epochs.advance();
+        assert!(!epochs.all_left(epoch));
+        assert_eq!(epochs.lagging(epoch), [id]);
+        set(&slots, 63, epoch.0);
+        assert!(epochs.all_left(epoch), "entering again under the new epoch is leaving the old one");
+        assert!(!epochs.all_left(epochs.advance()));
+        set(&slots, 63, OUTSIDE);
+        assert!(epochs.all_left(epochs.current()));
+    }
+
+    #[test]
+    fn garbage_in_the_slots_of_one_walker_does_not_hide_another() {
+        let epochs = epochs();
+        let (hostile, hostile_id) = slots_of(&epochs);
+        let (honest, _) = slots_of(&epochs);
+        set(&hostile, 0, u64::MAX);
+        set(&honest, 5, epochs.current().0);
+        let epoch = epochs.advance();
+        assert!(!epochs.all_left(epoch));
+        set(&honest, 5, OUTSIDE);
+        assert!(epochs.all_left(epoch));
+        set(&hostile, 1, 1);
+        assert!(!epochs.all_left(epoch));
+        epochs.unregister(hostile_id);
+        assert!(epochs.all_left(epoch) && epochs.has_walkers());
+    }
+
+    /// The writer takes a value away, waits, and then reuses it; threads that are inside must never see the reuse.
+    #[test]
+    fn nothing_is_reused_while_a_thread_that_could_see_it_is_inside() {
+        const PRESENT: u64 = 1;
+        const REUSED: u64 = 2;
+        let epochs = epochs();
+        let (slots, _) = slots_of(&epochs);
+        let (entry, target) = (AtomicU64::new(PRESENT), AtomicU64::new(PRESENT));
+        let (done, seen_reused) = (AtomicBool::new(false), AtomicBool::new(false));
+        let visit = |slot: u32| {
+            let word = slots.word(SlotIndex::new(slot).unwrap().offset()).unwrap();
+            word.swap(epochs.current().0, Ordering::SeqCst);
+            if entry.load(Ordering::Acquire) == PRESENT && target.load(Ordering::Relaxed) != PRESENT {
+                seen_reused.store(true, Ordering::Relaxed);
+            }
+            word.store(OUTSIDE, Ordering::Release);
+        };
+        thread::scope(|scope| {
+            for slot in 0..2 {
+                let (visit, done) = (&visit, &done);
+                scope.spawn(move || {
+                    while !done.load(Ordering::Relaxed) {
+                        visit(slot);
+                    }
+                });
+            }
+            for _ in 0..1000 {
+                entry.store(0, Ordering::Release);
+                let epoch = epochs.advance();
+                while !epochs.all_left(epoch) {
+                    thread::yield_now();
+                }
+                target.store(REUSED, Ordering::Relaxed);
+                std::hint::spin_loop();
+                target.store(PRESENT, Ordering::Relaxed);
+                entry.store(PRESENT, Ordering::Release);
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+        assert!(!seen_reused.load(Ordering::Relaxed), "a page was touched after it was reused");
+    }
+}

@@ -1,0 +1,26 @@
+//! Domains: IO page tables that are written.
+//!
+//! A software domain is a table of a real hardware format in an arena that other processes map and walk. One
+//! [`table::Table`] is owned by one writer; nothing here knows actors, time or who pays.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | [`arena`] | the memfd that holds the tables of one domain, and which of its pages are in use |
+//! | [`epoch`] | who is walking: the agent's side of slots, epochs and generations |
+//! | [`table`] | the table of one domain, and the trait its writer knows it by |
+//! | [`batch`] | a batch of frames on its way into one table, all or nothing |
+//! | `map`, `unmap`, `read_back`, `walk`, `check` | what a table can do, generic over the format |
+//! | [`error`] | what can go wrong, with errno and code |
+//!
+//! Imports allowed: `sys`, `storage`, and the client crate's formats, layouts and units.
+
+pub mod arena;
+pub mod batch;
+mod check;
+pub mod epoch;
+pub mod error;
+mod map;
+mod read_back;
+pub mod table;
+mod unmap;
+mod walk;

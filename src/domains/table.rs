@@ -1,0 +1,319 @@
+//! The table of one domain, and the trait its writer knows it by.
+//!
+//! A [`Table`] is generic over the format; [`DomainTable`] hides the format behind one virtual call per run of frames.
+//! How often each table page is used is counted in private memory: the shared bytes are what walkers see, never what
+//! decides whether a page is free.
+//!
+//! Publishing: a new leaf table is filled while nobody can see it and linked with one release store; entries of a
+//! linked table are changed with release stores. There is one writer, so nothing is exchanged or compared.
+//!
+//! Imports allowed: arena, epoch, error, storage's area and pfn, the client crate's formats and layouts.
+
+use std::marker::PhantomData;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use ioasd_client::formats::{ABSENT, Entry, Format, Geometry, Level, Rights, TABLE_BYTES, TableAddr};
+use ioasd_client::layout::{ArenaHeader, BootId};
+use ioasd_client::units::{ByteLen, IndexRange, Iova, IovaRange, Permission, PhysAddr};
+
+use super::arena::{Arena, ArenaSize};
+use super::epoch::Epochs;
+use super::error::{ArenaError, MapError, ReadBackError, UnmapError};
+use crate::storage::area::AreaShape;
+use crate::storage::pfn::PfnBatch;
+use crate::sys::failure::SysError;
+
+/// How many entries may still be written before others get their turn.
+#[derive(Debug)]
+pub struct Budget(u64);
+
+impl Budget {
+    /// `entries` entries.
+    #[must_use]
+    pub const fn new(entries: u64) -> Self {
+        Self(entries)
+    }
+
+    /// As many as it takes.
+    #[must_use]
+    pub const fn unlimited() -> Self {
+        Self(u64::MAX)
+    }
+
+    /// Entries left.
+    #[must_use]
+    pub const fn left(&self) -> u64 {
+        self.0
+    }
+
+    /// Whether nothing is left.
+    #[must_use]
+    pub const fn is_spent(&self) -> bool {
+        self.0 == 0
+    }
+
+    /// Spends up to `entries`.
+    pub const fn spend(&mut self, entries: u64) {
+        self.0 = self.0.saturating_sub(entries);
+    }
+}
+
+/// One level of a walk, for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WalkStep {
+    /// The level, 0 at the leaf.
+    pub level: Level,
+    /// The table.
+    pub table: TableAddr,
+    /// The index in the table.
+    pub index: usize,
+    /// The bits found.
+    pub entry: u64,
+    /// What they say.
+    pub decoded: Entry,
+}
+
+/// What the writer of a domain's table can do, whatever the format.
+pub trait DomainTable: Send {
+    /// Format, levels, widths and aperture.
+    fn geometry(&self) -> Geometry;
+
+    /// Maps from the start of the range as many leaves as the budget allows; returns the bytes done.
+    ///
+    /// # Errors
+    /// If the range cannot be mapped; nothing of this call stays mapped then. If `epochs().has_walkers()`, they may
+    /// have seen some of it: begin a new epoch and wait before the frames are let go.
+    fn map(
+        &mut self,
+        iova: Iova,
+        phys: PhysAddr,
+        length: ByteLen,
+        permission: Permission,
+        budget: &mut Budget,
+    ) -> Result<ByteLen, MapError>;
+
+    /// Clears from the start of the range as many leaves as the budget allows; returns the bytes done. Needs no memory
+    /// and does not fail for what is mapped. Walkers may still be inside: begin a new epoch and wait.
+    ///
+    /// # Errors
+    /// If something in the range was not mapped; the rest is cleared nevertheless.
+    fn unmap(&mut self, range: IovaRange, budget: &mut Budget) -> Result<ByteLen, UnmapError>;
+
+    /// Appends the frames of `pages`, shown by an area of this shape, until the batch is full or the range ends.
+    ///
+    /// # Errors
+    /// If a page is not mapped; what came before it is in the batch.
+    fn read_back(
+        &self,
+        shape: &AreaShape,
+        pages: IndexRange,
+        batch: &mut PfnBatch,
+    ) -> Result<(), ReadBackError>;
+
+    /// Where `iova` leads, how many bytes of the same leaf follow, and what is allowed. For people and tests.
+    fn translate(&self, iova: Iova) -> Option<(PhysAddr, ByteLen, Permission)>;
+
+    /// The entries on the way to `iova`, from the root. For people.
+    fn walk(&self, iova: Iova) -> Vec<WalkStep>;
+
+    /// Bytes mapped.
+    fn mapped(&self) -> ByteLen;
+
+    /// Bytes of tables that are linked, or that a walker may still look at.
+    fn table_bytes(&self) -> ByteLen;
+
+    /// Panics unless the bytes of the tables agree with what is counted. For tests.
+    fn check(&self);
+
+    /// Who is walking, to be shared with whoever waits for them.
+    fn epochs(&self) -> Arc<Epochs>;
+
+    /// Another descriptor of the arena, for a walker.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    fn export(&self) -> Result<OwnedFd, SysError>;
+}
+
+/// A table of format `F` in an arena of its own.
+#[derive(Debug)]
+pub struct Table<F> {
+    pub(super) arena: Arena,
+    pub(super) root: TableAddr,
+    pub(super) live: LiveCounts,
+    pub(super) mapped: u64,
+    /// The leaf table mapped to last, so that short runs side by side need no walk.
+    pub(super) recent: Option<RecentLeaf>,
+    format: PhantomData<F>,
+}
+
+impl<F: Format> Table<F> {
+    /// An empty table.
+    ///
+    /// # Errors
+    /// If the kernel refuses the memory.
+    pub fn new(size: ArenaSize, boot: BootId) -> Result<Self, ArenaError> {
+        const { assert!(F::LEVELS >= 2, "leaf tables need a parent") };
+        let mut arena = Arena::new(size)?;
+        let root = arena.allocate()?;
+        arena.write_header(&ArenaHeader { geometry: Geometry::of::<F>(), root, length: size.bytes(), boot });
+        Ok(Self { arena, root, live: LiveCounts::default(), mapped: 0, recent: None, format: PhantomData })
+    }
+
+    /// The lowest entry on the way to `iova`.
+    #[inline]
+    pub(super) fn descend(&self, iova: Iova) -> Found {
+        let (mut table, mut level, mut rights) = (self.root, F::ROOT_LEVEL, Rights::ALL);
+        loop {
+            let index = F::index(iova, level);
+            let decoded = F::decode(self.arena.entry(table, index).load(Ordering::Relaxed), level);
+            match (decoded, level.below()) {
+                (Entry::Table { address, rights: granted }, Some(below)) => {
+                    (table, level, rights) = (address, below, rights.intersection(granted));
+                }
+                _ => {
+                    return Found { table, level, index, decoded, rights };
+                }
+            }
+        }
+    }
+
+    /// Unlinks the tables on the way to `iova` in which nothing is left, except the root.
+    pub(super) fn prune(&mut self, iova: Iova) {
+        self.prune_below(self.root, F::ROOT_LEVEL, iova);
+    }
+
+    fn prune_below(&mut self, table: TableAddr, level: Level, iova: Iova) {
+        let index = F::index(iova, level);
+        let decoded = F::decode(self.arena.entry(table, index).load(Ordering::Relaxed), level);
+        let (Entry::Table { address, .. }, Some(below)) = (decoded, level.below()) else {
+            return;
+        };
+        self.prune_below(address, below, iova);
+        if self.live.of(address) == 0 {
+            self.arena.entry(table, index).store(ABSENT, Ordering::Release);
+            self.live.remove(table, 1);
+            self.recent = self.recent.filter(|recent| recent.leaf != address);
+            self.arena.retire(address);
+        }
+    }
+}
+
+/// A leaf table and the IOVAs it translates.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RecentLeaf {
+    /// The table.
+    pub(super) leaf: TableAddr,
+    /// Its IOVAs, without the bits that it translates.
+    pub(super) region: u64,
+}
+
+/// Where a walk ends.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Found {
+    /// The table of the lowest entry.
+    pub(super) table: TableAddr,
+    /// Its level.
+    pub(super) level: Level,
+    /// The index of the entry.
+    pub(super) index: usize,
+    /// What the entry says; never a table.
+    pub(super) decoded: Entry,
+    /// What all entries above it grant.
+    pub(super) rights: Rights,
+}
+
+/// How many entries of each table are in use.
+#[derive(Debug, Default)]
+pub(super) struct LiveCounts {
+    by_page: Vec<u16>,
+}
+
+impl LiveCounts {
+    /// Entries in use in `table`.
+    pub(super) fn of(&self, table: TableAddr) -> u16 {
+        self.by_page.get(page_of(table)).copied().unwrap_or(0)
+    }
+
+    /// `entries` more are in use.
+    pub(super) fn add(&mut self, table: TableAddr, entries: u16) {
+        let page = page_of(table);
+        if page >= self.by_page.len() {
+            self.by_page.resize(page + 1, 0);
+        }
+        if let Some(count) = self.by_page.get_mut(page) {
+            *count += entries;
+        }
+    }
+
+    /// `entries` fewer are in use.
+    pub(super) fn remove(&mut self, table: TableAddr, entries: u16) {
+        if let Some(count) = self.by_page.get_mut(page_of(table)) {
+            *count -= entries;
+        }
+    }
+}
+
+fn page_of(table: TableAddr) -> usize {
+    usize::try_from(table.get() / TABLE_BYTES).unwrap_or(usize::MAX)
+}
+
+impl<F: Format> DomainTable for Table<F> {
+    fn geometry(&self) -> Geometry {
+        Geometry::of::<F>()
+    }
+
+    fn map(
+        &mut self,
+        iova: Iova,
+        phys: PhysAddr,
+        length: ByteLen,
+        permission: Permission,
+        budget: &mut Budget,
+    ) -> Result<ByteLen, MapError> {
+        self.map_run(iova, phys, length, permission, budget)
+    }
+
+    fn unmap(&mut self, range: IovaRange, budget: &mut Budget) -> Result<ByteLen, UnmapError> {
+        self.unmap_range(range, budget)
+    }
+
+    fn read_back(
+        &self,
+        shape: &AreaShape,
+        pages: IndexRange,
+        batch: &mut PfnBatch,
+    ) -> Result<(), ReadBackError> {
+        self.read_frames(shape, pages, batch)
+    }
+
+    fn translate(&self, iova: Iova) -> Option<(PhysAddr, ByteLen, Permission)> {
+        self.leaf_at(iova)
+    }
+
+    fn walk(&self, iova: Iova) -> Vec<WalkStep> {
+        self.steps_to(iova)
+    }
+
+    fn mapped(&self) -> ByteLen {
+        ByteLen::new(self.mapped)
+    }
+
+    fn table_bytes(&self) -> ByteLen {
+        self.arena.in_use()
+    }
+
+    fn check(&self) {
+        self.check_all();
+    }
+
+    fn epochs(&self) -> Arc<Epochs> {
+        Arc::clone(self.arena.epochs())
+    }
+
+    fn export(&self) -> Result<OwnedFd, SysError> {
+        self.arena.export()
+    }
+}

@@ -1,0 +1,302 @@
+//! The file source on real files: memory of every kind, and what only looks like it.
+
+use std::fs::File;
+
+use parking_lot::Mutex;
+use rustix::fs::{
+    FallocateFlags, MemfdFlags, Mode, OFlags, SealFlags, fallocate, fcntl_add_seals, fstat, ftruncate,
+    memfd_create, open,
+};
+
+use super::*;
+use crate::storage::frame_window::{FrameError, FrameLimit, FrameSpace, RestToken};
+use crate::storage::pfn::{Run, RunLimit};
+
+/// The real frame space, and the tokens of what was released.
+struct Space(Mutex<(FrameSpace, Vec<RestToken>)>);
+
+impl Space {
+    fn new() -> Arc<Self> {
+        let limit = FrameLimit { output_lg2: 40 };
+        Arc::new(Self(Mutex::new((FrameSpace::new(limit), Vec::new()))))
+    }
+
+    fn check(&self) {
+        self.0.lock().0.check();
+    }
+
+    fn released(&self) -> usize {
+        self.0.lock().1.len()
+    }
+}
+
+impl Frames for Space {
+    fn run(&self, file: FileKey, first: PageIndex, pages: u64) -> Result<(Pfn, u64), FrameError> {
+        self.0.lock().0.run(file, first, pages)
+    }
+
+    fn retain(&self, file: FileKey) {
+        self.0.lock().0.retain(file);
+    }
+
+    fn release(&self, file: FileKey) {
+        let mut space = self.0.lock();
+        let token = space.0.release(file);
+        space.1.extend(token);
+    }
+}
+
+fn range(first: u64, pages: u64) -> IndexRange {
+    IndexRange::from_length(PageIndex::new(first), pages).unwrap()
+}
+
+fn memfd(pages: u64) -> OwnedFd {
+    let file = memfd_create("source", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
+    ftruncate(&file, pages * PAGE_SIZE).unwrap();
+    file
+}
+
+fn populated(pages: u64) -> OwnedFd {
+    let file = memfd(pages);
+    (0..pages).for_each(|page| fill(&file, page));
+    file
+}
+
+/// Writes the page's number into all of its bytes.
+fn fill(file: &OwnedFd, page: u64) {
+    let bytes = vec![page.to_le_bytes()[0]; 4096];
+    file_io::write_all_at(file.as_fd(), ByteLen::new(page * PAGE_SIZE), &bytes).unwrap();
+}
+
+fn source(file: OwnedFd, pages: IndexRange) -> FileSource {
+    FileSource::new(file, pages, Space::new()).unwrap()
+}
+
+fn batch(first: u64) -> PfnBatch {
+    PfnBatch::new(PageIndex::new(first), RunLimit::DEFAULT).unwrap()
+}
+
+fn pin(source: &FileSource, pages: IndexRange) -> Result<PfnBatch, SourceError> {
+    let mut batch = batch(pages.first().get());
+    let outcome = source.pin(pages, &mut batch);
+    source.check();
+    batch.check();
+    assert!(outcome.is_ok() || batch.is_empty(), "a failed pin left frames behind");
+    outcome.map(|()| batch)
+}
+
+/// Errno, code and page of a pin that must fail.
+fn refusal(source: &FileSource, pages: IndexRange) -> (Errno, &'static str, u64) {
+    let error = pin(source, pages).unwrap_err();
+    assert_eq!(source.pinned(), 0);
+    (error.errno, error.code, error.index.get())
+}
+
+#[test]
+fn pages_are_pinned_once_each_and_recalled_with_the_same_frames() {
+    let source = source(populated(8), range(2, 6));
+    let pinned = pin(&source, range(1, 4)).unwrap();
+    assert_eq!((pinned.pages(), pinned.runs().len(), source.pinned()), (4, 1, 4));
+    let mut recalled = batch(1);
+    source.recall(range(1, 4), &mut recalled).unwrap();
+    assert_eq!((&recalled, source.pinned()), (&pinned, 4));
+    source.unpin(range(1, 4));
+    assert_eq!(source.pinned(), 0);
+    source.check();
+}
+
+#[test]
+fn frames_follow_from_the_page_of_the_file_whoever_asks() {
+    let (file, space) = (populated(8), Space::new());
+    let copy = file.try_clone().unwrap();
+    let whole = FileSource::new(file, range(0, 8), space.clone()).unwrap();
+    let part = FileSource::new(copy, range(3, 4), space.clone()).unwrap();
+    let (of_whole, of_part) = (pin(&whole, range(0, 8)).unwrap(), pin(&part, range(0, 4)).unwrap());
+    assert_eq!(of_part.get(PageIndex::new(2)), of_whole.get(PageIndex::new(5)));
+    assert_eq!(whole.key(), part.key());
+    space.check();
+}
+
+#[test]
+fn a_file_is_retained_until_its_last_source_goes() {
+    let (file, space) = (populated(1), Space::new());
+    let copy = file.try_clone().unwrap();
+    let first = FileSource::new(file, range(0, 1), space.clone()).unwrap();
+    let second = FileSource::new(copy, range(0, 1), space.clone()).unwrap();
+    pin(&first, range(0, 1)).unwrap();
+    drop(first);
+    space.check();
+    assert_eq!(space.released(), 0);
+    drop(second);
+    space.check();
+    assert_eq!(space.released(), 1);
+}
+
+#[test]
+fn a_full_batch_pins_no_more_than_fits() {
+    let source = source(populated(4), range(0, 4));
+    let mut full = PfnBatch::new(PageIndex::new(0), RunLimit::new(1)).unwrap();
+    assert_eq!(full.push(Pfn::new(7), 1), 1);
+    source.pin(range(1, 3), &mut full).unwrap();
+    assert_eq!((full.runs(), source.pinned()), (&[Run { pfn: Pfn::new(7), pages: 1 }][..], 0));
+    source.check();
+}
+
+#[test]
+fn frames_that_jump_at_a_window_fill_only_the_runs_there_are() {
+    let window = 1 << 18;
+    let file = memfd(0);
+    let space = Space::new();
+    let source = FileSource::new(file, range(0, window + 1), space.clone()).unwrap();
+    let other = FileSource::new(memfd(1), range(0, 1), space).unwrap();
+    let mut first = batch(0);
+    source.recall(range(0, 1), &mut first).unwrap();
+    other.recall(range(0, 1), &mut batch(0)).unwrap();
+    let mut one_run = PfnBatch::new(PageIndex::new(0), RunLimit::new(1)).unwrap();
+    source.recall(range(0, window + 1), &mut one_run).unwrap();
+    assert_eq!(one_run.pages(), window);
+    let mut runs = batch(0);
+    source.recall(range(0, window + 1), &mut runs).unwrap();
+    assert_eq!((runs.pages(), runs.runs().len()), (window + 1, 2));
+}
+
+#[test]
+fn a_page_beyond_the_end_is_refused_with_einval_and_nothing_is_pinned() {
+    let source = source(populated(4), range(1, 6));
+    assert_eq!(refusal(&source, range(0, 4)), (Errno::INVAL, "source-beyond-end", 3));
+    assert_eq!(refusal(&source, range(4, 1)), (Errno::INVAL, "source-beyond-end", 4));
+    assert_eq!(pin(&source, range(0, 3)).unwrap().pages(), 3);
+}
+
+#[test]
+fn a_last_page_that_the_file_has_only_in_part_is_beyond_the_end() {
+    let file = populated(2);
+    ftruncate(&file, 2 * PAGE_SIZE - 1).unwrap();
+    assert_eq!(refusal(&source(file, range(0, 2)), range(0, 2)), (Errno::INVAL, "source-beyond-end", 1));
+}
+
+#[test]
+fn a_page_number_beyond_all_files_is_refused() {
+    let source = source(populated(1), range(u64::MAX >> 12, 1));
+    assert_eq!(refusal(&source, range(0, 1)), (Errno::INVAL, "source-beyond-end", 0));
+    assert_eq!(source.read(ByteLen::new(8192), &mut [0]).unwrap_err().errno, Errno::FAULT);
+}
+
+#[test]
+fn a_hole_is_refused_with_enomem_and_named() {
+    let file = memfd(6);
+    [0, 1, 3, 5].into_iter().for_each(|page| fill(&file, page));
+    let source = source(file, range(1, 5));
+    assert_eq!(refusal(&source, range(0, 5)), (Errno::NOMEM, "source-hole", 1));
+    assert_eq!(refusal(&source, range(2, 3)), (Errno::NOMEM, "source-hole", 3));
+    let error = pin(&source, range(0, 5)).unwrap_err();
+    assert!(error.to_string().contains("page 2 of the file is a hole"), "{error}");
+    assert_eq!(pin(&source, range(4, 1)).unwrap().pages(), 1);
+}
+
+#[test]
+fn allocated_pages_count_as_there_although_never_written() {
+    let file = memfd(3);
+    fallocate(&file, FallocateFlags::empty(), 0, 3 * PAGE_SIZE).unwrap();
+    assert_eq!(pin(&source(file, range(0, 3)), range(0, 3)).unwrap().pages(), 3);
+}
+
+#[test]
+fn looking_for_holes_allocates_nothing() {
+    let file = memfd(64);
+    let source = source(file, range(0, 64));
+    assert_eq!(refusal(&source, range(0, 64)), (Errno::NOMEM, "source-hole", 0));
+    assert_eq!(fstat(&source).unwrap().st_blocks, 0);
+}
+
+#[test]
+fn huge_pages_that_are_not_all_there_are_refused() {
+    let Ok(file) = memfd_create("huge", MemfdFlags::CLOEXEC | MemfdFlags::HUGETLB) else {
+        eprintln!("SKIPPED: this kernel has no hugetlbfs");
+        return;
+    };
+    ftruncate(&file, 2 << 20).unwrap();
+    let source = source(file, range(0, 512));
+    assert_eq!(refusal(&source, range(0, 512)), (Errno::NOMEM, "source-hole", 0));
+}
+
+#[test]
+fn what_is_not_memory_can_be_a_source_but_not_be_pinned() {
+    let (reader, writer) = rustix::pipe::pipe().unwrap();
+    let null = File::open("/dev/null").unwrap().into();
+    let ordinary = File::open("/proc/self/status").unwrap().into();
+    for file in [reader, writer, null, ordinary] {
+        let source = source(file, range(0, 1));
+        assert_eq!(refusal(&source, range(0, 1)), (Errno::INVAL, "source-not-memory", 0));
+        assert_eq!(source.read(ByteLen::new(0), &mut [0]).unwrap_err().errno, Errno::INVAL);
+        assert_eq!(source.write(ByteLen::new(0), &[0]).unwrap_err().errno, Errno::INVAL);
+        assert_eq!(source.key(), None);
+    }
+}
+
+#[test]
+fn a_descriptor_that_only_names_a_path_is_no_open_file() {
+    let file = open("/dev/null", OFlags::PATH, Mode::empty()).unwrap();
+    let error = FileSource::new(file, range(0, 1), Space::new()).err().unwrap();
+    assert_eq!((error.errno, error.code), (Errno::BADF, "source-unusable"));
+}
+
+#[test]
+fn bytes_are_those_of_the_page_in_the_file() {
+    let source = source(populated(4), range(1, 3));
+    let mut bytes = [0; 4];
+    source.read(ByteLen::new(2 * PAGE_SIZE - 2), &mut bytes).unwrap();
+    assert_eq!(bytes, [2, 2, 3, 3]);
+    source.write(ByteLen::new(PAGE_SIZE - 1), &[8, 9]).unwrap();
+    source.read(ByteLen::new(PAGE_SIZE - 2), &mut bytes).unwrap();
+    assert_eq!(bytes, [1, 8, 9, 2]);
+}
+
+#[test]
+fn a_shrunk_file_is_an_error_for_bytes_and_pins_and_no_signal() {
+    let source = source(populated(4), range(0, 4));
+    let pinned = pin(&source, range(0, 4)).unwrap();
+    ftruncate(&source, 2 * PAGE_SIZE).unwrap();
+    let error = source.read(ByteLen::new(2 * PAGE_SIZE - 1), &mut [0; 2]).unwrap_err();
+    assert_eq!((error.errno, error.code), (Errno::FAULT, "source-shrunk"));
+    let error = source.write(ByteLen::new(2 * PAGE_SIZE - 1), &[0; 2]).unwrap_err();
+    assert_eq!((error.errno, error.code), (Errno::FAULT, "source-shrunk"));
+    assert_eq!(fstat(&source).unwrap().st_size, 8192);
+    let mut recalled = batch(0);
+    source.recall(range(0, 4), &mut recalled).unwrap();
+    assert_eq!(recalled, pinned);
+    source.unpin(range(0, 4));
+    assert_eq!(refusal(&source, range(0, 4)), (Errno::INVAL, "source-beyond-end", 2));
+}
+
+#[test]
+fn a_sealed_file_is_pinned_and_read_but_not_written() {
+    let file = populated(2);
+    fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE).unwrap();
+    let source = source(file, range(0, 2));
+    assert_eq!(pin(&source, range(0, 2)).unwrap().pages(), 2);
+    source.read(ByteLen::new(PAGE_SIZE), &mut [0]).unwrap();
+    let error = source.write(ByteLen::new(0), &[1]).unwrap_err();
+    assert_eq!((error.errno, error.code), (Errno::PERM, "source-no-permission"));
+}
+
+#[test]
+fn a_file_opened_for_reading_is_pinned_and_read_but_not_written() {
+    let file = populated(2);
+    let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file));
+    let source = source(File::open(path).unwrap().into(), range(0, 2));
+    assert_eq!(pin(&source, range(0, 2)).unwrap().pages(), 2);
+    let mut byte = [0];
+    source.read(ByteLen::new(PAGE_SIZE), &mut byte).unwrap();
+    assert_eq!(byte, [1]);
+    assert_eq!(source.write(ByteLen::new(0), &[1]).unwrap_err().errno, Errno::PERM);
+}
+
+#[test]
+#[should_panic(expected = "unpinned more than was pinned")]
+fn check_finds_an_unpin_too_many() {
+    let source = source(populated(2), range(0, 2));
+    pin(&source, range(0, 1)).unwrap();
+    source.unpin(range(0, 2));
+    source.check();
+}

@@ -1,0 +1,198 @@
+//! The state of a client's file: whether it is memory, which file it is, how large, and how much of it is there.
+//!
+//! A received descriptor may be anything, also a file of a FUSE server that never answers. So it is asked for its seals
+//! first: that never leaves the kernel, and only memory (memfd, shmem, hugetlbfs) has any. Nothing else is ever asked
+//! for more.
+//!
+//! Imports allowed: units, error, fault_points, rustix.
+
+use std::os::fd::BorrowedFd;
+
+use ioasd_client::units::{ByteLen, PAGE_SIZE, PageIndex};
+use rustix::fs::{SealFlags, SeekFrom, fcntl_get_seals, fstat, fstatfs, seek};
+use rustix::io::Errno;
+
+use crate::error::Coded;
+use crate::fault_points::{self, Point};
+
+/// Bytes of the unit in which the kernel counts blocks.
+const BLOCK: u64 = 512;
+
+/// `f_type` of hugetlbfs.
+const HUGETLBFS_MAGIC: u64 = 0x9584_58f6;
+
+/// What is behind a descriptor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileKind {
+    /// Memory with these seals.
+    Memory(SealFlags),
+    /// Something else; it must not be asked for anything.
+    Other,
+}
+
+/// Size and identity of a file that is memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileState {
+    /// The device it lies on.
+    pub device: u64,
+    /// Its inode there.
+    pub inode: u64,
+    /// Its size.
+    pub size: ByteLen,
+    /// Bytes allocated to it.
+    pub allocated: ByteLen,
+}
+
+/// Where a part of a file has its first hole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Population {
+    /// Nowhere.
+    Whole,
+    /// At this page of the file.
+    HoleAt(PageIndex),
+    /// Somewhere in the file: its file system cannot tell where.
+    Unknown,
+}
+
+/// Tells memory from everything else, without touching what is behind the descriptor.
+///
+/// # Errors
+/// EBADF if the descriptor was opened with `O_PATH`.
+pub fn kind(file: BorrowedFd<'_>) -> Result<FileKind, Errno> {
+    match fcntl_get_seals(file) {
+        Ok(seals) => Ok(FileKind::Memory(seals)),
+        Err(Errno::INVAL) => Ok(FileKind::Other),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Size and identity of a file that [`kind`] has called memory.
+///
+/// # Errors
+/// If the kernel refuses.
+pub fn state(file: BorrowedFd<'_>) -> Result<FileState, Errno> {
+    fault_points::hit(Point::Fstat).map_err(|injected| injected.errno())?;
+    let stat = fstat(file)?;
+    let size = u64::try_from(stat.st_size).map_err(|_| Errno::OVERFLOW)?;
+    let blocks = u64::try_from(stat.st_blocks).map_err(|_| Errno::OVERFLOW)?;
+    Ok(FileState {
+        device: stat.st_dev,
+        inode: stat.st_ino,
+        size: ByteLen::new(size),
+        allocated: ByteLen::new(blocks.saturating_mul(BLOCK)),
+    })
+}
+
+impl FileState {
+    /// Whether exactly as much is allocated as the size needs. Holes are then impossible, unless something was allocated
+    /// beyond the end on purpose.
+    #[must_use]
+    pub const fn is_fully_allocated(&self) -> bool {
+        let pages_end = self.size.get().next_multiple_of(PAGE_SIZE);
+        self.allocated.get() == pages_end
+    }
+}
+
+/// Looks for the first hole in `start..end` of a file that is memory. Pages that were allocated but never written count
+/// as holes.
+///
+/// # Errors
+/// If the kernel refuses.
+pub fn population(file: BorrowedFd<'_>, start: ByteLen, end: ByteLen) -> Result<Population, Errno> {
+    fault_points::hit(Point::Fstat).map_err(|injected| injected.errno())?;
+    if is_hugetlbfs(file)? {
+        return Ok(Population::Unknown);
+    }
+    match seek(file, SeekFrom::Hole(start.get())) {
+        Ok(hole) if hole >= end.get() => Ok(Population::Whole),
+        Ok(hole) => Ok(Population::HoleAt(PageIndex::containing(ByteLen::new(hole)))),
+        Err(Errno::NXIO) => Ok(Population::HoleAt(PageIndex::containing(start))),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// hugetlbfs answers every search for a hole with the end of the file.
+fn is_hugetlbfs(file: BorrowedFd<'_>) -> Result<bool, Errno> {
+    let kind = fstatfs(file)?.f_type;
+    Ok(u64::try_from(kind) == Ok(HUGETLBFS_MAGIC))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::fd::{AsFd, OwnedFd};
+
+    use rustix::fs::{MemfdFlags, Mode, OFlags, fcntl_add_seals, ftruncate, memfd_create, open};
+    use rustix::io::pwrite;
+
+    use super::*;
+
+    fn memfd(pages: u64) -> OwnedFd {
+        let file = memfd_create("file_state", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
+        ftruncate(&file, pages * PAGE_SIZE).unwrap();
+        file
+    }
+
+    fn populate(file: &OwnedFd, page: u64) {
+        assert_eq!(pwrite(file, &[1], page * PAGE_SIZE), Ok(1));
+    }
+
+    fn first_hole(file: &OwnedFd, pages: std::ops::Range<u64>) -> Population {
+        let offset = |page| ByteLen::new(page * PAGE_SIZE);
+        population(file.as_fd(), offset(pages.start), offset(pages.end)).unwrap()
+    }
+
+    #[test]
+    fn memory_is_told_by_its_seals() {
+        let file = memfd(1);
+        assert_eq!(kind(file.as_fd()), Ok(FileKind::Memory(SealFlags::empty())));
+        fcntl_add_seals(&file, SealFlags::SHRINK).unwrap();
+        assert_eq!(kind(file.as_fd()), Ok(FileKind::Memory(SealFlags::SHRINK)));
+    }
+
+    #[test]
+    fn pipes_devices_and_ordinary_files_are_not_memory() {
+        let (reader, _writer) = rustix::pipe::pipe().unwrap();
+        assert_eq!(kind(reader.as_fd()), Ok(FileKind::Other));
+        for path in ["/dev/null", "/proc/self/status"] {
+            assert_eq!(kind(File::open(path).unwrap().as_fd()), Ok(FileKind::Other), "{path}");
+        }
+        let path_only = open("/dev/null", OFlags::PATH, Mode::empty()).unwrap();
+        assert_eq!(kind(path_only.as_fd()), Err(Errno::BADF));
+    }
+
+    #[test]
+    fn two_descriptors_of_a_file_have_one_identity() {
+        let (file, other) = (memfd(2), memfd(2));
+        let copy = file.try_clone().unwrap();
+        let identity = |file: &OwnedFd| state(file.as_fd()).map(|state| (state.device, state.inode)).unwrap();
+        assert_eq!(identity(&file), identity(&copy));
+        assert_ne!(identity(&file), identity(&other));
+        assert_eq!(state(file.as_fd()).unwrap().size, ByteLen::new(2 * PAGE_SIZE));
+    }
+
+    #[test]
+    fn the_first_hole_of_a_range_is_found() {
+        let file = memfd(6);
+        [0, 1, 3, 5].into_iter().for_each(|page| populate(&file, page));
+        assert_eq!(first_hole(&file, 0..2), Population::Whole);
+        assert_eq!(first_hole(&file, 0..6), Population::HoleAt(PageIndex::new(2)));
+        assert_eq!(first_hole(&file, 2..6), Population::HoleAt(PageIndex::new(2)));
+        assert_eq!(first_hole(&file, 3..6), Population::HoleAt(PageIndex::new(4)));
+        assert_eq!(first_hole(&file, 5..6), Population::Whole);
+        assert_eq!(first_hole(&file, 5..7), Population::HoleAt(PageIndex::new(6)));
+        assert_eq!(first_hole(&file, 9..10), Population::HoleAt(PageIndex::new(9)));
+    }
+
+    #[test]
+    fn a_file_is_fully_allocated_once_every_page_was_written() {
+        let file = memfd(3);
+        ftruncate(&file, 2 * PAGE_SIZE + 1).unwrap();
+        let full = || state(file.as_fd()).unwrap().is_fully_allocated();
+        populate(&file, 0);
+        populate(&file, 2);
+        assert!(!full());
+        populate(&file, 1);
+        assert!(full());
+    }
+}

@@ -1,0 +1,24 @@
+//! Every syscall of the agent, one room each.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | [`memfd`], [`mapping`] | memory files, sealed; shared mappings of them |
+//! | [`socket`], [`listener`] | SEQPACKET sockets with descriptors and credentials |
+//! | [`identity`], [`peer`], [`pidfd`] | who connected or sent a message, whether it lives, what it may lock |
+//! | [`file_state`], [`file_io`] | a client's file: what it is, reading and writing it without mapping it |
+//! | [`watched`] | a descriptor that the async runtime watches |
+//! | [`failure`] | how a failed syscall is told |
+//!
+//! Imports allowed: units, error, fault_points; nothing else of ours.
+
+pub mod failure;
+pub mod file_io;
+pub mod file_state;
+pub mod identity;
+pub mod listener;
+pub mod mapping;
+pub mod memfd;
+pub mod peer;
+pub mod pidfd;
+pub mod socket;
+pub mod watched;

@@ -1,0 +1,34 @@
+//! Who is at the other end of a connected socket, as of when it connected.
+//!
+//! Imports allowed: sys::socket.
+
+use std::io;
+use std::os::fd::AsFd;
+
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
+use rustix::process::Pid;
+
+use super::socket::Credentials;
+
+/// The process that connected; its number is unknown if it lives in a pid namespace we cannot see.
+///
+/// # Errors
+/// If the descriptor is not a connected local socket.
+pub fn opener(socket: &impl AsFd) -> io::Result<Credentials> {
+    let peer = getsockopt(socket, PeerCredentials)?;
+    Ok(Credentials { pid: Pid::from_raw(peer.pid()), uid: peer.uid(), gid: peer.gid() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_opener_of_a_pair_is_this_process() {
+        let (own, _given) = super::super::socket::pair().unwrap();
+        let opener = opener(&own).unwrap();
+        assert_eq!(opener.pid, Some(rustix::process::getpid()));
+        assert_eq!(opener.uid, rustix::process::getuid().as_raw());
+    }
+}

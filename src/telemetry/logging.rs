@@ -1,0 +1,172 @@
+//! Logging: `tracing` events to standard error, as text for people or as JSON for collectors.
+//!
+//! The filter sits in one reload layer, so that it can be changed while the agent runs.
+//!
+//! Imports allowed: `std`, `tracing`.
+
+use std::io::{self, IsTerminal};
+
+use tracing::Subscriber;
+use tracing_subscriber::filter::{EnvFilter, ParseError};
+use tracing_subscriber::fmt::{self, MakeWriter};
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::registry::{LookupSpan, Registry};
+use tracing_subscriber::reload;
+use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
+
+/// The shape of a log line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// A line for people.
+    #[default]
+    Text,
+    /// A JSON object, its fields at the top level.
+    Json,
+}
+
+/// Why logging could not be set up or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum LoggingError {
+    /// The filter is not one.
+    #[error("log filter {filter:?} is not valid, write for example \"info\" or \"warn,ioasd::actors=debug\"")]
+    Filter {
+        /// What was given.
+        filter: String,
+        /// What is wrong with it.
+        #[source]
+        source: ParseError,
+    },
+    /// Somebody else set up logging in this process.
+    #[error("logging is set up already in this process")]
+    Taken(#[source] TryInitError),
+    /// The subscriber is gone.
+    #[error("the log filter cannot be changed any more")]
+    Gone(#[source] reload::Error),
+}
+
+/// Changes the filter of a running agent.
+#[derive(Clone, Debug)]
+pub struct FilterHandle(reload::Handle<EnvFilter, Registry>);
+
+impl FilterHandle {
+    /// Uses `filter` from now on.
+    ///
+    /// # Errors
+    /// If the filter is not valid; the old one stays.
+    pub fn set(&self, filter: &str) -> Result<(), LoggingError> {
+        self.0.reload(parse(filter)?).map_err(LoggingError::Gone)
+    }
+}
+
+/// Sets up logging for the whole process.
+///
+/// # Errors
+/// If the filter is not valid or logging was set up before.
+pub fn init(filter: &str, format: Format) -> Result<FilterHandle, LoggingError> {
+    let (subscriber, handle) = build(filter, format, io::stderr)?;
+    subscriber.try_init().map_err(LoggingError::Taken)?;
+    Ok(handle)
+}
+
+/// Checks a filter without using it.
+///
+/// # Errors
+/// If the filter is not valid.
+pub fn parse(filter: &str) -> Result<EnvFilter, LoggingError> {
+    EnvFilter::try_new(filter).map_err(|source| LoggingError::Filter { filter: filter.to_owned(), source })
+}
+
+fn build<W>(
+    filter: &str,
+    format: Format,
+    writer: W,
+) -> Result<(impl Subscriber + Send + Sync, FilterHandle), LoggingError>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let (filter, handle) = reload::Layer::new(parse(filter)?);
+    Ok((Registry::default().with(filter).with(lines(format, writer)), FilterHandle(handle)))
+}
+
+fn lines<S, W>(format: Format, writer: W) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let layer = fmt::layer().with_writer(writer);
+    match format {
+        Format::Text => layer.with_ansi(io::stderr().is_terminal()).boxed(),
+        Format::Json => layer.json().flatten_event(true).boxed(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use parking_lot::Mutex;
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Lines {
+        fn take(&self) -> String {
+            String::from_utf8(std::mem::take(&mut *self.0.lock())).unwrap()
+        }
+    }
+
+    fn capture(filter: &str, format: Format, body: impl FnOnce(&FilterHandle)) -> String {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let (subscriber, handle) = build(filter, format, move || writer.clone()).unwrap();
+        tracing::subscriber::with_default(subscriber, || body(&handle));
+        lines.take()
+    }
+
+    #[test]
+    fn text_lines_carry_level_message_and_fields() {
+        let text = capture("info", Format::Text, |_| tracing::info!(pages = 3, "mapped"));
+        assert!(text.contains("INFO") && text.contains("mapped") && text.contains("pages=3"), "{text}");
+    }
+
+    #[test]
+    fn json_lines_have_their_fields_at_the_top() {
+        let text = capture("info", Format::Json, |_| tracing::info!(pages = 3, "mapped"));
+        assert!(text.starts_with('{') && text.ends_with("}\n"), "{text}");
+        assert!(text.contains("\"pages\":3,") || text.contains("\"pages\":3}"), "{text}");
+        assert!(text.contains("\"message\":\"mapped\""), "{text}");
+        assert!(!text.contains("\"fields\""), "{text}");
+    }
+
+    #[test]
+    fn the_filter_holds_back_what_it_does_not_name_and_can_be_changed() {
+        let text = capture("warn", Format::Text, |handle| {
+            tracing::info!("before");
+            handle.set("info").unwrap();
+            tracing::info!("after");
+            assert!(matches!(handle.set("ioasd=verbose"), Err(LoggingError::Filter { .. })));
+            tracing::info!("still");
+        });
+        assert!(!text.contains("before") && text.contains("after") && text.contains("still"), "{text}");
+    }
+
+    #[test]
+    fn a_bad_filter_is_named_in_the_error() {
+        let error = parse("ioasd=loud").unwrap_err().to_string();
+        assert!(error.contains("\"ioasd=loud\""), "{error}");
+    }
+}

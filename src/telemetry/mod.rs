@@ -1,0 +1,10 @@
+//! What the agent tells of itself: log lines and metrics.
+//!
+//! `catalogue` is the one table of all metrics: the help texts and `docs/metrics.md` are made from it. `metrics` fills
+//! a scrape from the registry. `logging` sets up `tracing`.
+//!
+//! Imports allowed: units, `storage::source`, `actors::{figures, registry, requests}`.
+
+pub mod catalogue;
+pub mod logging;
+pub mod metrics;

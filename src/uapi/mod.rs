@@ -1,0 +1,220 @@
+//! The uAPI over a socket: decodes a message, asks the context, encodes the answer.
+//!
+//! | file | commands |
+//! |---|---|
+//! | [`ioas`] | DESTROY, IOAS_ALLOC, IOAS_MAP_FILE, IOAS_COPY, IOAS_UNMAP |
+//! | [`devices`] | DEVICE_CREATE, DEVICE_ATTACH, DEVICE_DETACH, DOMAIN_EXPORT |
+//! | [`accesses`] | ACCESS_CREATE, ACCESS_PIN, ACCESS_UNPIN, ACCESS_RW |
+//!
+//! Checks bite in the order of the kernel: the frame, the command's number, the argument's size, flags and reserved
+//! fields, plain arithmetic, objects, and then what the address space says.
+//!
+//! Imports allowed: actors, the client crate's wire.
+
+pub mod accesses;
+pub mod devices;
+pub mod ioas;
+
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+
+use futures_util::future::LocalBoxFuture;
+use ioasd_client::wire::command::{Argument, Command, Decoded};
+use ioasd_client::wire::frame::{Echo, Reply, Request};
+use ioasd_client::wire::own::{
+    AccessCreate, AccessPin, AccessRw, AccessUnpin, DeviceAttach, DeviceCreate, DeviceDetach, DomainExport,
+};
+use ioasd_client::wire::uapi::{Destroy, IoasAlloc, IoasCopy, IoasMapFile, IoasUnmap};
+
+use crate::actors::client_context::state::ClientState;
+use crate::actors::messages::dispatch::{Dispatch, Incoming, Lane, Outgoing};
+use crate::actors::requests::OK;
+use crate::error::{Coded, Errno};
+use crate::storage::refusal::Refusal;
+use crate::sys::socket::{Credentials, Loss};
+
+/// The name under which messages without a known command are counted.
+const UNKNOWN: &str = "unknown";
+
+/// Understands the commands of the uAPI and of ioasd.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Uapi;
+
+/// What came with a command besides its struct.
+pub struct Call<'m> {
+    /// The context it is for.
+    pub client: &'m ClientState,
+    /// Bytes behind the struct.
+    pub payload: &'m [u8],
+    /// Descriptors of the message.
+    pub fds: Vec<OwnedFd>,
+    /// Who sent it.
+    pub sender: Option<Credentials>,
+}
+
+/// What a command gives back.
+#[derive(Debug)]
+pub struct Done<C> {
+    /// The struct to copy back; `None` for commands that copy nothing.
+    pub value: Option<C>,
+    /// Bytes behind it.
+    pub payload: Vec<u8>,
+    /// Descriptors.
+    pub fds: Vec<OwnedFd>,
+}
+
+impl<C> Done<C> {
+    /// Copies `value` back.
+    #[must_use]
+    pub const fn value(value: C) -> Self {
+        Self { value: Some(value), payload: Vec::new(), fds: Vec::new() }
+    }
+
+    /// Copies nothing back.
+    #[must_use]
+    pub const fn nothing() -> Self {
+        Self { value: None, payload: Vec::new(), fds: Vec::new() }
+    }
+}
+
+/// A command that the agent carries out.
+pub(crate) trait Serve: Command {
+    /// Does it.
+    async fn serve(self, call: Call<'_>) -> Result<Done<Self>, Refusal>;
+}
+
+/// An answer before it is framed.
+struct Answer {
+    body: Vec<u8>,
+    payload: Vec<u8>,
+    fds: Vec<OwnedFd>,
+}
+
+impl Dispatch for Uapi {
+    fn lane(&self, message: &[u8]) -> Lane {
+        if Echo::of(message).command == AccessUnpin::NUMBER { Lane::Express } else { Lane::InOrder }
+    }
+
+    fn dispatch(&self, client: Rc<ClientState>, incoming: Incoming) -> LocalBoxFuture<'static, Outgoing> {
+        Box::pin(async move {
+            let echo = Echo::of(&incoming.message);
+            let (command, result) = answer(&client, incoming).await;
+            client.record(command, result.as_ref().map_or_else(Coded::code, |_| OK));
+            match result {
+                Ok(answer) => framed(&Reply::done(echo, &answer.body, &answer.payload), answer.fds),
+                Err(refusal) => refused(echo, &refusal),
+            }
+        })
+    }
+
+    fn refuse_for_credit(&self, message: &[u8], credits: usize) -> Outgoing {
+        let text = format!("{credits} requests of this channel wait already: read their answers first");
+        refused(Echo::of(message), &Refusal::new(Errno::AGAIN, "out-of-credit", text))
+    }
+}
+
+/// Finds the command and runs it; tells its name, too.
+async fn answer(client: &ClientState, incoming: Incoming) -> (&'static str, Result<Answer, Refusal>) {
+    let Incoming { message, fds, loss, sender } = incoming;
+    if let Err(refusal) = whole(loss) {
+        return (UNKNOWN, Err(refusal));
+    }
+    let request = match Request::decode(&message) {
+        Ok(request) => request,
+        Err(error) => return (UNKNOWN, Err(Refusal::of(&error))),
+    };
+    let call = Call { client, payload: &[], fds, sender };
+    match request.echo.command {
+        Destroy::NUMBER => run::<Destroy>(request.argument, call).await,
+        IoasAlloc::NUMBER => run::<IoasAlloc>(request.argument, call).await,
+        IoasCopy::NUMBER => run::<IoasCopy>(request.argument, call).await,
+        IoasMapFile::NUMBER => run::<IoasMapFile>(request.argument, call).await,
+        IoasUnmap::NUMBER => run::<IoasUnmap>(request.argument, call).await,
+        DeviceCreate::NUMBER => run::<DeviceCreate>(request.argument, call).await,
+        DeviceAttach::NUMBER => run::<DeviceAttach>(request.argument, call).await,
+        DeviceDetach::NUMBER => run::<DeviceDetach>(request.argument, call).await,
+        DomainExport::NUMBER => run::<DomainExport>(request.argument, call).await,
+        AccessCreate::NUMBER => run::<AccessCreate>(request.argument, call).await,
+        AccessPin::NUMBER => run::<AccessPin>(request.argument, call).await,
+        AccessUnpin::NUMBER => run::<AccessUnpin>(request.argument, call).await,
+        AccessRw::NUMBER => run::<AccessRw>(request.argument, call).await,
+        other => (UNKNOWN, Err(unknown_command(other, request.argument))),
+    }
+}
+
+fn whole(loss: Loss) -> Result<(), Refusal> {
+    let (errno, code, text) = match loss {
+        Loss::None => return Ok(()),
+        Loss::Bytes => (Errno::MSGSIZE, "message-too-long", "the message is longer than 64 KiB"),
+        Loss::Descriptors => (
+            Errno::TOOMANYREFS,
+            "too-many-descriptors",
+            "the message has more descriptors than any command takes",
+        ),
+    };
+    Err(Refusal::new(errno, code, text))
+}
+
+/// Within the table of the uAPI a bad argument is noticed before an empty slot is.
+fn unknown_command(number: u32, argument: Argument<'_>) -> Refusal {
+    const TABLE: std::ops::RangeInclusive<u32> = 0x3b80..=0x3b95;
+    if TABLE.contains(&number) && argument.user_size().is_err() {
+        return Refusal::new(Errno::FAULT, "argument-unreadable", "the argument has no size field");
+    }
+    Refusal::new(Errno::NOTTY, "command-unknown", format!("there is no command {number:#x} here"))
+}
+
+async fn run<C: Serve>(argument: Argument<'_>, call: Call<'_>) -> (&'static str, Result<Answer, Refusal>) {
+    (C::NAME, run_decoded::<C>(argument, call).await)
+}
+
+async fn run_decoded<C: Serve>(argument: Argument<'_>, call: Call<'_>) -> Result<Answer, Refusal> {
+    let decoded: Decoded<'_, C> = argument.decode().map_err(|error| Refusal::of(&error))?;
+    let call = Call { payload: decoded.payload, ..call };
+    let Done { value, payload, fds } = decoded.value.serve(call).await?;
+    let body = value.map(|value| decoded.reply_body(&value)).unwrap_or_default();
+    Ok(Answer { body, payload, fds })
+}
+
+fn refused(echo: Echo, refusal: &Refusal) -> Outgoing {
+    let text = refusal.to_string();
+    framed(&Reply::refused(echo, refusal.errno(), refusal.code(), &text), Vec::new())
+}
+
+fn framed(reply: &Reply<'_>, fds: Vec<OwnedFd>) -> Outgoing {
+    let message = reply.encode().or_else(|error| {
+        tracing::error!(%error, "an answer does not fit into a frame");
+        Reply::refused(reply.echo, error.errno(), error.code(), "the answer does not fit into a frame")
+            .encode()
+    });
+    Outgoing { message: message.unwrap_or_default(), fds }
+}
+
+/// Refuses any flag that is not in `known`.
+fn check_flags(command: &'static str, flags: u32, known: u32) -> Result<(), Refusal> {
+    match flags & !known {
+        0 => Ok(()),
+        unknown => {
+            let text = format!("{command} does not know the flags {unknown:#x}: clear them");
+            Err(Refusal::new(Errno::OPNOTSUPP, "flags-unknown", text))
+        }
+    }
+}
+
+/// Refuses a reserved field that is not zero.
+fn check_reserved(command: &'static str, reserved: u32) -> Result<(), Refusal> {
+    if reserved == 0 {
+        return Ok(());
+    }
+    let text = format!("{command} has {reserved:#x} in a reserved field: clear it");
+    Err(Refusal::new(Errno::OPNOTSUPP, "reserved-not-zero", text))
+}
+
+/// Refuses descriptors where none are taken.
+fn check_no_fds(command: &'static str, fds: &[OwnedFd]) -> Result<(), Refusal> {
+    if fds.is_empty() {
+        return Ok(());
+    }
+    let text = format!("{command} takes no descriptors, the message has {}", fds.len());
+    Err(Refusal::new(Errno::INVAL, "surplus-descriptors", text))
+}
