@@ -1,4 +1,22 @@
-//! Passive storage: no actor, no clock, no I/O, no unsafe.
+//! Storage: the rules of the engine. No actor, no clock, no I/O, no unsafe.
+//!
+//! | file | the kernel's name | what it is |
+//! |---|---|---|
+//! | [`pfn`] | pfn_batch | runs of frames, and the bounded batch that carries them |
+//! | [`interval_tree`], [`span`] | interval_tree, double_span | overlapping intervals; which of several trees covers a page |
+//! | [`pinned_pfns`] (`pfn_chunk`) | pinned_pfns xarray | tier 1 |
+//! | [`source`] | | tier 3: what a source must offer |
+//! | [`pages`], [`counts`] | iopt_pages; npages, npinned, last_npinned | the book of one pages object; its three counts |
+//! | [`movement`], [`step`] | | machines that move frames between the tiers, and their steps |
+//! | `reader`, `fill`, `unfill`, `carry`, `release` | pfn_reader, iopt_area_fill, unfill | the machines |
+//! | `pin_access`, `unpin_access`, `transfer`, `ending` | iopt_pages_fill_xarray, rw | the machines for accesses |
+//! | [`area`], [`io_pagetable`], [`iova_allocator`] | iopt_area, io_pagetable | the IOVA map |
+//! | [`ioas`] | iommufd_ioas | operations over one IOVA map, its domains and accesses |
+//! | [`ledger`] | pin accounting | accounts |
+//! | [`frame_window`] | | the agent's one frame space |
+//! | [`refusal`] | | an error on its way to the client |
+//!
+//! Imports allowed: units, error, fault_points; nothing else of ours.
 
 pub mod area;
 mod carry;
