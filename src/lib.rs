@@ -31,3 +31,8 @@ pub mod storage;
 pub mod sys;
 pub mod telemetry;
 pub mod uapi;
+
+/// The examples of the README, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

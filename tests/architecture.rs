@@ -79,7 +79,9 @@ fn room_of(file: &str) -> Option<&str> {
 fn rooms_import_only_what_their_rule_allows() {
     let (mut checked, mut offences) = (0, Vec::new());
     for (file, text) in sources("src") {
-        let Some((room, allowed)) = ROOMS.iter().find(|(room, _)| Some(*room) == room_of(&file)) else { continue };
+        let Some((room, allowed)) = ROOMS.iter().find(|(room, _)| Some(*room) == room_of(&file)) else {
+            continue;
+        };
         checked += 1;
         for import in imports(&text) {
             let known = ROOMS.iter().any(|(room, _)| *room == import);
@@ -96,7 +98,8 @@ fn rooms_import_only_what_their_rule_allows() {
 fn what_everybody_imports_imports_no_room() {
     for name in FOR_ALL {
         let text = fs::read_to_string(root().join(format!("src/{name}.rs"))).unwrap();
-        let rooms: Vec<_> = imports(&text).into_iter().filter(|import| !FOR_ALL.contains(&import.as_str())).collect();
+        let rooms: Vec<_> =
+            imports(&text).into_iter().filter(|import| !FOR_ALL.contains(&import.as_str())).collect();
         assert_eq!(rooms, Vec::<String>::new(), "{name} imports rooms");
     }
 }

@@ -3,17 +3,16 @@
 //! Filling a seat and counting down are lock-free. A seat that is dropped unfilled, because its worker is gone or
 //! panicked, counts as failed. Whoever brings the count to zero wakes the waiter.
 //!
-//! Imports allowed: `std`, `futures_util`.
+//! Imports allowed: atomics.
 
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 use std::task::{Context, Poll};
 
-use futures_util::task::AtomicWaker;
+use super::atomics::{Arc, AtomicUsize, AtomicWaker, Ordering};
 
-#[derive(Debug)]
 struct Latch<T> {
     outcomes: Box<[OnceLock<T>]>,
     left: AtomicUsize,
@@ -21,14 +20,12 @@ struct Latch<T> {
 }
 
 /// The place of one worker.
-#[derive(Debug)]
 pub struct Seat<T> {
     latch: Arc<Latch<T>>,
     place: usize,
 }
 
 /// Ready when no seat is left: the outcomes in the order of the seats, `None` for one that was dropped.
-#[derive(Debug)]
 #[must_use = "a latch does nothing for who does not wait"]
 pub struct AllSeats<T> {
     latch: Arc<Latch<T>>,
@@ -40,6 +37,12 @@ pub fn latch<T>(seats: usize) -> (Vec<Seat<T>>, AllSeats<T>) {
     let latch = Arc::new(Latch { outcomes, left: AtomicUsize::new(seats), waiter: AtomicWaker::new() });
     let seats = (0..seats).map(|place| Seat { latch: Arc::clone(&latch), place }).collect();
     (seats, AllSeats { latch })
+}
+
+impl<T> fmt::Debug for Seat<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Seat({})", self.place)
+    }
 }
 
 impl<T> Seat<T> {
@@ -69,39 +72,5 @@ impl<T: Clone> Future for AllSeats<T> {
             return Poll::Pending;
         }
         Poll::Ready(self.latch.outcomes.iter().map(|outcome| outcome.get().cloned()).collect())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[actix_rt::test]
-    async fn outcomes_come_in_the_order_of_the_seats_from_any_thread() {
-        for _ in 0..200 {
-            let (seats, all) = latch(8);
-            let threads: Vec<_> = seats
-                .into_iter()
-                .enumerate()
-                .map(|(place, seat)| std::thread::spawn(move || seat.fill(place * 10)))
-                .collect();
-            let outcomes = all.await;
-            assert_eq!(outcomes, (0..8).map(|place| Some(place * 10)).collect::<Vec<_>>());
-            threads.into_iter().for_each(|thread| thread.join().unwrap());
-        }
-    }
-
-    #[actix_rt::test]
-    async fn a_dropped_seat_counts_as_failed() {
-        let (mut seats, all) = latch(2);
-        drop(seats.pop());
-        seats.pop().unwrap().fill("done");
-        assert_eq!(all.await, [Some("done"), None]);
-    }
-
-    #[actix_rt::test]
-    async fn a_latch_without_seats_is_ready() {
-        let (_, all) = latch::<()>(0);
-        assert_eq!(all.await, []);
     }
 }

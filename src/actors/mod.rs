@@ -29,6 +29,7 @@
 
 pub mod access;
 pub mod agent;
+mod atomics;
 pub mod client_context;
 pub mod credits;
 pub mod domain;
@@ -39,6 +40,8 @@ pub mod frame_service;
 pub mod guard;
 pub mod ioas;
 pub mod latch;
+#[cfg(test)]
+mod latch_tests;
 pub mod messages;
 pub mod objects;
 pub mod pages;

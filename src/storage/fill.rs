@@ -85,8 +85,8 @@ impl Fill {
         }
     }
 
-    pub(super) fn is_reading(&self) -> bool {
-        matches!(self.phase, Phase::Reading)
+    pub(super) fn is_interruptible(&self) -> bool {
+        matches!(self.phase, Phase::Reading) && !self.reader.is_asking_cache()
     }
 
     pub(super) fn next(&mut self, pages: &mut IoptPages) -> Next<MoveResult> {

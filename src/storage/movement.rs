@@ -8,7 +8,7 @@
 //! ```text
 //!   Fill         frames of an area into domains           MAP, COPY, attaching a domain
 //!   Unfill       an area out of its last domains          UNMAP, detaching the last domain; the pages retire
-//!   UnmapFrom    an area out of one domain of several     detaching a domain
+//!   UnmapFrom    an area out of one domain of several     detaching a domain; the pages retire
 //!   Release      what retired is let go of                after the grace period
 //!   PinAccess    frames into tier 1 and to the caller     a software user pins
 //!   UnpinAccess  the opposite                             it may run between the batches of another movement
@@ -34,7 +34,7 @@ use super::refusal::Refusal;
 use super::release::Release;
 use super::step::{DomainKey, Next, Reply, StepId, Transfer};
 use super::transfer::TransferBytes;
-use super::unfill::{Unfill, UnmapFrom};
+use super::unfill::{Remaining, Unfill};
 use super::unpin_access::UnpinAccess;
 
 /// What a movement shall do.
@@ -131,7 +131,6 @@ pub struct Movement(Kind);
 enum Kind {
     Fill(Fill),
     Unfill(Unfill),
-    UnmapFrom(UnmapFrom),
     Release(Release),
     PinAccess(PinAccess),
     UnpinAccess(UnpinAccess),
@@ -146,9 +145,12 @@ impl Movement {
             Order::Fill { area, shape, permission, domains, showing } => {
                 Kind::Fill(Fill::new(area, shape, permission, domains, showing, tuning))
             }
-            Order::Unfill { area, shape, domains } => Kind::Unfill(Unfill::new(area, shape, domains, tuning)),
+            Order::Unfill { area, shape, domains } => {
+                Kind::Unfill(Unfill::new(area, shape, domains, Remaining::None, tuning))
+            }
             Order::UnmapFrom { area, shape, domain, storage } => {
-                Kind::UnmapFrom(UnmapFrom::new(area, shape, domain, storage, tuning))
+                let remaining = Remaining::Storage(storage);
+                Kind::Unfill(Unfill::new(area, shape, [domain].into(), remaining, tuning))
             }
             Order::Release(key) => Kind::Release(Release::new(key)),
             Order::PinAccess(range) => Kind::PinAccess(PinAccess::new(range, tuning)),
@@ -162,7 +164,6 @@ impl Movement {
         match &mut self.0 {
             Kind::Fill(fill) => fill.next(pages),
             Kind::Unfill(unfill) => unfill.next(pages),
-            Kind::UnmapFrom(unmap) => unmap.next(pages),
             Kind::Release(release) => release.next(pages),
             Kind::PinAccess(pin) => pin.next(pages),
             Kind::UnpinAccess(unpin) => unpin.next(pages),
@@ -175,7 +176,6 @@ impl Movement {
         match &mut self.0 {
             Kind::Fill(fill) => fill.supply(pages, id, reply),
             Kind::Unfill(unfill) => unfill.supply(reply),
-            Kind::UnmapFrom(unmap) => unmap.supply(reply),
             Kind::Release(release) => release.supply(pages, reply),
             Kind::PinAccess(pin) => pin.supply(pages, id, reply),
             Kind::UnpinAccess(unpin) => unpin.supply(pages, reply),
@@ -188,9 +188,9 @@ impl Movement {
     #[must_use]
     pub fn is_interruptible(&self) -> bool {
         match &self.0 {
-            Kind::Fill(fill) => fill.is_reading(),
-            Kind::PinAccess(pin) => pin.is_reading(),
-            Kind::Unfill(_) | Kind::UnmapFrom(_) => true,
+            Kind::Fill(fill) => fill.is_interruptible(),
+            Kind::PinAccess(pin) => pin.is_interruptible(),
+            Kind::Unfill(_) => true,
             Kind::Release(_) | Kind::UnpinAccess(_) | Kind::Transfer(_) => false,
         }
     }

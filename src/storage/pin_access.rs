@@ -59,8 +59,8 @@ impl PinAccess {
         }
     }
 
-    pub(super) fn is_reading(&self) -> bool {
-        matches!(self.phase, Phase::Reading)
+    pub(super) fn is_interruptible(&self) -> bool {
+        matches!(self.phase, Phase::Reading) && !self.reader.is_asking_cache()
     }
 
     pub(super) fn next(&mut self, pages: &mut IoptPages) -> Next<MoveResult> {

@@ -94,6 +94,11 @@ impl Reader {
         matches!(self.state, State::Asked { .. })
     }
 
+    /// Whether tier 1 has the batch. It must not forget pages then: what it does not append is claimed no longer.
+    pub(super) fn is_asking_cache(&self) -> bool {
+        matches!(self.state, State::Asked { from_cache: true })
+    }
+
     /// What to do next.
     pub(super) fn want(&mut self, pages: &mut IoptPages) -> Result<Want, Refusal> {
         if self.is_asking() {

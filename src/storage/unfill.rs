@@ -1,8 +1,8 @@
-//! Unfill and UnmapFrom: an area out of its domains.
+//! Unfill and UnmapFrom: an area out of its domains, or out of one of several.
 //!
-//! [`Unfill`] takes an area out of all its domains. Its pages retire first, in one step with leaving the tree of filled
-//! areas, so that they stay pinned while walkers may still be inside; who unmapped them releases them after the grace
-//! period. [`UnmapFrom`] takes an area out of one domain of several; nothing is unpinned then.
+//! The pages retire first, in one step with what leaves the books, so that they stay pinned while walkers may still be
+//! inside, whatever else lets go of them meanwhile; who unmapped them releases them after the grace period. Out of all
+//! its domains, the area leaves the tree of filled areas; out of one of several, it is read back from one that stays.
 //!
 //! Neither can fail.
 //!
@@ -21,19 +21,35 @@ use crate::error::Errno;
 
 const UNMAP: StepId = StepId(0);
 
-/// Takes an area out of all its domains.
+/// What goes on showing an area that leaves some domains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Remaining {
+    /// No domain.
+    None,
+    /// This domain, among others perhaps.
+    Storage(DomainKey),
+}
+
+/// Takes an area out of domains.
 #[derive(Debug)]
 pub(super) struct Unfill {
     area: AreaKey,
     shape: AreaShape,
+    remaining: Remaining,
     runs: WholeRuns,
     retiring: Option<RetireKey>,
 }
 
 impl Unfill {
-    pub(super) fn new(area: AreaKey, shape: AreaShape, domains: Arc<[DomainKey]>, tuning: Tuning) -> Self {
+    pub(super) fn new(
+        area: AreaKey,
+        shape: AreaShape,
+        domains: Arc<[DomainKey]>,
+        remaining: Remaining,
+        tuning: Tuning,
+    ) -> Self {
         let runs = WholeRuns::new(shape, shape.indexes(), domains, tuning.unmap_pages);
-        Self { area, shape, runs, retiring: None }
+        Self { area, shape, remaining, runs, retiring: None }
     }
 
     pub(super) fn next(&mut self, pages: &mut IoptPages) -> Next<MoveResult> {
@@ -54,46 +70,12 @@ impl Unfill {
     fn retire(&mut self, pages: &mut IoptPages) -> Option<RetireKey> {
         let shown = pages.shown(self.area, self.shape.indexes())?;
         let key = pages.retire(self.shape.indexes());
-        pages.unshow(shown);
+        match self.remaining {
+            Remaining::None => pages.unshow(shown),
+            Remaining::Storage(storage) => pages.move_storage(shown, storage),
+        }
         self.retiring = Some(key);
         Some(key)
-    }
-
-    pub(super) fn supply(&mut self, reply: Reply) {
-        self.runs.supply(reply);
-    }
-}
-
-/// Takes an area out of one domain while others go on showing it.
-#[derive(Debug)]
-pub(super) struct UnmapFrom {
-    area: AreaKey,
-    shape: AreaShape,
-    storage: DomainKey,
-    runs: WholeRuns,
-}
-
-impl UnmapFrom {
-    pub(super) fn new(
-        area: AreaKey,
-        shape: AreaShape,
-        domain: DomainKey,
-        storage: DomainKey,
-        tuning: Tuning,
-    ) -> Self {
-        let runs = WholeRuns::new(shape, shape.indexes(), Arc::new([domain]), tuning.unmap_pages);
-        Self { area, shape, storage, runs }
-    }
-
-    pub(super) fn next(&mut self, pages: &mut IoptPages) -> Next<MoveResult> {
-        if let Some(shown) = pages.shown(self.area, self.shape.indexes()) {
-            pages.move_storage(shown, self.storage);
-        }
-        match self.runs.want() {
-            Some(step) => Next::Start(UNMAP, step),
-            None if self.runs.is_finished() => Next::Done(Ok(Moved::Done)),
-            None => Next::Wait,
-        }
     }
 
     pub(super) fn supply(&mut self, reply: Reply) {

@@ -177,6 +177,7 @@ impl<P: Port> Ioas<P> {
         let detached = match self.core.borrow_mut().accesses.get_mut(&access) {
             Some(state) => {
                 state.pins.push(held);
+                self.holds_changed.notify_waiters();
                 return Ok(());
             }
             None => held,
@@ -212,6 +213,7 @@ impl<P: Port> Ioas<P> {
     fn drop_holds(&self, parts: impl Iterator<Item = HeldPart<P::Pages>>) {
         let mut core = self.core.borrow_mut();
         parts.for_each(|part| core.table.drop_access_from(part.area, Holder::External));
+        self.holds_changed.notify_waiters();
     }
 
     async fn drop_parts(&self, parts: Vec<HeldPart<P::Pages>>) {
@@ -222,6 +224,7 @@ impl<P: Port> Ioas<P> {
                 "unpinning failed: {unpinned:?}"
             );
             self.core.borrow_mut().table.drop_access_from(part.area, Holder::External);
+            self.holds_changed.notify_waiters();
         }
     }
 

@@ -96,13 +96,10 @@ impl<P: Port> Ioas<P> {
 
     /// Takes an area out of `domain`, which is not in the list of domains (any more).
     async fn leave(&self, area: &AreaView<P::Pages>, domain: DomainKey) -> Retired<P::Pages> {
-        let Some(storage) = self.domains().first().copied() else { return self.take_out(area, domain).await };
+        let Some(storage) = self.domains().first().copied() else {
+            return self.unfill(area, [domain].into()).await;
+        };
         let order = Order::UnmapFrom { area: self.area_key(area.id), shape: area.shape, domain, storage };
-        let left = self.port.run(&area.pages, order).await;
-        debug_assert!(
-            left.is_ok() || self.port.is_gone(&area.pages),
-            "unmapping from a domain failed: {left:?}"
-        );
-        Vec::new()
+        self.retire(area, order).await
     }
 }

@@ -26,7 +26,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ioasd_client::units::{Iova, IovaRange, Permission};
-use tokio::sync::RwLock;
+use tokio::sync::{Notify, RwLock};
 
 pub use access::{AccessKey, AccessNeeds};
 pub use domains::DomainNeeds;
@@ -46,6 +46,8 @@ pub struct Ioas<P: Port> {
     key: u64,
     port: P,
     gate: RwLock<()>,
+    /// Told whenever an access takes hold of areas, or lets go.
+    holds_changed: Notify,
     core: RefCell<Core<P::Pages>>,
 }
 
@@ -72,7 +74,7 @@ impl<P: Port> Ioas<P> {
     /// An empty address space. `key` is unique among all that share pages.
     pub fn new(key: u64, port: P) -> Self {
         let core = Core { table: IoPageTable::new(), domains: Vec::new(), accesses: BTreeMap::new() };
-        Self { key, port, gate: RwLock::new(()), core: RefCell::new(core) }
+        Self { key, port, gate: RwLock::new(()), holds_changed: Notify::new(), core: RefCell::new(core) }
     }
 
     /// How it reaches the rest.
@@ -122,7 +124,11 @@ impl<P: Port> Ioas<P> {
 
     /// Takes an area out of all its domains; its pages retire.
     async fn unfill(&self, area: &AreaView<P::Pages>, domains: Arc<[DomainKey]>) -> Retired<P::Pages> {
-        let order = Order::Unfill { area: self.area_key(area.id), shape: area.shape, domains };
+        self.retire(area, Order::Unfill { area: self.area_key(area.id), shape: area.shape, domains }).await
+    }
+
+    /// Runs an order that retires pages of an area.
+    async fn retire(&self, area: &AreaView<P::Pages>, order: Order) -> Retired<P::Pages> {
         match self.port.run(&area.pages, order).await {
             Ok(Moved::Retiring(key)) => vec![(area.pages.clone(), key)],
             Ok(_) | Err(_) => Vec::new(),

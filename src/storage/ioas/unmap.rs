@@ -4,7 +4,7 @@
 
 use ioasd_client::units::{ByteLen, Iova, IovaRange};
 
-use super::{AccessKey, AreaView, Ioas, Notified, Port, Retired, behind};
+use super::{AccessKey, Ioas, Notified, Port, Retired, behind};
 use crate::error::{Coded, Errno};
 use crate::storage::io_pagetable::{Area, AreaId, UnmapRequest, UnmapStep};
 use crate::storage::refusal::Refusal;
@@ -135,28 +135,38 @@ impl<P: Port> Ioas<P> {
         }
     }
 
+    /// One notice to everybody. What an access is just pinning or unpinning has no holder to blame yet: that is
+    /// waited for, and is no try.
     async fn ask_to_leave(&self, area: AreaId, iova: IovaRange, tries: &mut Tries) -> Result<(), Refusal> {
-        let accesses = self.core.borrow().table.area(area).map_or(0, Area::accesses);
-        tries.look_at(area, accesses);
+        let changed = self.holds_changed.notified();
+        tries.look_at(area, self.accesses_of(area));
+        let missed = self.notify_everybody(iova).await;
+        let Some(access) = self.holder(area) else {
+            if self.accesses_of(area) > 0 {
+                changed.await;
+            }
+            return Ok(());
+        };
         tries.count += 1;
+        tries.missed += missed;
+        if tries.count <= FRUITLESS_TRIES && tries.missed < MISSED_DEADLINES {
+            return Ok(());
+        }
+        Err(Refusal::of(&HeldError { access, area: iova, tries: tries.count, missed: tries.missed }))
+    }
+
+    /// Tells how many deadlines were missed: one for all.
+    async fn notify_everybody(&self, iova: IovaRange) -> u32 {
         let everybody: Vec<AccessKey> = self.core.borrow().accesses.keys().copied().collect();
         let mut missed = 0;
         for access in everybody {
             missed = missed.max(u32::from(self.port.notify(access, iova).await == Notified::Missed));
         }
-        tries.missed += missed;
-        let exhausted = tries.count > FRUITLESS_TRIES || tries.missed >= MISSED_DEADLINES;
-        match self.holder(area).filter(|_| exhausted) {
-            None => Ok(()),
-            Some(access) => {
-                Err(Refusal::of(&HeldError { access, area: iova, tries: tries.count, missed: tries.missed }))
-            }
-        }
+        missed
     }
 
-    /// Takes an area out of every domain without touching the map: for the last domain that leaves.
-    pub(super) async fn take_out(&self, area: &AreaView<P::Pages>, domain: DomainKey) -> Retired<P::Pages> {
-        self.unfill(area, [domain].into()).await
+    fn accesses_of(&self, area: AreaId) -> u64 {
+        self.core.borrow().table.area(area).map_or(0, Area::accesses)
     }
 }
 
