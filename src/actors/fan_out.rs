@@ -55,7 +55,7 @@ pub struct FanOut {
 #[rtype(result = "()")]
 pub struct AddTable(pub u64, pub OwnedTable);
 
-/// Takes a table, which maps nothing, away again.
+/// Takes a table away again. If its address space panicked it still maps something; its walkers see that it is dead.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct RemoveTable(pub u64);

@@ -10,8 +10,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use futures_util::FutureExt;
 
-use crate::error::Errno;
+use crate::error::{Coded, Errno};
 use crate::storage::refusal::Refusal;
+
+/// The code of refusals by objects that panicked.
+const POISONED: &str = "object-poisoned";
 
 /// Runs `work` to its end; a panic becomes a refusal.
 ///
@@ -43,5 +46,11 @@ pub fn poisoned(object: &str) -> Refusal {
     let text = format!(
         "{object} failed inside the agent and is out of use: its memory stays pinned until it is closed"
     );
-    Refusal::new(Errno::IO, "object-poisoned", text)
+    Refusal::new(Errno::IO, POISONED, text)
+}
+
+/// Whether a refusal comes from an object that panicked.
+#[must_use]
+pub fn is_poisoned(refusal: &Refusal) -> bool {
+    refusal.code() == POISONED
 }

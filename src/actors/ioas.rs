@@ -5,7 +5,7 @@
 //!
 //! Imports allowed: storage, messages, pages, access, retirement, guard, figures.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::Future;
 use std::rc::Rc;
@@ -17,10 +17,10 @@ use ioasd_client::units::{ByteLen, IovaRange};
 
 use super::access::{Access, Answer, Notice};
 use super::figures::IoasStats;
-use super::guard::{caught, poisoned};
+use super::guard::{caught, is_poisoned, poisoned};
 use super::messages::ioas::{
-    AttachAccess, AttachDomain, Clear, CopyPieces, DetachAccess, DetachDomain, LetGoWithin, LookAtTable, Map,
-    PinRange, ReadBytes, Unmap, UnpinRange, WriteBytes,
+    AttachAccess, AttachDomain, ChangeTable, Check, Clear, CopyPieces, DetachAccess, DetachDomain,
+    LetGoWithin, LookAtTable, Map, PinRange, ReadBytes, Unmap, UnpinRange, WriteBytes,
 };
 use super::pages::Run;
 use super::pages_handle::PagesHandle;
@@ -43,18 +43,24 @@ pub struct ActorPort {
     retirement: Addr<Retirement>,
     walkers: RefCell<HashMap<DomainKey, Arc<Epochs>>>,
     accesses: RefCell<HashMap<AccessKey, Addr<Access>>>,
+    /// A pages object behind an area panicked: book and tables may differ, so nothing goes on here.
+    poisoned: Cell<bool>,
 }
 
 impl Port for ActorPort {
     type Pages = PagesHandle;
 
     async fn run(&self, pages: &PagesHandle, order: Order) -> MoveResult {
-        let run = pages.pages().send(Run(order));
-        run.await.unwrap_or_else(|_| Err(poisoned("a pages object").into()))
+        let moved = pages.pages().send(Run(order)).await;
+        let moved = moved.unwrap_or_else(|_| Err(poisoned("a pages object").into()));
+        if moved.as_ref().is_err_and(|failure| is_poisoned(&failure.refusal)) {
+            self.poisoned.set(true);
+        }
+        moved
     }
 
     fn is_gone(&self, pages: &PagesHandle) -> bool {
-        !pages.pages().connected()
+        self.poisoned.get() || !pages.pages().connected()
     }
 
     fn origin(&self, pages: &PagesHandle) -> OriginAddr {
@@ -91,13 +97,13 @@ impl Ioas {
     /// An empty address space.
     #[must_use]
     pub fn new(retirement: Addr<Retirement>, stats: Registered<IoasStats>) -> Self {
-        let (walkers, accesses) = Default::default();
-        let port = ActorPort { retirement, walkers, accesses };
+        let (walkers, accesses, poisoned) = Default::default();
+        let port = ActorPort { retirement, walkers, accesses, poisoned };
         let operations = Rc::new(Operations::new(stats.number().get(), port));
         Self { operations, stats: Rc::new(stats) }
     }
 
-    /// Runs an operation to its end, then shows the figures.
+    /// Runs an operation to its end, then shows the figures. Refused once something here panicked.
     fn run<T, F>(&self, operation: impl FnOnce(Rc<Operations<ActorPort>>) -> F) -> Pending<T>
     where
         T: 'static,
@@ -106,9 +112,15 @@ impl Ioas {
         let (operations, stats) = (Rc::clone(&self.operations), Rc::clone(&self.stats));
         let work = operation(Rc::clone(&operations));
         Box::pin(async move {
+            if operations.port().poisoned.get() {
+                return Err(poisoned(NAME));
+            }
             let result = caught(NAME, work).await;
             show_figures(&operations, &stats);
-            result?
+            if result.is_err() {
+                operations.port().poisoned.set(true);
+            }
+            if operations.port().poisoned.get() { Err(poisoned(NAME)) } else { result? }
         })
     }
 }
@@ -270,5 +282,21 @@ impl<R: Send + 'static> Handler<LookAtTable<R>> for Ioas {
 
     fn handle(&mut self, LookAtTable(look): LookAtTable<R>, _: &mut Self::Context) -> Self::Result {
         MessageResult(self.operations.with_table(look))
+    }
+}
+
+impl<R: Send + 'static> Handler<ChangeTable<R>> for Ioas {
+    type Result = MessageResult<ChangeTable<R>>;
+
+    fn handle(&mut self, ChangeTable(change): ChangeTable<R>, _: &mut Self::Context) -> Self::Result {
+        MessageResult(self.operations.with_table_mut(change))
+    }
+}
+
+impl Handler<Check> for Ioas {
+    type Result = ();
+
+    fn handle(&mut self, Check: Check, _: &mut Self::Context) {
+        self.operations.check();
     }
 }

@@ -34,7 +34,7 @@ use super::pinner::{PinDone, PinRequest, PinWork, Pinner};
 use super::registry::Registered;
 use super::shards::Shards;
 use crate::storage::Tuning;
-use crate::storage::counts::ArrayLen;
+use crate::storage::counts::{ArrayLen, Delta, Pinned};
 use crate::storage::ledger::{Account, AccountMode, PageLimit};
 use crate::storage::movement::{MoveResult, Movement, Order};
 use crate::storage::pages::IoptPages;
@@ -118,9 +118,12 @@ impl Actor for Pages {
     }
 
     fn stopped(&mut self, _: &mut Self::Context) {
-        let pinned = self.cell.core.borrow().pinned();
-        if pinned.get() > 0 {
-            tracing::error!(source = self.cell.parts.source.name(), %pinned, "a pages object ended with pins");
+        let core = self.cell.core.borrow();
+        let left = core.charged().settle(Pinned::new(0));
+        if left != Delta::None {
+            tracing::error!(source = self.cell.parts.source.name(), pinned = %core.pinned(), "a pages object ended with pins");
+            let Payer { account, mode, .. } = &self.cell.parts.payer;
+            account.force(*mode, left);
         }
     }
 }
@@ -155,6 +158,19 @@ impl<R: Send + 'static> Handler<LookAtPages<R>> for Pages {
 
     fn handle(&mut self, LookAtPages(look): LookAtPages<R>, _: &mut Self::Context) -> Self::Result {
         MessageResult(look(&self.cell.core.borrow()))
+    }
+}
+
+/// The cache of these pages, once an access has pinned. For tests and reports.
+#[derive(Debug, Message)]
+#[rtype(result = "Option<Addr<PfnCache>>")]
+pub struct CacheOf;
+
+impl Handler<CacheOf> for Pages {
+    type Result = Option<Addr<PfnCache>>;
+
+    fn handle(&mut self, CacheOf: CacheOf, _: &mut Self::Context) -> Self::Result {
+        self.cell.cache.borrow().clone()
     }
 }
 
@@ -345,7 +361,7 @@ impl PagesCell {
         })
     }
 
-    fn charge(&self, delta: crate::storage::counts::Delta, enforcement: Enforcement) -> Reply {
+    fn charge(&self, delta: Delta, enforcement: Enforcement) -> Reply {
         let Payer { account, mode, limit } = &self.parts.payer;
         Reply::Charged(match enforcement {
             Enforcement::Limited => account.charge(*mode, delta, *limit).map_err(|error| Refusal::of(&error)),

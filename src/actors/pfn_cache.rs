@@ -48,3 +48,16 @@ impl Handler<EraseCache> for PfnCache {
         self.frames.erase(range);
     }
 }
+
+/// Looks at the frames between two steps. For tests and reports.
+#[derive(Message)]
+#[rtype(result = "R")]
+pub struct LookAtFrames<R: Send + 'static>(pub Box<dyn FnOnce(&PinnedPfns) -> R + Send>);
+
+impl<R: Send + 'static> Handler<LookAtFrames<R>> for PfnCache {
+    type Result = MessageResult<LookAtFrames<R>>;
+
+    fn handle(&mut self, LookAtFrames(look): LookAtFrames<R>, _: &mut Self::Context) -> Self::Result {
+        MessageResult(look(&self.frames))
+    }
+}

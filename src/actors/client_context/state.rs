@@ -47,6 +47,11 @@ impl ClientState {
         self.look(|objects| objects.ioas(id)).map(drop)
     }
 
+    /// Looks at the objects. For tests and reports.
+    pub fn with_objects<R>(&self, look: impl FnOnce(&Objects) -> R) -> R {
+        look(&self.objects.borrow())
+    }
+
     /// Counts an answered request.
     pub fn record(&self, command: &'static str, result: &'static str) {
         self.agent.registry.requests().record(command, result);

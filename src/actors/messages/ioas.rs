@@ -138,3 +138,16 @@ pub struct LookAtTable<R: Send + 'static>(pub Look<R>);
 
 /// What [`LookAtTable`] runs.
 pub type Look<R> = Box<dyn FnOnce(&IoPageTable<PagesHandle>) -> R + Send>;
+
+/// Changes what the IOVA map allows between two steps: allowed and reserved ranges.
+#[derive(Message)]
+#[rtype(result = "R")]
+pub struct ChangeTable<R: Send + 'static>(pub Change<R>);
+
+/// What [`ChangeTable`] runs.
+pub type Change<R> = Box<dyn FnOnce(&mut IoPageTable<PagesHandle>) -> R + Send>;
+
+/// Panics unless the address space keeps its rules. For tests.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Check;
