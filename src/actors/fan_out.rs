@@ -29,6 +29,8 @@ use crate::error::Errno;
 use crate::storage::ledger::Account;
 use crate::storage::refusal::Refusal;
 
+const NAME: &str = "a FanOut";
+
 /// Entries written before others get their turn.
 const TURN: u64 = 32_768;
 
@@ -110,11 +112,6 @@ impl Handler<RemoveTable> for FanOut {
 
     fn handle(&mut self, RemoveTable(domain): RemoveTable, _: &mut Self::Context) {
         if let Some(owned) = self.tables.remove(&domain) {
-            debug_assert_eq!(
-                owned.table.mapped(),
-                ByteLen::new(0),
-                "domain {domain} is removed with mappings"
-            );
             owned.account.credit_tables(owned.table.table_bytes());
             owned.table.epochs().mark_dead();
         }
@@ -157,7 +154,7 @@ impl Handler<ChangeTables> for FanOut {
 
 impl FanOut {
     fn take_turn(&mut self, context: &mut Context<Self>) {
-        or_abort("a FanOut", || self.work(&mut Budget::new(TURN)));
+        or_abort(NAME, || self.work(&mut Budget::new(TURN)));
         self.resuming = !self.jobs.is_empty();
         if self.resuming {
             let others = tokio::task::yield_now().into_actor(self);

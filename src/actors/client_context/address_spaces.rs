@@ -32,6 +32,9 @@ use crate::sys::identity::{LockPrivilege, lock_privilege};
 use crate::sys::pidfd::PidFd;
 use crate::sys::socket::Credentials;
 
+/// The user who pays for a sender that the kernel did not name.
+const NOBODY: u32 = 65534;
+
 /// A slice of a file to map.
 #[derive(Debug)]
 pub struct FileSlice {
@@ -101,32 +104,17 @@ impl ClientState {
             origin: OriginAddr::new(start.get() - into_page.get()),
             backing: Some(source),
         };
-        let payer = self.payer(who);
-        let slice = (into_page, length);
-        Ok(self.map_new(ioas, new, slice, mapping, payer).await?.start())
+        let pages = self.start_pages(new, self.payer(who))?;
+        let writable = if mapping.permission.can_write() { Writable::Yes } else { Writable::No };
+        let mapped = self.map_pages(ioas, pages, ((into_page, length), writable), mapping).await;
+        Ok(mapped?.start())
     }
 
-    /// Maps a slice, an offset and a length, of new pages.
+    /// Starts a pages object that nothing shows yet; it ends with its last handle.
     ///
     /// # Errors
-    /// As MAP.
-    pub async fn map_new(
-        &self,
-        ioas: ObjectId,
-        new: NewPages,
-        (offset, length): (ByteLen, ByteLen),
-        Mapping { permission, placement }: Mapping,
-        payer: Payer,
-    ) -> Result<IovaRange, Refusal> {
-        let target = self.look(|objects| objects.ioas(ioas))?;
-        let pages = self.start_pages(new, payer)?;
-        let pages_writable = if permission.can_write() { Writable::Yes } else { Writable::No };
-        let pieces = vec![Piece { pages, offset, length, pages_writable }];
-        let mapped = target.ioas.send(Map { pieces, permission, placement }).await;
-        mapped.unwrap_or_else(|_| Err(poisoned("an ioas")))
-    }
-
-    fn start_pages(&self, new: NewPages, payer: Payer) -> Result<PagesHandle, Refusal> {
+    /// If a test makes it fail.
+    pub fn start_pages(&self, new: NewPages, payer: Payer) -> Result<PagesHandle, Refusal> {
         fault_points::hit(Point::ActorStart).map_err(|injected| Refusal::of(&injected))?;
         let NewPages { source, len, origin, backing } = new;
         let account = Uid::from_raw(payer.account.key().uid);
@@ -143,11 +131,28 @@ impl ClientState {
         Ok(PagesHandle::new(pages.start(), origin, backing))
     }
 
+    /// Maps a slice, an offset and a length, of a pages object.
+    ///
+    /// # Errors
+    /// As MAP.
+    pub async fn map_pages(
+        &self,
+        ioas: ObjectId,
+        pages: PagesHandle,
+        ((offset, length), pages_writable): ((ByteLen, ByteLen), Writable),
+        Mapping { permission, placement }: Mapping,
+    ) -> Result<IovaRange, Refusal> {
+        let target = self.look(|objects| objects.ioas(ioas))?;
+        let pieces = vec![Piece { pages, offset, length, pages_writable }];
+        let mapped = target.ioas.send(Map { pieces, permission, placement }).await;
+        mapped.unwrap_or_else(|_| Err(poisoned("an ioas")))
+    }
+
     /// Who pays for what `who` maps. A sender that is unknown has no privilege, and pays as nobody's user. Pins at
     /// strength `resident` lock nothing, so no limit of the sender applies to them.
     #[must_use]
     pub fn payer(&self, who: Option<Credentials>) -> Payer {
-        let uid = who.map_or(u32::MAX, |who| who.uid);
+        let uid = who.map_or(NOBODY, |who| who.uid);
         let process = who.and_then(|who| who.pid).and_then(|pid| PidFd::open(pid).ok());
         let privilege = process.and_then(|process| lock_privilege(&process).ok());
         let mode = match privilege {

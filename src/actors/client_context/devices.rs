@@ -156,9 +156,8 @@ impl ClientState {
             tracing::error!(
                 domain = hwpt.key.id,
                 ?detached,
-                "a domain could not be emptied; its table stays"
+                "a domain could not be emptied; it goes as it is"
             );
-            return;
         }
         self.remove_table(&hwpt).await;
     }
