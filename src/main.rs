@@ -2,12 +2,14 @@
 
 use std::process::ExitCode;
 
-use ioasd::cli::{self, Command, agent::Agent, serve};
+use ioasd::cli::{self, Command, agent::Agent, demo, serve};
 
 fn main() -> ExitCode {
     match cli::parse() {
         Ok(Command::Serve(args)) => serve::serve::<Agent>(args),
-        Ok(Command::Demo(_)) => cli::Exit::Failed,
+        Ok(Command::Demo(args)) => demo::demo(&args),
+        Ok(Command::DemoClient(args)) => demo::client::run(&args),
+        Ok(Command::DemoDevice(args)) => demo::device::run(&args),
         Err(exit) => exit,
     }
     .into()

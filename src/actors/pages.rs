@@ -33,6 +33,8 @@ use super::pfn_cache::PfnCache;
 use super::pinner::{PinDone, PinRequest, PinWork, Pinner};
 use super::registry::Registered;
 use super::shards::Shards;
+use crate::error::Errno;
+use crate::fault_points::{self, Point};
 use crate::storage::Tuning;
 use crate::storage::counts::{ArrayLen, Delta, Pinned};
 use crate::storage::ledger::{Account, AccountMode, PageLimit};
@@ -342,13 +344,9 @@ impl PagesCell {
         let (seats, all) = latch(groups.len());
         for ((fan_out, places), seat) in groups.iter().zip(seats) {
             let ids = places.iter().filter_map(|place| domains.get(*place)).map(|domain| domain.id).collect();
-            let request = ChangeTables { change: change.clone(), domains: ids, seat };
-            if let Some(shard) = self.parts.shards.get(*fan_out) {
-                let sent = shard.fan_out.try_send(request);
-                debug_assert!(sent.is_ok(), "a FanOut had no room under its credits");
-            }
+            self.send_to(*fan_out, ChangeTables { change: change.clone(), domains: ids, seat });
         }
-        let mut outcomes = vec![Err(poisoned("a FanOut")); domains.len()];
+        let mut outcomes = vec![Err(unreached()); domains.len()];
         Box::pin(async move {
             for (places, seat) in groups.into_values().zip(all.await) {
                 for (place, outcome) in places.into_iter().zip(seat.into_iter().flatten()) {
@@ -359,6 +357,19 @@ impl PagesCell {
             }
             outcomes
         })
+    }
+
+    /// Sends under the credit that this movement holds. A message that cannot be sent leaves its seat empty. Only what may
+    /// fail asks its fault point.
+    fn send_to(&self, fan_out: u16, request: ChangeTables) {
+        let may_fail = matches!(request.change, TableChange::Deliver { .. });
+        if may_fail && fault_points::hit(Point::Mailbox).is_err() {
+            return;
+        }
+        if let Some(shard) = self.parts.shards.get(fan_out) {
+            let sent = shard.fan_out.try_send(request);
+            debug_assert!(sent.is_ok(), "a FanOut had no room under its credits");
+        }
     }
 
     fn charge(&self, delta: Delta, enforcement: Enforcement) -> Reply {
@@ -388,6 +399,10 @@ fn by_fan_out(domains: &[DomainKey]) -> BTreeMap<u16, Vec<usize>> {
         groups.entry(domain.fan_out).or_default().push(place);
     }
     groups
+}
+
+fn unreached() -> Refusal {
+    Refusal::new(Errno::NOMEM, "tables-unreached", "the owner of a table took no message: try again")
 }
 
 fn frames(read: Result<FramesRead, MailboxError>) -> Reply {

@@ -5,6 +5,7 @@
 //! Imports allowed: everything.
 
 pub mod agent;
+pub mod demo;
 pub mod serve;
 
 use std::error::Error;
@@ -34,6 +35,12 @@ pub enum Command {
     Serve(ServeArgs),
     /// Show the whole path on this machine: an agent, a client and devices, each in a process of its own.
     Demo(DemoArgs),
+    /// The client of a demo, started by it.
+    #[command(hide = true)]
+    DemoClient(demo::client::DemoClientArgs),
+    /// A device of a demo, started by its client.
+    #[command(hide = true)]
+    DemoDevice(demo::device::DemoDeviceArgs),
 }
 
 /// The flags of `ioasd serve`.

@@ -150,7 +150,7 @@ fn nothing_pinned(registry: &Registry) -> Result<(), ServeError> {
 }
 
 /// Done when SIGTERM or SIGINT arrives. From the call on, neither ends the process.
-fn stop_signal() -> io::Result<impl Future<Output = ()>> {
+pub(super) fn stop_signal() -> io::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     Ok(async move {

@@ -49,7 +49,7 @@ impl Serve for AccessUnpin {
         check_flags(Self::NAME, self.flags, 0)?;
         check_reserved(Self::NAME, self.reserved)?;
         call.client.access_unpin(self.access_id.into(), range(self.iova, self.length)?).await?;
-        Ok(Done::nothing())
+        Ok(Done::value(self))
     }
 }
 

@@ -49,7 +49,7 @@ impl Serve for DeviceDetach {
         check_flags(Self::NAME, self.flags, 0)?;
         check_reserved(Self::NAME, self.reserved)?;
         call.client.device_detach(self.device_id.into()).await?;
-        Ok(Done::nothing())
+        Ok(Done::value(self))
     }
 }
 

@@ -1,0 +1,146 @@
+//! The agent of the demo: its files, its configuration, its start.
+//!
+//! Imports allowed: family, folder, http, `std`, `toml`.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::family::{Awaited, Family, FamilyError, Role};
+use super::figures::Figures;
+use super::folder::PrivateFolder;
+use super::http::{self, Answer};
+
+/// How often an agent that starts is asked whether it is ready.
+const POLL: Duration = Duration::from_millis(10);
+
+/// Why the agent is not there.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum AgentError {
+    #[error("cannot make the agent's folder or its configuration")]
+    Files(#[source] io::Error),
+    #[error("cannot ask the agent for {target}")]
+    Ask {
+        target: &'static str,
+        #[source]
+        source: io::Error,
+    },
+    #[error("the agent answers {target} with {status}: {body}")]
+    Answer { target: &'static str, status: u16, body: String },
+    #[error("the agent's metrics cannot be understood")]
+    Metrics,
+    #[error(transparent)]
+    Family(#[from] FamilyError),
+}
+
+/// The agent's files.
+#[derive(Debug)]
+pub(super) struct AgentFiles {
+    folder: PrivateFolder,
+}
+
+impl AgentFiles {
+    /// Makes them.
+    pub(super) fn new() -> Result<Self, AgentError> {
+        let files = Self { folder: PrivateFolder::new().map_err(AgentError::Files)? };
+        let text = files.config_text().map_err(AgentError::Files)?;
+        fs::write(files.config(), text).map_err(AgentError::Files)?;
+        Ok(files)
+    }
+
+    fn config(&self) -> PathBuf {
+        self.folder.path().join("ioasd.toml")
+    }
+
+    /// Where the client connects.
+    pub(super) fn socket(&self) -> PathBuf {
+        self.folder.path().join("ioasd.sock")
+    }
+
+    fn admin(&self) -> PathBuf {
+        self.folder.path().join("admin.sock")
+    }
+
+    /// No TCP, both sockets in the private folder, and the strength that needs no privilege.
+    fn config_text(&self) -> io::Result<String> {
+        let (socket, admin) = (quoted(&self.socket())?, quoted(&self.admin())?);
+        Ok(format!(
+            "[server]\nsocket = {socket}\nsocket_mode = \"0600\"\n\n\
+             [admin]\nlisten = \"off\"\nsocket = {admin}\n\n\
+             [log]\nfilter = \"warn\"\n\n\
+             [engine]\nstrength = \"resident\"\n"
+        ))
+    }
+
+    /// Starts the agent and waits until it is ready. Variables that beat a configuration file are kept from it.
+    pub(super) fn start(
+        &self,
+        program: &Path,
+        family: &mut Family,
+        awaited: Awaited,
+    ) -> Result<(), AgentError> {
+        let mut command = Command::new(program);
+        command.arg("serve").arg("--config").arg(self.config());
+        command.env_remove("IOASD_SOCKET").stdin(Stdio::null());
+        family.start(Role::Agent, &mut command)?;
+        let deadline = Instant::now() + awaited.patience;
+        while Instant::now() < deadline {
+            if matches!(http::get(&self.admin(), "/readyz"), Ok(Answer { status: 200, .. })) {
+                return Ok(());
+            }
+            family.rest(POLL, awaited)?;
+        }
+        Err(awaited.late().into())
+    }
+
+    /// What the agent holds.
+    pub(super) fn figures(&self) -> Result<Figures, AgentError> {
+        const TARGET: &str = "/metrics";
+        let answer = http::get(&self.admin(), TARGET);
+        match answer.map_err(|source| AgentError::Ask { target: TARGET, source })? {
+            Answer { status: 200, body } => Figures::parse(&body).ok_or(AgentError::Metrics),
+            Answer { status, body } => Err(AgentError::Answer { target: TARGET, status, body }),
+        }
+    }
+}
+
+/// A path as a TOML string.
+fn quoted(path: &Path) -> io::Result<String> {
+    let text = path.as_os_str().to_str().map(|text| toml::Value::from(text).to_string());
+    text.ok_or_else(|| not_text(path.as_os_str()))
+}
+
+fn not_text(path: &OsStr) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, format!("{} is not UTF-8: set TMPDIR", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::config::values::Listen;
+
+    #[test]
+    fn the_configuration_opens_nothing_outside_the_folder() {
+        let files = AgentFiles::new().unwrap();
+        let config: Config = toml::from_str(&fs::read_to_string(files.config()).unwrap()).unwrap();
+        assert_eq!(config.admin.listen, Listen::Off);
+        assert_eq!(config.server.socket, crate::config::place::Place::At(files.socket()));
+        assert_eq!(config.admin.socket, Some(crate::config::place::Place::At(files.admin())));
+        assert!(
+            files.socket().starts_with(files.folder.path()) && files.admin().starts_with(files.folder.path())
+        );
+    }
+
+    #[test]
+    fn any_path_is_quoted_so_that_it_is_read_back() {
+        for path in ["/tmp/a b", "/tmp/\"'\\\n", "/tmp/ü"] {
+            let text = format!("path = {}", quoted(Path::new(path)).unwrap());
+            let table: toml::Table = toml::from_str(&text).unwrap();
+            assert_eq!(table.get("path").and_then(toml::Value::as_str), Some(path));
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! A device of the demo: reaches memory through its IO page table alone.
+//!
+//! Its standard input is the export channel of its domain. It knows the IOVA, and the pattern that must stand there.
+//!
+//! Imports allowed: the client crate's walker and export channel, and the other parts of the demo.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::process::Command;
+use std::time::Instant;
+
+use clap::Args;
+use ioasd_client::calls::ExportChannel;
+use ioasd_client::error::CallError;
+use ioasd_client::layout::{FrameWindow, WINDOW_BYTES, WindowError};
+use ioasd_client::mapping::MapAccess;
+use ioasd_client::units::{Iova, PageIndex};
+use ioasd_client::walker::{
+    BackingFile, Burst, DomainParts, FaultKind, NoSlot, OpenError, Stream, WalkFault, Walker,
+};
+
+use super::family::{Awaited, FamilyError, die_with_parent};
+use super::pattern::{self, Checksum, PAGE_BYTES, Writer, WrongByte, splitmix};
+use super::plan::{DeviceNumber, Plan, PlanError, human};
+use super::speech::{Milestone, say, since, tell};
+use crate::cli::{DemoArgs, Exit};
+
+/// Pages read in one burst: an unmap waits for the end of a burst.
+const BURST_PAGES: usize = 16;
+
+/// The flags of the hidden `ioasd demo-device`.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct DemoDeviceArgs {
+    /// What to show.
+    #[command(flatten)]
+    pub demo: DemoArgs,
+    /// Which device this is, from 1.
+    #[arg(long)]
+    pub number: u16,
+    /// Where the memory is mapped.
+    #[arg(long)]
+    pub iova: u64,
+}
+
+/// The command that starts a device.
+pub(super) fn command(program: &Path, plan: Plan, DeviceNumber(number): DeviceNumber, iova: Iova) -> Command {
+    let mut command = Command::new(program);
+    command.arg("demo-device").arg("--number").arg(number.to_string());
+    command.arg("--iova").arg(iova.get().to_string());
+    plan.pass_on(&mut command);
+    command
+}
+
+/// Why the device failed.
+#[derive(Debug, thiserror::Error)]
+enum DeviceError {
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    #[error("cannot use standard input as an export channel, or standard output")]
+    Io(#[from] io::Error),
+    #[error("cannot open the domain")]
+    Call(#[from] CallError),
+    #[error("cannot open the domain")]
+    Window(#[from] WindowError),
+    #[error("cannot open the domain")]
+    Open(#[from] OpenError),
+    #[error("cannot open the domain")]
+    Slot(#[from] NoSlot),
+    #[error("page {0} has no IOVA")]
+    OutOfSpace(PageIndex),
+    #[error(transparent)]
+    Walk(#[from] WalkFault),
+    #[error(transparent)]
+    Wrong(#[from] WrongByte),
+    #[error(transparent)]
+    Late(#[from] FamilyError),
+}
+
+/// Runs a device.
+pub fn run(args: &DemoDeviceArgs) -> Exit {
+    let who = DeviceNumber(args.number);
+    super::ended(play(args, who), &who.to_string(), |_| Exit::Failed)
+}
+
+fn play(args: &DemoDeviceArgs, number: DeviceNumber) -> Result<(), DeviceError> {
+    die_with_parent()?;
+    let plan = Plan::new(&args.demo)?;
+    let walker = open()?;
+    let mut device = Device { plan, number, iova: Iova::new(args.iova), stream: walker.stream()? };
+    device.read_all()?;
+    device.write_own()?;
+    say(Milestone::Used)?;
+    device.read_until_gone()
+}
+
+/// Opens the domain behind standard input.
+fn open() -> Result<Walker, DeviceError> {
+    let channel = io::stdin().as_fd().try_clone_to_owned()?;
+    let parts = ExportChannel::from_fd(channel).open()?;
+    let windows = parts.windows.as_chunks::<WINDOW_BYTES>().0.iter().map(FrameWindow::decode);
+    let files = parts.files.into_iter().map(|fd| BackingFile { fd, access: MapAccess::ReadWrite });
+    Ok(Walker::open(DomainParts {
+        arena: parts.arena,
+        slots: parts.slots,
+        windows: windows.collect::<Result<_, _>>()?,
+        files: files.collect(),
+    })?)
+}
+
+struct Device {
+    plan: Plan,
+    number: DeviceNumber,
+    iova: Iova,
+    stream: Stream,
+}
+
+impl Device {
+    /// Reads every page in order, and checks every byte.
+    fn read_all(&mut self) -> Result<(), DeviceError> {
+        let start = Instant::now();
+        let mut sum = Checksum::new();
+        let mut pages = (0..self.plan.pages()).map(PageIndex::new).peekable();
+        while pages.peek().is_some() {
+            self.burst(pages.by_ref().take(BURST_PAGES), |plan, page, bytes| {
+                if plan.owner(page).is_none() {
+                    sum.add(bytes);
+                }
+            })?;
+        }
+        let (size, took) = (human(self.plan.size()), since(start));
+        let what = format_args!("read {size} through its IO page table, all right, checksum {sum}, {took}");
+        Ok(tell(self.number, what)?)
+    }
+
+    /// Reads and checks `pages` in one burst.
+    fn burst(
+        &mut self,
+        pages: impl Iterator<Item = PageIndex>,
+        mut seen: impl FnMut(Plan, PageIndex, &[u8; PAGE_BYTES]),
+    ) -> Result<(), DeviceError> {
+        let (plan, iova) = (self.plan, self.iova);
+        let burst = self.stream.enter();
+        for page in pages {
+            let bytes = read(&burst, iova, page)?;
+            pattern::check_shared(plan, page, &bytes)?;
+            seen(plan, page, &bytes);
+        }
+        Ok(())
+    }
+
+    /// Writes the page that belongs to this device, and reads it back.
+    fn write_own(&mut self) -> Result<(), DeviceError> {
+        let page = self.plan.page_of(self.number);
+        let writer = Writer::Device(self.number);
+        let burst = self.stream.enter();
+        burst.write(place(self.iova, page)?, &writer.page(page))?;
+        pattern::check(writer, page, &read(&burst, self.iova, page)?)?;
+        drop(burst);
+        Ok(tell(self.number, format_args!("wrote its own page {page} through the same table"))?)
+    }
+
+    /// Reads pages at random until one is not there any more. All that it still sees must be right.
+    fn read_until_gone(&mut self) -> Result<(), DeviceError> {
+        let start = Instant::now();
+        let awaited = Awaited { what: "the memory is unmapped", patience: self.plan.patience() };
+        let mut read: u64 = 0;
+        while start.elapsed() < awaited.patience {
+            let first = u64::from(self.number.0) << 48 | read;
+            let pages = self.plan.pages();
+            let random = (first..).take(BURST_PAGES).map(|turn| PageIndex::new(splitmix(turn) % pages));
+            match self.burst(random, |_, _, _| read += 1) {
+                Ok(()) => {}
+                Err(DeviceError::Walk(fault)) if fault.kind == FaultKind::NotPresent => {
+                    let (iova, took) = (fault.iova, since(start));
+                    let what =
+                        format_args!("read {read} more pages at random in {took}, then IOVA {iova} was gone");
+                    return Ok(tell(self.number, what)?);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(awaited.late().into())
+    }
+}
+
+fn read(burst: &Burst<'_>, iova: Iova, page: PageIndex) -> Result<[u8; PAGE_BYTES], DeviceError> {
+    let mut bytes = [0; PAGE_BYTES];
+    burst.read(place(iova, page)?, &mut bytes)?;
+    Ok(bytes)
+}
+
+fn place(iova: Iova, page: PageIndex) -> Result<Iova, DeviceError> {
+    iova.checked_add(page.byte_offset().get()).ok_or(DeviceError::OutOfSpace(page))
+}
