@@ -4,7 +4,8 @@
 //! inside, whatever else lets go of them meanwhile; who unmapped them releases them after the grace period. Out of all
 //! its domains, the area leaves the tree of filled areas; out of one of several, it is read back from one that stays.
 //!
-//! Neither can fail.
+//! Neither can fail. An area without domains has nothing to leave; taking it out waits for the movements before it alone,
+//! so that bytes on their way have arrived.
 //!
 //! Imports allowed: units, and the passive types of this folder.
 
@@ -57,6 +58,7 @@ impl Unfill {
             Some(key) => key,
             None => match self.retire(pages) {
                 Some(key) => key,
+                None if self.runs.is_finished() => return Next::Done(Ok(Moved::Done)),
                 None => return Next::Done(Err(not_shown(self.area).into())),
             },
         };

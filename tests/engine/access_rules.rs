@@ -59,8 +59,10 @@ impl Model {
     /// Pins area by area; what was pinned before an error is let go of.
     pub fn pin(&mut self, ioas: usize, access: usize, range: Range, way: Way) -> Expected {
         let last = checked_last(range)?;
-        if !self.ioases[ioas].accesses.contains_key(&access) {
-            return refused(Errno::NOENT);
+        match self.ioases[ioas].accesses.get(&access) {
+            None => return refused(Errno::NOENT),
+            Some(state) if state.pins == Asked::No => return refused(Errno::OPNOTSUPP),
+            Some(_) => {}
         }
         let (parts, end) = self.walk(ioas, (range.iova, last), way, Asked::Yes);
         let mut trial = self.clone();

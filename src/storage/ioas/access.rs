@@ -49,6 +49,7 @@ impl AccessNeeds {
 /// What one access holds.
 #[derive(Debug)]
 pub(super) struct AccessState<H> {
+    needs: AccessNeeds,
     pins: Vec<Held<H>>,
 }
 
@@ -97,7 +98,7 @@ impl<P: Port> Ioas<P> {
         }
         let added = core.table.add_alignment(Owner::Access(access.0), needs.alignment());
         added.map_err(|error| Refusal::of(&error))?;
-        core.accesses.insert(access, AccessState { pins: Vec::new() });
+        core.accesses.insert(access, AccessState { needs, pins: Vec::new() });
         Ok(())
     }
 
@@ -161,8 +162,10 @@ impl<P: Port> Ioas<P> {
         direction: Direction,
     ) -> Result<Hold<P::Pages>, Refusal> {
         let mut core = self.core.borrow_mut();
-        if !core.accesses.contains_key(&access) {
-            return Err(not_attached(access));
+        let state = core.accesses.get(&access).ok_or_else(|| not_attached(access))?;
+        if state.needs == AccessNeeds::Copies {
+            let text = format!("{access} was made to read and write only: make one that may pin");
+            return Err(Refusal::new(Errno::OPNOTSUPP, "access-cannot-pin", text));
         }
         let walk = core.table.access_walk(range, AccessKind::Pin(direction));
         let parts: Vec<_> = walk.parts.into_iter().filter_map(held_part).collect();

@@ -120,10 +120,8 @@ impl<P: Port> Ioas<P> {
         taken.areas.push(id);
         let Some(area) = self.view(id) else { return };
         taken.bytes = taken.bytes.saturating_add(area.shape.iova().length().get());
-        if !domains.is_empty() {
-            taken.retired.extend(self.unfill(&area, domains.clone()).await);
-            note_domains(&mut taken.domains, &domains);
-        }
+        taken.retired.extend(self.unfill(&area, domains.clone()).await);
+        note_domains(&mut taken.domains, &domains);
     }
 
     /// One grace period for everything taken, then the pages are let go of and the IOVA is free.

@@ -1,0 +1,63 @@
+//! A walker cannot write the tables by any road.
+
+use std::fs::OpenOptions;
+use std::io::Read;
+use std::os::fd::{AsFd, AsRawFd};
+
+use ioasd_client::mapping::{MapAccess, SharedMapping};
+use ioasd_client::units::ByteLen;
+use rustix::fs::{FallocateFlags, SealFlags, fallocate, fcntl_add_seals, fstat, ftruncate};
+use rustix::io::{Errno, pwrite, write};
+
+use crate::fixture::Agent;
+use crate::memory::{Memory, at, client_with_domain, map, read_at};
+use crate::walking::parts;
+
+#[test]
+fn the_arena_of_an_export_can_be_read_and_nothing_else() {
+    let agent = Agent::start();
+    let ((mut client, ioas, hwpt), memory) = (client_with_domain(&agent), Memory::new(2));
+    map(&mut client, ioas, memory.whole(), at(0x1000)).unwrap();
+    let (exported, _channel) = parts(client.domain_export(hwpt).unwrap());
+    let size = u64::try_from(fstat(&exported.arena).unwrap().st_size).unwrap();
+    let before = read_at(&exported.arena, 0, 1 << 20);
+    let path = format!("/proc/self/fd/{}", exported.arena.as_raw_fd());
+    let reopened = OpenOptions::new().read(true).write(true).open(path);
+    let mut doors = vec![exported.arena.as_fd()];
+    doors.extend(reopened.iter().map(AsFd::as_fd));
+    for door in doors {
+        let mapped = SharedMapping::new(door, ByteLen::new(size), MapAccess::ReadWrite);
+        assert!(matches!(mapped, Err(Errno::PERM | Errno::ACCESS)), "mmap: {mapped:?}");
+        assert_refused("pwrite", &pwrite(door, &[0xff; 64], 0));
+        assert_refused("write", &write(door, &[0xff; 64]));
+        assert_refused("ftruncate to nothing", &ftruncate(door, 0));
+        assert_refused("ftruncate to more", &ftruncate(door, size + 4096));
+        let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        assert_refused("punching a hole", &fallocate(door, punch, 0, 1 << 20));
+        assert_refused("allocating behind the end", &fallocate(door, FallocateFlags::empty(), size, 4096));
+        assert_refused("one more seal", &fcntl_add_seals(door, SealFlags::WRITE));
+    }
+    assert_eq!(read_at(&exported.arena, 0, 1 << 20), before);
+    let mut first = [0; 8];
+    let mut reader = std::fs::File::from(exported.arena);
+    reader.read_exact(&mut first).unwrap();
+    assert_eq!(first[..], before[..8]);
+}
+
+#[test]
+fn the_slots_of_a_walker_cannot_be_cut_or_enlarged() {
+    let agent = Agent::start();
+    let (mut client, _, hwpt) = client_with_domain(&agent);
+    let (exported, _channel) = parts(client.domain_export(hwpt).unwrap());
+    let size = u64::try_from(fstat(&exported.slots).unwrap().st_size).unwrap();
+    assert_refused("ftruncate to nothing", &ftruncate(&exported.slots, 0));
+    assert_refused("ftruncate to more", &ftruncate(&exported.slots, size + 1));
+}
+
+#[track_caller]
+fn assert_refused<T: std::fmt::Debug>(door: &str, result: &Result<T, Errno>) {
+    assert!(
+        matches!(result, Err(Errno::PERM | Errno::BADF | Errno::INVAL | Errno::ACCESS)),
+        "{door}: {result:?}"
+    );
+}

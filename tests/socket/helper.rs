@@ -1,0 +1,107 @@
+//! Processes of their own: this test binary, started once more to play one part until it is killed.
+
+use std::io::{BufRead, BufReader, Write, stdin};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+
+use ioasd_client::calls::{AccessKind, Iommu, PinIntent};
+use ioasd_client::connection::Connection;
+
+use crate::memory::{Memory, at, attach_new, map, range};
+use crate::walking::open;
+
+const PART: &str = "IOASD_TEST_PART";
+const SOCKET: &str = "IOASD_TEST_SOCKET";
+const READY: &str = "the helper is ready";
+
+/// A process that plays a part. Killed when dropped.
+pub(crate) struct Helper {
+    child: Child,
+}
+
+impl Helper {
+    /// A walker that stays inside of a burst which has read page 0 at `iova` 0x10000.
+    pub(crate) fn walker_in_burst(channel: OwnedFd) -> Self {
+        Self::start("walker", &PathBuf::new(), Stdio::from(channel))
+    }
+
+    /// A client with maps, domains, an export that it walks itself, and pins.
+    pub(crate) fn busy_client(socket: &PathBuf) -> Self {
+        Self::start("client", socket, Stdio::null())
+    }
+
+    fn start(part: &str, socket: &PathBuf, input: Stdio) -> Self {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "helper::plays_its_part", "--ignored", "--nocapture"])
+            .env(PART, part)
+            .env(SOCKET, socket)
+            .stdin(input)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        let ready = output.lines().map_while(Result::ok).any(|line| line.contains(READY));
+        assert!(ready, "a helper ended before it was ready");
+        Self { child }
+    }
+
+    /// Kills it with SIGKILL and waits for its end.
+    pub(crate) fn kill(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Helper {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+fn stay() -> ! {
+    println!("{READY}");
+    std::io::stdout().flush().unwrap();
+    loop {
+        thread::park();
+    }
+}
+
+#[test]
+#[ignore = "not a test: what the helper processes of other tests run"]
+fn plays_its_part() {
+    match std::env::var(PART).as_deref() {
+        Ok("walker") => play_walker(),
+        Ok("client") => play_client(),
+        _ => {}
+    }
+}
+
+fn play_walker() {
+    let walker = open(stdin().as_fd().try_clone_to_owned().unwrap());
+    let mut stream = walker.stream().unwrap();
+    let burst = stream.enter();
+    let mut bytes = [0; 64];
+    burst.read(ioasd_client::units::Iova::new(0x1_0000), &mut bytes).unwrap();
+    assert_eq!(bytes[..], Memory::bytes(0, 64));
+    stay();
+}
+
+fn play_client() {
+    let mut client = Connection::connect(&PathBuf::from(std::env::var_os(SOCKET).unwrap())).unwrap();
+    let (ioas, memory) = (client.ioas_alloc().unwrap(), Memory::new(40));
+    map(&mut client, ioas, memory.whole(), at(0x1_0000)).unwrap();
+    let (_, hwpt) = attach_new(&mut client, ioas, Iommu::Shared);
+    attach_new(&mut client, ioas, Iommu::Own);
+    let access = client.access_create(ioas, AccessKind::Pinning).unwrap();
+    client.access_pin(access, range(0x1_1000, 0x3000), PinIntent::Write).unwrap();
+    let walker = open(client.domain_export(hwpt).unwrap());
+    let mut stream = walker.stream().unwrap();
+    let _burst = stream.enter();
+    stay();
+}

@@ -1,0 +1,23 @@
+//! The agent through its socket: a real engine in this process, real memfds, real walkers, some of them in processes of
+//! their own. Each test has an agent to itself, and no test may leave anything behind in it.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failed test helper is a failed test")]
+#![expect(clippy::indexing_slicing, reason = "a failed test helper is a failed test")]
+
+mod arena;
+mod bad_files;
+mod bad_frames;
+mod bad_numbers;
+mod commands;
+mod credits;
+mod death;
+mod devices;
+mod fixture;
+mod helper;
+mod limits;
+mod memory;
+mod metrics;
+mod noise;
+mod raw;
+mod together;
+mod twisted;
+mod walking;
