@@ -16,9 +16,9 @@ use std::sync::Arc;
 
 use actix::prelude::*;
 use ioasd_client::layout::FrameWindow;
-use ioasd_client::wire::command::Decoded;
+use ioasd_client::wire::command::{Command, Decoded};
 use ioasd_client::wire::frame::{Echo, Reply, Request};
-use ioasd_client::wire::own::WalkerOpen;
+use ioasd_client::wire::own::{WALKER_OPEN_FDS, WalkerOpen};
 
 use super::fan_out::{FanOut, LookAt};
 use super::figures::DomainStats;
@@ -35,6 +35,12 @@ use crate::sys::watched::Watched;
 
 /// Bytes of the longest message on an export channel.
 const MESSAGE_MAX: usize = 4096;
+
+/// Backing files that one answer can carry.
+const FILES_MAX: usize = socket::FDS_SENT_MAX - WALKER_OPEN_FDS;
+
+/// Walkers that may be opened through one export channel; each of them costs the agent a mapping.
+const WALKERS_MAX: usize = 64;
 
 /// The control face of one table.
 pub struct Domain {
@@ -117,6 +123,7 @@ struct Opened {
     arena: OwnedFd,
     slots: OwnedFd,
     windows: Vec<u8>,
+    files: Vec<Arc<FileSource>>,
     answer: WalkerOpen,
 }
 
@@ -146,9 +153,8 @@ impl Exported {
         match opened {
             Ok((decoded, opened)) => {
                 let body = decoded.reply_body(&opened.answer);
-                let files = self.exportable();
                 let mut fds: Vec<BorrowedFd<'_>> = vec![opened.arena.as_fd(), opened.slots.as_fd()];
-                fds.extend(files.iter().map(|file| file.as_fd()));
+                fds.extend(opened.files.iter().map(|file| file.as_fd()));
                 send(channel, &Reply::done(echo, &body, &opened.windows), &fds)
             }
             Err(refusal) => {
@@ -160,6 +166,10 @@ impl Exported {
 
     fn understand<'m>(&self, message: &'m [u8]) -> Result<Decoded<'m, WalkerOpen>, Refusal> {
         let request = Request::decode(message).map_err(|error| Refusal::of(&error))?;
+        if request.echo.command != WalkerOpen::NUMBER {
+            let text = format!("an export channel has no command {:#x}", request.echo.command);
+            return Err(Refusal::new(Errno::NOTTY, "command-unknown", text));
+        }
         let decoded = request.argument.decode::<WalkerOpen>().map_err(|error| Refusal::of(&error))?;
         if decoded.value.flags != 0 {
             let text = format!("WALKER_OPEN has no flags, {:#x} is set", decoded.value.flags);
@@ -169,13 +179,26 @@ impl Exported {
     }
 
     /// The backing files a walker may map: those that cannot shrink under it.
-    fn exportable(&self) -> Vec<&Arc<FileSource>> {
+    fn exportable(&self) -> Result<Vec<Arc<FileSource>>, Refusal> {
         let sealed = |file: &&Arc<FileSource>| matches!(file_state::kind(file.as_fd()), Ok(FileKind::Memory(seals)) if seals.contains(rustix::fs::SealFlags::SHRINK));
-        self.backing.iter().filter(sealed).collect()
+        let files: Vec<_> = self.backing.iter().filter(sealed).cloned().collect();
+        if files.len() <= FILES_MAX {
+            return Ok(files);
+        }
+        let text = format!(
+            "the domain shows {} files, a message carries {FILES_MAX}: map fewer files and export again",
+            files.len()
+        );
+        Err(Refusal::new(Errno::MFILE, "too-many-files", text))
     }
 
     async fn open(&mut self) -> Result<Opened, Refusal> {
-        let files = self.exportable();
+        if self.walkers.len() >= WALKERS_MAX {
+            let text =
+                format!("{WALKERS_MAX} walkers were opened through this channel: export the domain again");
+            return Err(Refusal::new(Errno::MFILE, "too-many-walkers", text));
+        }
+        let files = self.exportable()?;
         let windows = self.windows(&files)?;
         let answer =
             WalkerOpen { flags: 0, out_windows: count(windows.len())?, out_files: count(files.len())? };
@@ -186,10 +209,10 @@ impl Exported {
         self.parts.frames.add_walker();
         self.walkers.push(walker);
         self.parts.stats.walkers.set(self.parts.stats.walkers.get() + 1);
-        Ok(Opened { arena, slots, windows: windows.concat(), answer })
+        Ok(Opened { arena, slots, windows: windows.concat(), files, answer })
     }
 
-    fn windows(&self, files: &[&Arc<FileSource>]) -> Result<Vec<Vec<u8>>, Refusal> {
+    fn windows(&self, files: &[Arc<FileSource>]) -> Result<Vec<Vec<u8>>, Refusal> {
         let keys: Vec<FileKey> = files.iter().filter_map(|file| file.key()).collect();
         let windows = self.parts.frames.windows_of(&keys);
         let encode = |window: &crate::storage::frame_window::Window| {

@@ -101,6 +101,15 @@ pub enum Object {
     Access(Rc<AccessObject>),
 }
 
+/// What a device can be attached to.
+#[derive(Clone, Debug)]
+pub enum AttachTarget {
+    /// An address space, through a domain of its own choice.
+    Ioas(Rc<IoasObject>),
+    /// A domain.
+    Hwpt(Rc<HwptObject>),
+}
+
 impl Object {
     /// References besides the one of the table.
     fn referrers(&self) -> usize {
@@ -136,6 +145,16 @@ pub enum ObjectError {
         /// What it should be.
         wanted: &'static str,
     },
+    /// It exists, but is of a kind that cannot be meant.
+    #[error("object {id} is {kind}, wanted is {wanted}")]
+    WrongKind {
+        /// The id.
+        id: ObjectId,
+        /// What it is.
+        kind: &'static str,
+        /// What it should be.
+        wanted: &'static str,
+    },
     /// Something refers to it.
     #[error("object {id} is {kind} in use {referrers} time(s): detach or destroy what uses it first")]
     Busy {
@@ -161,6 +180,7 @@ impl Coded for ObjectError {
     fn errno(&self) -> Errno {
         match self {
             Self::Absent { .. } => Errno::NOENT,
+            Self::WrongKind { .. } => Errno::INVAL,
             Self::Busy { .. } => Errno::BUSY,
             Self::TooMany { .. } | Self::Injected(_) => Errno::NOMEM,
         }
@@ -169,6 +189,7 @@ impl Coded for ObjectError {
     fn code(&self) -> &'static str {
         match self {
             Self::Absent { .. } => "object-absent",
+            Self::WrongKind { .. } => "object-wrong-kind",
             Self::Busy { .. } => "object-busy",
             Self::TooMany { .. } => "too-many-objects",
             Self::Injected(injected) => injected.code(),
@@ -260,6 +281,19 @@ impl Objects {
         match self.get(id, "a hwpt")? {
             Object::Hwpt(object) => Ok(Rc::clone(object)),
             _ => Err(ObjectError::Absent { id, wanted: "a hwpt" }),
+        }
+    }
+
+    /// What a device is to be attached to.
+    ///
+    /// # Errors
+    /// If there is none, or it is something else.
+    pub fn attach_target(&self, id: ObjectId) -> Result<AttachTarget, ObjectError> {
+        const WANTED: &str = "an ioas or a hwpt";
+        match self.get(id, WANTED)? {
+            Object::Ioas(object) => Ok(AttachTarget::Ioas(Rc::clone(object))),
+            Object::Hwpt(object) => Ok(AttachTarget::Hwpt(Rc::clone(object))),
+            other => Err(ObjectError::WrongKind { id, kind: other.kind(), wanted: WANTED }),
         }
     }
 

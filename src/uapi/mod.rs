@@ -27,6 +27,7 @@ use ioasd_client::wire::own::{
 use ioasd_client::wire::uapi::{Destroy, IoasAlloc, IoasCopy, IoasMapFile, IoasUnmap};
 
 use crate::actors::client_context::state::ClientState;
+use crate::actors::guard::caught;
 use crate::actors::messages::dispatch::{Dispatch, Incoming, Lane, Outgoing};
 use crate::actors::requests::OK;
 use crate::error::{Coded, Errno};
@@ -98,7 +99,8 @@ impl Dispatch for Uapi {
     fn dispatch(&self, client: Rc<ClientState>, incoming: Incoming) -> LocalBoxFuture<'static, Outgoing> {
         Box::pin(async move {
             let echo = Echo::of(&incoming.message);
-            let (command, result) = answer(&client, incoming).await;
+            let answered = caught("a request", answer(&client, incoming)).await;
+            let (command, result) = answered.unwrap_or_else(|refusal| (UNKNOWN, Err(refusal)));
             client.record(command, result.as_ref().map_or_else(Coded::code, |_| OK));
             match result {
                 Ok(answer) => framed(&Reply::done(echo, &answer.body, &answer.payload), answer.fds),

@@ -5,7 +5,6 @@
 //! `IOASD_ACTOR_SEQUENCES` sets how many sequences run, `IOASD_ORACLE_SEED` repeats the one of that seed.
 #![expect(
     clippy::unwrap_used,
-    clippy::expect_used,
     clippy::indexing_slicing,
     clippy::cast_possible_truncation,
     unreachable_pub,

@@ -15,7 +15,7 @@ use ioasd::storage::iova_allocator::OriginAddr;
 use ioasd::storage::pfn::PfnBatch;
 use ioasd::storage::source::{PageSource, SourceError, Strength};
 use ioasd_client::ids::ObjectId;
-use ioasd_client::units::{ByteLen, IndexRange, Iova, Permission};
+use ioasd_client::units::{ByteLen, IndexRange, Iova, IovaRange, Permission};
 use rustix::process::Uid;
 
 use crate::ops::MemorySpec;
@@ -64,7 +64,7 @@ async fn map(
     let slice = (ByteLen::new(0), ByteLen::new(4096));
     let writable = ioasd::storage::io_pagetable::Writable::Yes;
     let mapped = state.map_pages(ioas, handle, (slice, writable), mapping).await;
-    mapped.map(|range| range.start()).map_err(|refusal| refusal.errno())
+    mapped.map(IovaRange::start).map_err(|refusal| refusal.errno())
 }
 
 fn good() -> Arc<dyn PageSource> {

@@ -102,8 +102,7 @@ impl PageSource for Source {
 
     fn pin(&self, range: IndexRange, batch: &mut PfnBatch) -> Result<(), SourceError> {
         let mut pins = self.pins.lock();
-        let mut done = 0;
-        for index in pages(range) {
+        for (done, index) in pages(range).enumerate() {
             let page = self.page(index);
             let missing = page >= self.memory.frames.len() || self.memory.bad.lock()[page];
             if missing && done == 0 {
@@ -113,7 +112,6 @@ impl PageSource for Source {
                 return Ok(());
             }
             assert!(!std::mem::replace(&mut pins[index as usize], true), "page {index} is pinned twice");
-            done += 1;
         }
         Ok(())
     }

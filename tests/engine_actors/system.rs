@@ -17,7 +17,7 @@ use ioasd::actors::fan_out::LookAt;
 use ioasd::actors::figures::ContextStats;
 use ioasd::actors::ioas::Ioas;
 use ioasd::actors::messages::ioas::{ChangeTable, Check, LetGoWithin, LookAtTable};
-use ioasd::actors::objects::{HwptObject, Iommu};
+use ioasd::actors::objects::{HwptObject, Iommu, Objects};
 use ioasd::actors::pages::{CacheOf, LookAtPages, Pages, Payer};
 use ioasd::actors::pfn_cache::LookAtFrames;
 use ioasd::actors::pinner::{PinPool, Pinner};
@@ -69,6 +69,9 @@ pub async fn engine(tuning: Tuning) -> (Arc<Engine>, Local) {
     };
     (engine, local)
 }
+
+/// Where an access lets go of what it holds.
+type User = (Addr<Ioas>, AccessKey);
 
 /// An access of the world that is attached.
 struct Attached {
@@ -239,7 +242,7 @@ impl Actors {
             return Err(Errno::INVAL);
         }
         let needs = if pins == Asked::Yes { AccessNeeds::Pins } else { AccessNeeds::Copies };
-        let reach: Arc<Mutex<Option<(Addr<Ioas>, AccessKey)>>> = Arc::default();
+        let reach: Arc<Mutex<Option<User>>> = Arc::default();
         let to_user = Arc::clone(&reach);
         let sink = Box::new(move |range| {
             let user = to_user.lock().clone().filter(|_| manners == Manners::LetsGo);
@@ -293,7 +296,7 @@ impl Actors {
     async fn death(&self, context: usize) -> Outcome {
         let state = Rc::clone(&self.clients.borrow()[context].state);
         state.close().await;
-        assert_eq!(state.with_objects(|objects| objects.count()), 0, "objects are left of a dead client");
+        assert_eq!(state.with_objects(Objects::count), 0, "objects are left of a dead client");
         let client = self.new_client(context).await;
         self.clients.borrow_mut()[context] = client;
         Ok(Value::Nothing)
@@ -420,8 +423,7 @@ impl Actors {
         let client = &clients[self.spec.ioases[self.spec.domains[domain].ioas].context];
         let device =
             client.state.with_objects(|objects| objects.device(*client.devices.get(&domain)?).ok())?;
-        let hwpt = device.attached.borrow().clone();
-        hwpt
+        device.attached.borrow().clone()
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use ioasd::actors::client_context::address_spaces::{FileSlice, Mapping};
 use ioasd::actors::client_context::state::ClientState;
 use ioasd::actors::figures::ContextStats;
-use ioasd::actors::objects::Iommu;
+use ioasd::actors::objects::{Iommu, Objects};
 use ioasd::fault_points::{Armed, Point};
 use ioasd::storage::Tuning;
 use ioasd::storage::io_pagetable::Placement;
@@ -37,7 +37,7 @@ fn figures(state: &ClientState, engine: &ioasd::actors::engine::Engine) -> Vec<u
     let tables = seen.domains.iter().map(|domain| domain.stats.table.get().get()).sum();
     let mapped = seen.domains.iter().map(|domain| domain.stats.mapped.get().get()).sum();
     let charged = engine.agent().ledger.sum_charged().get();
-    let objects = state.with_objects(|objects| objects.count()) as u64;
+    let objects = state.with_objects(Objects::count) as u64;
     let paid = engine.agent().ledger.accounts().iter().map(|account| account.tables().get()).sum();
     vec![objects, seen.pinned().get(), charged, seen.domains.len() as u64, tables, mapped, paid]
 }

@@ -5,7 +5,6 @@
 //! succeed. A binary of its own, because the armed point is one per process.
 #![expect(
     clippy::unwrap_used,
-    clippy::expect_used,
     clippy::indexing_slicing,
     clippy::cast_possible_truncation,
     unreachable_pub,

@@ -175,6 +175,18 @@ impl Objects {
         kinds.chain([0, self.stale, 99, 0x7fff_ffff, 0x8000_0000, u32::MAX]).collect()
     }
 
+    /// A command that takes several kinds tells an object of another kind from none; the device is attached already.
+    fn expect_target(&mut self, id: u32) {
+        let attach =
+            DeviceAttach { flags: 0, device_id: DeviceId::new(self.device), pt_id: ObjectId::new(id) };
+        let expected = match id {
+            id if id == self.hwpt => Errno::BUSY,
+            id if id == self.device || id == self.access => Errno::INVAL,
+            _ => Errno::NOENT,
+        };
+        assert_eq!(refusal(&mut self.client, &attach, &[]), Some(expected), "DEVICE_ATTACH to {id:#x}");
+    }
+
     fn expect<C: Command>(&mut self, id: u32, value: C) {
         assert_eq!(refusal(&mut self.client, &value, &[]), Some(Errno::NOENT), "{}, id {id:#x}", C::NAME);
     }
@@ -192,8 +204,7 @@ fn ids_of_nothing_and_of_another_kind_are_absent() {
         objects
             .expect(id, IoasCopy { flags: MAP_READABLE, src_ioas_id: ioas_id, length, ..Default::default() });
         objects.expect(id, AccessCreate { ioas_id, ..Default::default() });
-        let device_id = DeviceId::new(objects.device);
-        objects.expect(id, DeviceAttach { flags: 0, device_id, pt_id: ObjectId::new(id) });
+        objects.expect_target(id);
     }
     for id in objects.wrong(objects.device) {
         let (device_id, pt_id) = (DeviceId::new(id), ObjectId::new(objects.ioas));

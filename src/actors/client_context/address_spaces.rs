@@ -118,7 +118,9 @@ impl ClientState {
         fault_points::hit(Point::ActorStart).map_err(|injected| Refusal::of(&injected))?;
         let NewPages { source, len, origin, backing } = new;
         let account = Uid::from_raw(payer.account.key().uid);
-        let stats = PagesStats::new(ByteLen::new(len.get() * PAGE_SIZE), source.strength(), account);
+        // As with ranges, 2^64-1 stands for the 2^64 bytes of the longest array.
+        let length = ByteLen::new(len.get().saturating_mul(PAGE_SIZE));
+        let stats = PagesStats::new(length, source.strength(), account);
         let pages = Pages::new(PagesParts {
             len,
             source,

@@ -17,7 +17,7 @@ use crate::actors::fan_out::{AddTable, OwnedTable, RemoveTable};
 use crate::actors::figures::{DomainStats, IoasStats};
 use crate::actors::guard::poisoned;
 use crate::actors::messages::ioas::{AttachDomain, DetachDomain, LookAtTable};
-use crate::actors::objects::{DeviceObject, HwptObject, IoasObject, Iommu, Object};
+use crate::actors::objects::{AttachTarget, DeviceObject, HwptObject, IoasObject, Iommu, Object};
 use crate::actors::registry::Number;
 use crate::actors::shards::Shard;
 use crate::domains::epoch::Epochs;
@@ -45,30 +45,42 @@ impl ClientState {
         Ok(id)
     }
 
-    /// Attaches a device to an address space; tells the HWPT that serves it. Devices behind the shared IOMMU use one
-    /// domain of the address space together.
+    /// Attaches a device to an address space, or to the domain of a HWPT; tells the HWPT that serves it. Devices behind the
+    /// shared IOMMU use one domain of an address space together.
     ///
     /// # Errors
-    /// ENOENT without such a device or address space, EBUSY if the device is attached, and what filling a new domain
-    /// meets.
-    pub async fn device_attach(&self, device: ObjectId, ioas: ObjectId) -> Result<ObjectId, Refusal> {
+    /// ENOENT without such a device or target, EINVAL if the target is of another kind or made for another IOMMU, EBUSY if
+    /// the device is attached, and what filling a new domain meets.
+    pub async fn device_attach(&self, device: ObjectId, target: ObjectId) -> Result<ObjectId, Refusal> {
         let device = self.look(|objects| objects.device(device))?;
-        let ioas = self.look(|objects| objects.ioas(ioas))?;
+        let target = self.look(|objects| objects.attach_target(target))?;
         if device.attached.borrow().is_some() {
             let text = format!("device {} is attached already: detach it first", device.id.get());
             return Err(Refusal::new(Errno::BUSY, "device-attached", text));
         }
-        let shared = match device.iommu {
-            Iommu::Shared => self.objects.borrow().shared_hwpt(ioas.id),
-            Iommu::Own => None,
-        };
-        let hwpt = match shared {
-            Some(hwpt) => hwpt,
-            None => self.hwpt_create(ioas, device.iommu).await?,
+        let hwpt = match target {
+            AttachTarget::Ioas(ioas) => self.hwpt_for(&device, ioas).await?,
+            AttachTarget::Hwpt(hwpt) if (hwpt.iommu, device.iommu) == (Iommu::Shared, Iommu::Shared) => hwpt,
+            AttachTarget::Hwpt(hwpt) => {
+                let text = format!("hwpt {} was made for another iommu: attach to its ioas", hwpt.id.get());
+                return Err(Refusal::new(Errno::INVAL, "hwpt-incompatible", text));
+            }
         };
         let id = hwpt.id;
         device.attached.replace(Some(hwpt));
         Ok(id)
+    }
+
+    /// The domain that a device uses on an address space: a shared one if there is one, else a new one.
+    async fn hwpt_for(&self, device: &DeviceObject, ioas: Rc<IoasObject>) -> Result<Rc<HwptObject>, Refusal> {
+        let shared = match device.iommu {
+            Iommu::Shared => self.objects.borrow().shared_hwpt(ioas.id),
+            Iommu::Own => None,
+        };
+        match shared {
+            Some(hwpt) => Ok(hwpt),
+            None => self.hwpt_create(ioas, device.iommu).await,
+        }
     }
 
     async fn hwpt_create(&self, ioas: Rc<IoasObject>, iommu: Iommu) -> Result<Rc<HwptObject>, Refusal> {

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! The socket is always read: a request over the credits gets EAGAIN at once. What takes something back needs no credit
-//! and never waits behind another request.
+//! and never waits behind another request. Who goes on asking without reading answers is hung up on.
 //!
 //! Imports allowed: sys, messages, state and its operations.
 
@@ -36,6 +36,9 @@ use super::objects::Object;
 use crate::storage::refusal::Refusal;
 use crate::sys::socket;
 use crate::sys::watched::Watched;
+
+/// Requests without a credit that may run or have answers nobody reads, before the client is hung up on.
+const UNREAD_MAX: usize = 4096;
 
 impl ClientState {
     /// DESTROY of any object.
@@ -122,8 +125,7 @@ impl Handler<HangUp> for ClientContext {
 
     fn handle(&mut self, HangUp: HangUp, _: &mut Self::Context) {
         if let Some(socket) = &self.watched {
-            let shut = rustix::net::shutdown(socket.as_fd(), rustix::net::Shutdown::Both);
-            tracing::debug!(?shut, "hung up on a client");
+            hang_up(socket);
         }
     }
 }
@@ -144,12 +146,13 @@ impl Channel {
         Self { state, dispatch, socket, waiting, running, in_order_runs: false }
     }
 
-    /// Serves until the client hangs up and every running request has ended.
+    /// Serves until the client hangs up, or does not read its answers, and every running request has ended.
     async fn serve(mut self) {
         let mut buffer = vec![0; FRAME_MAX];
         while self.turn(&mut buffer).await.is_ok() {
             self.start_next();
         }
+        hang_up(&self.socket);
         while self.running.next().await.is_some() {}
     }
 
@@ -175,7 +178,8 @@ impl Channel {
     fn take(&mut self, incoming: Incoming) -> io::Result<()> {
         let credits = self.state.credits();
         match self.dispatch.lane(&incoming.message) {
-            Lane::Express => self.run(incoming, Lane::Express),
+            Lane::Express if self.running.len() < UNREAD_MAX => self.run(incoming, Lane::Express),
+            Lane::Express => return Err(io::ErrorKind::WouldBlock.into()),
             Lane::InOrder if self.waiting.len() < credits => self.waiting.push_back(incoming),
             Lane::InOrder => {
                 let refusal = self.dispatch.refuse_for_credit(&incoming.message, credits);
@@ -206,6 +210,12 @@ impl Channel {
             lane
         }));
     }
+}
+
+/// Ends the stream: nothing comes in any more, and no answer waits to be read.
+fn hang_up(socket: &Watched<OwnedFd>) {
+    let shut = rustix::net::shutdown(socket.as_fd(), rustix::net::Shutdown::Both);
+    tracing::debug!(?shut, "hung up on a client");
 }
 
 /// Waits for a message; an error at the end of the stream.
