@@ -9,7 +9,6 @@ use actix::{Addr, ArbiterHandle};
 use ioasd_client::layout::BootId;
 
 use super::frame_service::FrameService;
-use super::messages::dispatch::Dispatch;
 use super::pinner::Pinner;
 use super::registry::Registry;
 use super::retirement::Retirement;
@@ -43,8 +42,6 @@ pub struct Agent {
     pub shards: Shards,
     /// The arbiter of each FanOut, in the same order.
     pub arbiters: Vec<ArbiterHandle>,
-    /// Understands messages.
-    pub dispatch: Arc<dyn Dispatch>,
     /// Limits.
     pub settings: Settings,
     /// Tells this start of the agent from others.

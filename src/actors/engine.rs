@@ -77,10 +77,11 @@ pub enum EngineError {
 /// A running engine.
 pub struct Engine {
     agent: Arc<Agent>,
+    dispatch: Arc<dyn Dispatch>,
     arbiters: Vec<Arbiter>,
     locals: Vec<Local>,
     next: AtomicUsize,
-    contexts: Arc<Contexts>,
+    contexts: Contexts,
     accepting: Mutex<Option<actix_rt::task::JoinHandle<()>>>,
 }
 
@@ -120,13 +121,21 @@ impl Engine {
             frames: Arc::new(FrameService::default()),
             shards,
             arbiters: handles,
-            dispatch: start.dispatch,
             settings: start.settings,
             boot: boot_id(),
             last_number: AtomicU64::new(0),
         });
         let (contexts, accepting) = Default::default();
-        Ok(Arc::new(Self { agent, arbiters, locals, next: AtomicUsize::new(0), contexts, accepting }))
+        let dispatch = start.dispatch;
+        Ok(Arc::new(Self {
+            agent,
+            dispatch,
+            arbiters,
+            locals,
+            next: AtomicUsize::new(0),
+            contexts,
+            accepting,
+        }))
     }
 
     /// What all contexts share.
@@ -171,13 +180,13 @@ impl Engine {
         let stats = ContextStats::new(Uid::from_raw(opener.uid), opener.pid);
         let stats = self.agent.registry.register_context(stats);
         let number = self.contexts.last.fetch_add(1, Ordering::Relaxed);
-        let (agent, contexts) = (Arc::clone(&self.agent), Arc::clone(&self.contexts));
+        let (agent, dispatch) = (Arc::clone(&self.agent), Arc::clone(&self.dispatch));
         let context = ClientContext::start_in_arbiter(arbiter, move |_| {
-            let state = ClientState::new(Arc::clone(&agent), local, stats);
-            ClientContext::new(state, agent, socket)
+            ClientContext::new(ClientState::new(agent, local, stats), dispatch, socket)
         });
-        contexts.all.lock().retain(|_, context| context.connected());
-        contexts.all.lock().insert(number, context);
+        let mut contexts = self.contexts.all.lock();
+        contexts.retain(|_, context| context.connected());
+        contexts.insert(number, context);
     }
 
     /// Whether every arbiter answers; to be asked now and then.

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use ioasd_client::units::ByteLen;
 use rustix::process::{Pid, Uid};
 
-use super::registry::Number;
+use super::number::Number;
 use crate::storage::source::Strength;
 
 /// A number of bytes that one actor writes and anybody reads.

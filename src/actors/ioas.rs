@@ -30,7 +30,7 @@ use crate::domains::epoch::Epochs;
 use crate::storage::io_pagetable::Piece;
 use crate::storage::ioas::{AccessKey, Ioas as Operations, Notified, Port};
 use crate::storage::iova_allocator::OriginAddr;
-use crate::storage::movement::{MoveResult, Order};
+use crate::storage::order::{MoveResult, Order};
 use crate::storage::pfn::PfnBatch;
 use crate::storage::refusal::Refusal;
 use crate::storage::step::DomainKey;

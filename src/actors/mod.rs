@@ -22,7 +22,7 @@
 //! | [`pinner`], [`pfn_cache`], [`fan_out`], [`domain`] | the tiers |
 //! | [`latch`], [`credits`], [`shards`] | the fan-out path: seats, credits, owners of tables |
 //! | [`guard`] | what a panic costs |
-//! | [`registry`], [`figures`], [`requests`], [`frame_service`] | shared, lock-light state |
+//! | [`registry`], [`number`], [`figures`], [`requests`], [`frame_service`] | shared, lock-light state |
 //! | [`messages`] | what travels between actors |
 //!
 //! Imports allowed: storage, sys, sources, domains, units, errors.
@@ -43,6 +43,7 @@ pub mod latch;
 #[cfg(test)]
 mod latch_tests;
 pub mod messages;
+pub mod number;
 pub mod objects;
 pub mod pages;
 pub mod pages_handle;

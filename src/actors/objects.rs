@@ -20,7 +20,7 @@ use super::access::Access;
 use super::domain::Domain;
 use super::figures::IoasStats;
 use super::ioas::Ioas;
-use super::registry::Number;
+use super::number::Number;
 use crate::error::{Coded, Errno};
 use crate::fault_points::{self, Injected, Point};
 use crate::storage::ioas::AccessKey;

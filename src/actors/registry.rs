@@ -10,7 +10,6 @@
 //! Imports allowed: units, `storage::source`.
 
 use std::fmt;
-use std::marker::PhantomData;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,42 +18,8 @@ use dashmap::DashMap;
 use ioasd_client::units::ByteLen;
 
 use super::figures::{ContextStats, DomainStats, IoasStats, PagesStats};
+use super::number::Number;
 use super::requests::{RequestCount, RequestCounts};
-
-/// The number of a registered object, unique among its kind for the life of the agent.
-///
-/// It is not an object id of the uAPI: those are per context and used again.
-pub struct Number<S>(u64, PhantomData<fn() -> S>);
-
-impl<S> Number<S> {
-    /// The number, for reports.
-    #[must_use]
-    pub const fn get(self) -> u64 {
-        self.0
-    }
-}
-
-impl<S> Clone for Number<S> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<S> Copy for Number<S> {}
-
-impl<S> PartialEq for Number<S> {
-    fn eq(&self, other: &Self) -> bool {
-        self.0 == other.0
-    }
-}
-
-impl<S> Eq for Number<S> {}
-
-impl<S> fmt::Debug for Number<S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "#{}", self.0)
-    }
-}
 
 /// The objects of one kind.
 struct Table<S> {
@@ -71,13 +36,13 @@ impl<S> Table<S> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let stats = Arc::new(stats);
         self.entries.insert(number, Arc::clone(&stats));
-        Registered { number: Number(number, PhantomData), stats, table: Arc::clone(self) }
+        Registered { number: Number::new(number), stats, table: Arc::clone(self) }
     }
 
     fn list(&self) -> Vec<Entry<S>> {
         let mut list: Vec<_> =
             self.entries.iter().map(|entry| Entry::new(*entry.key(), entry.value())).collect();
-        list.sort_unstable_by_key(|entry| entry.number.0);
+        list.sort_unstable_by_key(|entry| entry.number.get());
         list
     }
 }
@@ -113,7 +78,7 @@ impl<S> Deref for Registered<S> {
 
 impl<S> Drop for Registered<S> {
     fn drop(&mut self) {
-        self.table.entries.remove(&self.number.0);
+        self.table.entries.remove(&self.number.get());
     }
 }
 
@@ -136,7 +101,7 @@ pub struct Entry<S> {
 
 impl<S> Entry<S> {
     fn new(number: u64, stats: &Arc<S>) -> Self {
-        Self { number: Number(number, PhantomData), stats: Arc::clone(stats) }
+        Self { number: Number::new(number), stats: Arc::clone(stats) }
     }
 }
 

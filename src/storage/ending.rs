@@ -5,7 +5,7 @@
 use ioasd_client::units::{IndexRange, PageIndex};
 
 use super::counts::Delta;
-use super::movement::MoveResult;
+use super::order::MoveResult;
 use super::pages::IoptPages;
 use super::refusal::Refusal;
 use super::step::{Enforcement, Next, Reply, Step, StepId};

@@ -20,7 +20,7 @@ use ioasd_client::units::{IndexRange, PageIndex, Permission};
 use super::area::AreaShape;
 use super::carry::WholeRuns;
 use super::ending::{Ending, Settlement};
-use super::movement::{MoveFailure, MoveResult, Moved, Showing};
+use super::order::{MoveFailure, MoveResult, Moved, Showing};
 use super::pages::{AreaKey, CacheClaim, IoptPages, RetireKey, Shown};
 use super::pfn::PfnBatch;
 use super::reader::{Read, Reader, Tuning, Want};

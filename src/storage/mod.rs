@@ -7,7 +7,7 @@
 //! | [`pinned_pfns`] (`pfn_chunk`) | pinned_pfns xarray | tier 1 |
 //! | [`source`] | | tier 3: what a source must offer |
 //! | [`pages`], [`counts`] | iopt_pages; npages, npinned, last_npinned | the book of one pages object; its three counts |
-//! | [`movement`], [`step`] | | machines that move frames between the tiers, and their steps |
+//! | [`movement`], [`order`], [`step`] | | machines that move frames between the tiers; what they are asked, their steps |
 //! | `reader`, `fill`, `unfill`, `carry`, `release` | pfn_reader, iopt_area_fill, unfill | the machines |
 //! | `pin_access`, `unpin_access`, `transfer`, `ending` | iopt_pages_fill_xarray, rw | the machines for accesses |
 //! | [`area`], [`io_pagetable`], [`iova_allocator`] | iopt_area, io_pagetable | the IOVA map |
@@ -30,6 +30,7 @@ pub mod ioas;
 pub mod iova_allocator;
 pub mod ledger;
 pub mod movement;
+pub mod order;
 pub mod pages;
 pub mod pfn;
 mod pfn_chunk;

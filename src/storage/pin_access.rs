@@ -16,7 +16,7 @@ use std::sync::Arc;
 use ioasd_client::units::{IndexRange, PageIndex};
 
 use super::ending::{Ending, Settlement};
-use super::movement::{MoveFailure, MoveResult, Moved};
+use super::order::{MoveFailure, MoveResult, Moved};
 use super::pages::{CacheClaim, IoptPages};
 use super::pfn::PfnBatch;
 use super::reader::{Read, Reader, Tuning, Want};

@@ -5,7 +5,7 @@
 //! Imports allowed: units, and the passive types of this folder.
 
 use super::ending::Ending;
-use super::movement::{MoveResult, Moved};
+use super::order::{MoveResult, Moved};
 use super::pages::{IoptPages, RetireKey};
 use super::step::{Next, Reply, StepId};
 

@@ -7,7 +7,7 @@
 use ioasd_client::units::{ByteLen, IndexRange, PAGE_SIZE, PageIndex};
 
 use super::ending::Ending;
-use super::movement::{MoveFailure, MoveResult, Moved};
+use super::order::{MoveFailure, MoveResult, Moved};
 use super::pages::{IoptPages, Tier};
 use super::pfn::PfnBatch;
 use super::reader::Tuning;

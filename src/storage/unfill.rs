@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use super::area::AreaShape;
 use super::carry::WholeRuns;
-use super::movement::{MoveResult, Moved};
+use super::order::{MoveResult, Moved};
 use super::pages::{AreaKey, IoptPages, RetireKey};
 use super::reader::Tuning;
 use super::refusal::Refusal;

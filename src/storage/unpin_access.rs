@@ -8,7 +8,7 @@
 use ioasd_client::units::{IndexRange, PageIndex};
 
 use super::ending::Ending;
-use super::movement::{MoveResult, Moved};
+use super::order::{MoveResult, Moved};
 use super::pages::{IoptPages, LastUser};
 use super::refusal::Refusal;
 use super::step::{Next, Reply, Step, StepId};

@@ -9,7 +9,8 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use ioasd::storage::counts::{ArrayLen, Delta};
-use ioasd::storage::movement::{MoveResult, Movement, Order};
+use ioasd::storage::movement::Movement;
+use ioasd::storage::order::{MoveResult, Order};
 use ioasd::storage::pages::IoptPages;
 use ioasd::storage::pfn::PfnBatch;
 use ioasd::storage::pinned_pfns::PinnedPfns;

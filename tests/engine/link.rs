@@ -8,7 +8,7 @@ use std::task::Poll;
 
 use ioasd::storage::ioas::{AccessKey, Ioas, Notified, Port};
 use ioasd::storage::iova_allocator::OriginAddr;
-use ioasd::storage::movement::{MoveResult, Order};
+use ioasd::storage::order::{MoveResult, Order};
 use ioasd::storage::step::DomainKey;
 use ioasd_client::units::IovaRange;
 

@@ -14,7 +14,7 @@ use ioasd::storage::movement::Movement;
 use ioasd::storage::pfn::{PfnBatch, RunLimit};
 use ioasd::storage::refusal::Refusal;
 use ioasd::storage::step::{DomainKey, Transfer};
-use ioasd::storage::{Tuning, movement::Order};
+use ioasd::storage::{Tuning, order::Order};
 use ioasd_client::units::{IndexRange, PAGE_SIZE, PageIndex, Pfn};
 
 use crate::tables::Table;

@@ -30,7 +30,6 @@ use ioasd_client::ids::ObjectId;
 use ioasd_client::wire::FRAME_MAX;
 
 use self::state::ClientState;
-use super::agent::Agent;
 use super::messages::dispatch::{Dispatch, Incoming, Lane, Outgoing};
 use super::objects::Object;
 use crate::storage::refusal::Refusal;
@@ -82,7 +81,7 @@ impl ClientState {
 /// One context and the socket it is used through.
 pub struct ClientContext {
     state: Rc<ClientState>,
-    agent: Arc<Agent>,
+    dispatch: Arc<dyn Dispatch>,
     socket: Option<OwnedFd>,
     watched: Option<Rc<Watched<OwnedFd>>>,
 }
@@ -90,8 +89,8 @@ pub struct ClientContext {
 impl ClientContext {
     /// A context that serves `socket`.
     #[must_use]
-    pub fn new(state: ClientState, agent: Arc<Agent>, socket: OwnedFd) -> Self {
-        Self { state: Rc::new(state), agent, socket: Some(socket), watched: None }
+    pub fn new(state: ClientState, dispatch: Arc<dyn Dispatch>, socket: OwnedFd) -> Self {
+        Self { state: Rc::new(state), dispatch, socket: Some(socket), watched: None }
     }
 }
 
@@ -106,7 +105,7 @@ impl Actor for ClientContext {
             return context.stop();
         };
         self.watched = Some(Rc::clone(&socket));
-        let (state, dispatch) = (Rc::clone(&self.state), Arc::clone(&self.agent.dispatch));
+        let (state, dispatch) = (Rc::clone(&self.state), Arc::clone(&self.dispatch));
         let served = async move {
             Channel::new(Rc::clone(&state), dispatch, socket).serve().await;
             state.close().await;

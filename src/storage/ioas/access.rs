@@ -13,7 +13,7 @@ use ioasd_client::units::{ByteLen, IndexRange, Iova, IovaRange, PAGE_SIZE};
 use super::{Ioas, Port, behind};
 use crate::error::Errno;
 use crate::storage::io_pagetable::{AccessKind, AccessPart, AreaId, Holder, Owner, Transfer as Direction};
-use crate::storage::movement::{Moved, Order};
+use crate::storage::order::{Moved, Order};
 use crate::storage::pfn::PfnBatch;
 use crate::storage::refusal::Refusal;
 use crate::storage::step::Transfer;

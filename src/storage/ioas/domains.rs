@@ -9,7 +9,7 @@ use ioasd_client::units::IovaRange;
 use super::{AreaView, Ioas, Port, Retired};
 use crate::error::Errno;
 use crate::storage::io_pagetable::Owner;
-use crate::storage::movement::{Order, Showing};
+use crate::storage::order::{Order, Showing};
 use crate::storage::refusal::Refusal;
 use crate::storage::step::DomainKey;
 

@@ -7,7 +7,7 @@ use ioasd_client::units::{IovaRange, Permission};
 use super::{Ioas, Port, Retired};
 use crate::storage::io_pagetable::{Piece, Placement, Reservation};
 use crate::storage::iova_allocator::OriginAddr;
-use crate::storage::movement::Showing;
+use crate::storage::order::Showing;
 use crate::storage::refusal::Refusal;
 
 impl<P: Port> Ioas<P> {

@@ -35,7 +35,7 @@ pub use unmap::HeldError;
 
 use super::area::AreaShape;
 use super::io_pagetable::{Area, AreaId, IoPageTable};
-use super::movement::{MoveFailure, Moved, Order, Showing};
+use super::order::{MoveFailure, Moved, Order, Showing};
 use super::pages::{AreaKey, RetireKey};
 use super::refusal::Refusal;
 use super::step::DomainKey;

@@ -8,7 +8,7 @@ use ioasd_client::units::IovaRange;
 
 use super::AccessKey;
 use crate::storage::iova_allocator::OriginAddr;
-use crate::storage::movement::{MoveResult, Order};
+use crate::storage::order::{MoveResult, Order};
 use crate::storage::step::DomainKey;
 
 /// How a notice to an access went.
