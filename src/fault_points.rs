@@ -33,6 +33,16 @@ pub enum Point {
     Seal,
     /// Asking for the state of a client's file.
     Fstat,
+    /// Accepting a client.
+    Accept,
+    /// Receiving a message.
+    SocketReceive,
+    /// Sending a message.
+    SocketSend,
+    /// Having a descriptor watched.
+    Watch,
+    /// Asking `/proc` about a process.
+    ProcRead,
     /// Creating a socket pair.
     SocketPair,
     /// Opening a pidfd.

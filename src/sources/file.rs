@@ -7,7 +7,7 @@
 //!
 //! What is not memory can be mapped, as in the kernel, but never pinned, and is never asked for anything.
 //!
-//! Imports allowed: units, error, fault_points, storage, sys, frames.
+//! Imports allowed: units, error, storage, sys, frames.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -18,7 +18,6 @@ use rustix::io::Errno;
 
 use super::frames::Frames;
 use crate::error::Coded;
-use crate::fault_points::{self, Point};
 use crate::storage::frame_window::FileKey;
 use crate::storage::pfn::PfnBatch;
 use crate::storage::source::{PageSource, SourceError, Strength};
@@ -145,12 +144,6 @@ impl FileSource {
         run.map_err(|error| self.error(rest.first(), error.errno(), error.code(), error.to_string()))
     }
 
-    /// Passes the fault point `point`.
-    fn hit(&self, point: Point, index: PageIndex) -> Result<(), SourceError> {
-        let hit = fault_points::hit(point);
-        hit.map_err(|error| self.error(index, error.errno(), error.code(), error.to_string()))
-    }
-
     fn offset_in_file(&self, offset: ByteLen) -> Result<ByteLen, Errno> {
         let (start, _) = self.bytes_in_file(IndexRange::single(PageIndex::new(0))).ok_or(Errno::FAULT)?;
         start.checked_add(offset.get()).ok_or(Errno::FAULT)
@@ -220,7 +213,6 @@ impl PageSource for FileSource {
 
     /// A range with a hole, or beyond the end of the file, is refused whole: the error names its first such page.
     fn pin(&self, range: IndexRange, batch: &mut PfnBatch) -> Result<(), SourceError> {
-        self.hit(Point::Pin, range.first())?;
         self.memory()?;
         self.require_present(range)?;
         let pages = self.append_frames(range, batch)?;
@@ -229,7 +221,6 @@ impl PageSource for FileSource {
     }
 
     fn recall(&self, range: IndexRange, batch: &mut PfnBatch) -> Result<(), SourceError> {
-        self.hit(Point::Recall, range.first())?;
         self.append_frames(range, batch).map(|_| ())
     }
 

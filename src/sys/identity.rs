@@ -3,7 +3,7 @@
 //! Everything is read from `/proc/<pid>` and counts only if the process was alive afterwards, so that a reused number
 //! lends nobody its rights.
 //!
-//! Imports allowed: units, sys::pidfd.
+//! Imports allowed: units, error, fault_points, sys::pidfd.
 
 use std::fs;
 use std::io;
@@ -12,6 +12,8 @@ use ioasd_client::units::ByteLen;
 use rustix::io::Errno;
 
 use super::pidfd::PidFd;
+use crate::error::Coded;
+use crate::fault_points::{self, Point};
 
 /// CAP_IPC_LOCK, as a bit of the effective set.
 const CAP_IPC_LOCK: u64 = 1 << 14;
@@ -62,6 +64,7 @@ pub fn memlock_limit(process: &PidFd) -> Result<MemlockLimit, Errno> {
 }
 
 fn read(process: &PidFd, name: &str) -> Result<String, Errno> {
+    fault_points::hit(Point::ProcRead).map_err(|injected| injected.errno())?;
     let pid = process.pid().as_raw_pid();
     fs::read_to_string(format!("/proc/{pid}/{name}")).map_err(|error| errno(&error))
 }

@@ -4,7 +4,7 @@
 //! that nobody answers is a left-over and is removed; one that somebody answers, or a file that is no socket, is not
 //! touched.
 //!
-//! Imports allowed: rustix.
+//! Imports allowed: error, fault_points, rustix.
 
 use std::ffi::OsString;
 use std::io;
@@ -17,6 +17,9 @@ use rustix::net::sockopt::set_socket_passcred;
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect, listen, socket_with,
 };
+
+use crate::error::Coded;
+use crate::fault_points::{self, Point};
 
 /// Connections that may wait for being accepted.
 const BACKLOG: i32 = 128;
@@ -80,6 +83,7 @@ impl Listener {
     /// # Errors
     /// `WouldBlock` if nobody waits; what the kernel says otherwise.
     pub fn accept(&self) -> io::Result<OwnedFd> {
+        fault_points::hit(Point::Accept).map_err(|injected| injected.errno())?;
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let connection = retry_on_intr(|| accept_with(&self.socket, flags))?;
         set_socket_passcred(&connection, true)?;

@@ -106,6 +106,7 @@ pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
 /// # Errors
 /// `WouldBlock` if there is none; what the kernel says otherwise.
 pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Received> {
+    fault_points::hit(Point::SocketReceive).map_err(|injected| injected.errno())?;
     let mut space = ControlSpace::default();
     let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
     let message = retry_on_intr(|| {
@@ -127,6 +128,7 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Received
 /// # Errors
 /// `WouldBlock` if the peer's queue is full; `BrokenPipe` if it is gone; E2BIG beyond [`FDS_SENT_MAX`] descriptors.
 pub fn send(socket: BorrowedFd<'_>, parts: &[&[u8]], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    fault_points::hit(Point::SocketSend).map_err(|injected| injected.errno())?;
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_SENT_MAX))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {

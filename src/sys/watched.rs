@@ -1,6 +1,6 @@
 //! A descriptor that the async runtime watches.
 //!
-//! Imports allowed: `tokio`'s descriptor watching; nothing of ours.
+//! Imports allowed: error, fault_points, `tokio`'s descriptor watching.
 #![expect(
     unsafe_code,
     reason = "the runtime asks for a promise about descriptors that only their owner can give"
@@ -10,6 +10,9 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use tokio::io::unix::AsyncFd;
+
+use crate::error::Coded;
+use crate::fault_points::{self, Point};
 
 /// A descriptor of ours that stays the same as long as it is owned.
 ///
@@ -33,6 +36,7 @@ impl<T: SteadyFd> Watched<T> {
     /// # Errors
     /// If the kernel refuses to watch it.
     pub fn new(fd: T) -> io::Result<Self> {
+        fault_points::hit(Point::Watch).map_err(|injected| injected.errno())?;
         // SAFETY: `SteadyFd` promises what is asked for; the AsyncFd owns the value, which is given out only by shared
         // reference.
         let registered = unsafe { AsyncFd::register(fd) };

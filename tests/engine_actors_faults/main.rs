@@ -23,6 +23,7 @@ mod ops;
 mod placing;
 #[path = "../engine/rules.rs"]
 mod rules;
+mod session;
 #[path = "../engine_actors/source.rs"]
 mod source;
 #[path = "../engine_actors/system.rs"]

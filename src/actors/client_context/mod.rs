@@ -202,9 +202,9 @@ impl Channel {
         let answer = self.dispatch.dispatch(Rc::clone(&self.state), incoming);
         let socket = Rc::clone(&self.socket);
         self.running.push(Box::pin(async move {
-            let sent = send(&socket, answer.await).await;
-            if let Err(error) = sent {
-                tracing::debug!(%error, "an answer could not be sent");
+            if let Err(error) = send(&socket, answer.await).await {
+                tracing::debug!(%error, "an answer could not be sent: the client must not wait for it");
+                hang_up(&socket);
             }
             lane
         }));

@@ -1,0 +1,136 @@
+//! A whole session over a real socket: connecting, mapping, attaching, exporting, walking, unmapping. Every fallible
+//! place on the agent's side fails once. The client sees an answer or a hang-up, never silence; then everything is gone.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use ioasd::actors::agent::Settings;
+use ioasd::actors::engine::{Engine, EngineSettings};
+use ioasd::actors::registry::Registry;
+use ioasd::fault_points::{Armed, Point};
+use ioasd::storage::Tuning;
+use ioasd_client::calls::{ExportChannel, FileSlice, Iommu, Placement};
+use ioasd_client::connection::Connection;
+use ioasd_client::error::CallError;
+use ioasd_client::units::{ByteLen, Permission};
+use ioasd_client::wire::own::DeviceFormat;
+use rustix::fs::{MemfdFlags, Mode, SealFlags, fcntl_add_seals, memfd_create};
+use tokio::sync::oneshot;
+
+const BYTES: u64 = 16 * 4096;
+
+/// An agent in a thread of its own. When it has stopped it tells what it held before.
+struct Agent {
+    path: PathBuf,
+    stop: oneshot::Sender<()>,
+    thread: JoinHandle<Vec<u64>>,
+}
+
+impl Agent {
+    fn start(folder: &Path) -> Self {
+        let path = folder.join("socket");
+        let (stop, stopped) = oneshot::channel();
+        let (ready, is_ready) = std::sync::mpsc::channel();
+        let at = path.clone();
+        let thread = std::thread::spawn(move || actix::System::new().block_on(serve(at, ready, stopped)));
+        is_ready.recv().unwrap();
+        Self { path, stop, thread }
+    }
+
+    fn stop(self) -> Vec<u64> {
+        self.stop.send(()).unwrap();
+        self.thread.join().unwrap()
+    }
+}
+
+async fn serve(
+    path: PathBuf,
+    ready: std::sync::mpsc::Sender<()>,
+    stopped: oneshot::Receiver<()>,
+) -> Vec<u64> {
+    let settings = Settings {
+        objects: 100,
+        credits: 64,
+        tuning: Tuning::default(),
+        arena: ioasd::domains::arena::ArenaSize::new(ByteLen::new(1 << 20)),
+    };
+    let dispatch = Arc::new(ioasd::uapi::Uapi);
+    let start = EngineSettings {
+        arbiters: 1,
+        pin_threads: 1,
+        alarm_after: Duration::from_secs(10),
+        settings,
+        dispatch,
+    };
+    let engine = Engine::start(start, Registry::new()).await.unwrap();
+    engine.listen(&path, Mode::RUSR | Mode::WUSR).unwrap();
+    engine.probe().await.unwrap();
+    ready.send(()).unwrap();
+    stopped.await.unwrap();
+    for _ in 0..500 {
+        if engine.agent().registry.snapshot().contexts.is_empty() {
+            break;
+        }
+        actix_rt::time::sleep(Duration::from_millis(2)).await;
+    }
+    let seen = engine.agent().registry.snapshot();
+    let objects = [seen.contexts.len(), seen.ioases.len(), seen.pages.len(), seen.domains.len()];
+    let mut left: Vec<u64> = objects.into_iter().map(|count| count as u64).collect();
+    left.push(engine.agent().ledger.sum_charged().get());
+    engine.stop().await;
+    left
+}
+
+fn memory() -> OwnedFd {
+    let file = memfd_create("session", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
+    rustix::io::pwrite(&file, &vec![5; BYTES as usize], 0).unwrap();
+    fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW).unwrap();
+    file
+}
+
+/// The session; an error ends it.
+fn session(path: &Path) -> Result<(), CallError> {
+    let mut client = Connection::connect(path)?;
+    let ioas = client.ioas_alloc()?;
+    let device = client.device_create(DeviceFormat::AmdV1, Iommu::Own)?;
+    let hwpt = client.device_attach(device, ioas)?;
+    let file = memory();
+    let slice = FileSlice { file: file.as_fd(), offset: ByteLen::new(0), length: ByteLen::new(BYTES) };
+    client.map_file(ioas, slice, Permission::ReadWrite, Placement::Any)?;
+    let mut channel = ExportChannel::from_fd(client.domain_export(hwpt)?);
+    let parts = channel.open()?;
+    assert_eq!(parts.files.len(), 1);
+    drop((parts, channel));
+    client.unmap_all(ioas)?;
+    client.device_detach(device)?;
+    client.destroy(ioas)
+}
+
+#[test]
+fn a_session_ends_with_an_answer_or_a_hang_up_whatever_fails_and_leaves_nothing() {
+    let _alone = crate::ONE_AT_A_TIME.lock();
+    let mut tally: BTreeMap<String, u64> = BTreeMap::new();
+    let mut n = 0;
+    loop {
+        let folder = tempfile::tempdir().unwrap();
+        let agent = Agent::start(folder.path());
+        let armed = Armed::nth(n);
+        let ended = session(&agent.path);
+        let fired: Option<Point> = armed.disarm();
+        assert!(fired.is_some() || ended.is_ok(), "{ended:?} though nothing failed");
+        assert_eq!(agent.stop(), [0; 5], "point {n}, {fired:?}, {ended:?}: something is left");
+        let Some(point) = fired else { break };
+        *tally.entry(format!("{point:?}")).or_default() += 1;
+        n += 1;
+    }
+    println!("a session: {n} points: {tally:?}");
+    for point in
+        ["Accept", "SocketReceive", "SocketSend", "Watch", "ProcRead", "PidfdOpen", "Dup", "SocketPair"]
+    {
+        assert!(tally.contains_key(point), "{point} is never reached: {tally:?}");
+    }
+}
