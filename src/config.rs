@@ -13,7 +13,7 @@ pub mod load;
 pub mod place;
 pub mod values;
 
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -129,13 +129,8 @@ pub struct Limits {
     /// Bytes of page-table pages of one context.
     #[serde(deserialize_with = "values::size")]
     pub table_bytes_per_context: ByteLen,
-    /// Bytes that pinning may allocate for one context.
-    #[serde(deserialize_with = "values::size")]
-    pub first_touch_per_context: ByteLen,
     /// Requests of one channel under way at once.
     pub credits_per_channel: NonZeroU32,
-    /// Messages waiting for one actor.
-    pub mailbox: NonZeroUsize,
 }
 
 impl Default for Limits {
@@ -144,9 +139,7 @@ impl Default for Limits {
             objects_per_context: nonzero::<65_536>(),
             areas_per_context: nonzero::<1_048_576>(),
             table_bytes_per_context: ByteLen::new(1 << 30),
-            first_touch_per_context: ByteLen::new(0),
             credits_per_channel: nonzero::<64>(),
-            mailbox: const { NonZeroUsize::new(256).unwrap() },
         }
     }
 }
@@ -193,6 +186,8 @@ const fn nonzero<const N: u32>() -> NonZeroU32 {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroUsize;
+
     use super::*;
 
     const SHOWN: &str = include_str!("../config/ioasd.toml");
@@ -237,9 +232,7 @@ mod tests {
         objects_per_context = 1
         areas_per_context = 2
         table_bytes_per_context = "3MiB"
-        first_touch_per_context = 4096
         credits_per_channel = 5
-        mailbox = 6
         [engine]
         batch_runs = 7
         pin_threads = 8
@@ -263,9 +256,7 @@ mod tests {
                 objects_per_context: nonzero::<1>(),
                 areas_per_context: nonzero::<2>(),
                 table_bytes_per_context: ByteLen::new(3 << 20),
-                first_touch_per_context: ByteLen::new(4096),
                 credits_per_channel: nonzero::<5>(),
-                mailbox: const { NonZeroUsize::new(6).unwrap() },
             },
             engine: EngineConfig {
                 batch_runs: nonzero::<7>(),

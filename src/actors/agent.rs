@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use actix::{Addr, ArbiterHandle};
 use ioasd_client::layout::BootId;
+use ioasd_client::units::ByteLen;
 
 use super::frame_service::FrameService;
 use super::pinner::Pinner;
 use super::registry::Registry;
 use super::retirement::Retirement;
 use super::shards::Shards;
-use crate::domains::arena::ArenaSize;
 use crate::storage::Tuning;
 use crate::storage::ledger::Ledger;
 
@@ -26,8 +26,10 @@ pub struct Settings {
     pub credits: usize,
     /// Limits of movements.
     pub tuning: Tuning,
-    /// The size of each table arena.
-    pub arena: ArenaSize,
+    /// Areas a context may have.
+    pub areas: u64,
+    /// Bytes that all tables of a context may have together.
+    pub table_bytes: ByteLen,
 }
 
 /// Shared by all contexts.

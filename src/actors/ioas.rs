@@ -32,6 +32,7 @@ use crate::storage::ioas::{AccessKey, Ioas as Operations, Notified, Port};
 use crate::storage::iova_allocator::OriginAddr;
 use crate::storage::order::{MoveResult, Order};
 use crate::storage::pfn::PfnBatch;
+use crate::storage::quota::Quota;
 use crate::storage::refusal::Refusal;
 use crate::storage::step::DomainKey;
 
@@ -94,12 +95,12 @@ pub struct Ioas {
 }
 
 impl Ioas {
-    /// An empty address space.
+    /// An empty address space whose areas count towards `areas`.
     #[must_use]
-    pub fn new(retirement: Addr<Retirement>, stats: Registered<IoasStats>) -> Self {
+    pub fn new(areas: Arc<Quota>, retirement: Addr<Retirement>, stats: Registered<IoasStats>) -> Self {
         let (walkers, accesses, poisoned) = Default::default();
         let port = ActorPort { retirement, walkers, accesses, poisoned };
-        let operations = Rc::new(Operations::new(stats.number().get(), port));
+        let operations = Rc::new(Operations::within(areas, stats.number().get(), port));
         Self { operations, stats: Rc::new(stats) }
     }
 

@@ -17,7 +17,6 @@ use crate::actors::engine::{Engine, EngineError, EngineSettings};
 use crate::actors::registry::Registry;
 use crate::admin::health::Check;
 use crate::config::Config;
-use crate::domains::arena::ArenaSize;
 use crate::storage::Tuning;
 use crate::storage::pfn::RunLimit;
 use crate::uapi::Uapi;
@@ -75,7 +74,8 @@ pub fn settings(config: &Config) -> EngineSettings {
             objects: config.limits.objects_per_context.get(),
             credits: usize::try_from(config.limits.credits_per_channel.get()).unwrap_or(usize::MAX),
             tuning: Tuning { runs, ..Tuning::default() },
-            arena: ArenaSize::new(config.limits.table_bytes_per_context),
+            areas: u64::from(config.limits.areas_per_context.get()),
+            table_bytes: config.limits.table_bytes_per_context,
         },
         dispatch: Arc::new(Uapi),
     }

@@ -28,6 +28,7 @@ use crate::admin::{self, AdminError, AdminHandle};
 use crate::config::Config;
 use crate::config::load::{self, ConfigError};
 use crate::config::place::Environment;
+use crate::sys::limits;
 use crate::telemetry::logging::{self, LoggingError};
 
 /// The part of the agent that serves clients.
@@ -98,6 +99,10 @@ pub fn serve<E: Engine>(args: ServeArgs) -> Exit {
 fn try_serve<E: Engine>(args: ServeArgs, environment: &Environment) -> Result<(), ServeError> {
     let config = load::load(args.into(), environment)?;
     logging::init(&config.log.filter, config.log.format)?;
+    match limits::raise_descriptors() {
+        Ok(limit) => tracing::debug!(?limit, "descriptors"),
+        Err(errno) => tracing::warn!(%errno, "the limit of descriptors could not be raised to its maximum"),
+    }
     System::new().block_on(async {
         let stop = stop_signal().map_err(ServeError::Signals)?;
         run::<E>(&config, environment, stop).await

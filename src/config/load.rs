@@ -230,8 +230,8 @@ mod tests {
         assert_bad_value("admin", "listen", "\"0.0.0.0:9884\"", "not a loopback address");
         assert_bad_value("log", "filter", "\"ioasd=loud\"", "ioasd=loud");
         assert_bad_value("log", "format", "\"xml\"", "expected `text` or `json`");
-        assert_bad_value("limits", "mailbox", "\"many\"", "invalid type");
-        assert_bad_value("limits", "mailbox", "0", "nonzero");
+        assert_bad_value("limits", "credits_per_channel", "\"many\"", "invalid type");
+        assert_bad_value("limits", "credits_per_channel", "0", "nonzero");
         assert_bad_value("limits", "table_bytes_per_context", "\"1GB\"", "\"64MiB\"");
         assert_bad_value("limits", "table_bytes_per_context", "-1", "expected a size");
         assert_bad_value("engine", "strength", "\"longterm\"", "only \"resident\" is");

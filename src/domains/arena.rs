@@ -12,7 +12,7 @@
 //! A table that walkers may still look at is *retired*: it waits until all of them have left the epoch in which it was
 //! unlinked. A table is retired when nothing is left in it, so that every allocated page is empty.
 //!
-//! Imports allowed: sys, fault_points, the client crate's formats and layouts.
+//! Imports allowed: sys, fault_points, storage::quota, the client crate's formats and layouts.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::os::fd::OwnedFd;
@@ -26,6 +26,7 @@ use ioasd_client::units::ByteLen;
 use super::epoch::{Epoch, Epochs};
 use super::error::{ArenaError, corrupt};
 use crate::fault_points::{self, Point};
+use crate::storage::quota::Quota;
 use crate::sys::failure::SysError;
 use crate::sys::mapping::{MapAccess, SharedMapping, TableWords, map_shared, populate};
 use crate::sys::memfd::{self, Seals};
@@ -77,6 +78,8 @@ pub struct Arena {
     end: u64,
     free: Vec<TableAddr>,
     waiting: VecDeque<(Epoch, TableAddr)>,
+    /// What the tables of all domains of a context may take together.
+    budget: Arc<Quota>,
 }
 
 impl Arena {
@@ -84,7 +87,7 @@ impl Arena {
     ///
     /// # Errors
     /// If the kernel refuses the memory.
-    pub fn new(size: ArenaSize) -> Result<Self, SysError> {
+    pub fn new(size: ArenaSize, budget: Arc<Quota>) -> Result<Self, SysError> {
         let fd = memfd::create(NAME, size.bytes())?;
         let memory = Arc::new(map_shared(&fd, NAME, size.bytes(), MapAccess::ReadWrite)?);
         memfd::seal(&fd, NAME, Seals::FixedSizeOneWriter)?;
@@ -101,6 +104,7 @@ impl Arena {
             end: size.bytes().get(),
             free: Vec::new(),
             waiting: VecDeque::new(),
+            budget,
         })
     }
 
@@ -142,7 +146,9 @@ impl Arena {
         if length == 0 {
             return Err(ArenaError::Full { size: self.size() });
         }
-        back(&self.fd, &self.memory, self.backed, length)?;
+        self.budget.take(length)?;
+        let backed = back(&self.fd, &self.memory, self.backed, length);
+        backed.inspect_err(|_| self.budget.give_back(length))?;
         self.backed += length;
         Ok(())
     }
@@ -245,6 +251,12 @@ fn back(fd: &OwnedFd, memory: &SharedMapping, offset: u64, length: u64) -> Resul
     populate(memory, NAME, offset, length)
 }
 
+impl Drop for Arena {
+    fn drop(&mut self) {
+        self.budget.give_back(self.backed - self.first);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use ioasd_client::layout::SlotIndex;
@@ -252,7 +264,7 @@ mod tests {
     use super::*;
 
     fn arena(bytes: u64) -> Arena {
-        Arena::new(ArenaSize::new(ByteLen::new(bytes))).unwrap()
+        Arena::new(ArenaSize::new(ByteLen::new(bytes)), Quota::unlimited()).unwrap()
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What can go wrong with a table, with errno and code.
 //!
-//! Imports allowed: units, error, sys, the client crate's formats.
+//! Imports allowed: units, error, sys, storage::quota, the client crate's formats.
 
 use ioasd_client::formats::TableAddr;
 use ioasd_client::units::{ByteLen, Iova, IovaRange, PageIndex, PhysAddr};
@@ -8,6 +8,7 @@ use rustix::io::Errno;
 
 use crate::error::Coded;
 use crate::fault_points::Injected;
+use crate::storage::quota::Exceeded;
 use crate::sys::failure::SysError;
 
 /// Why there is no page for another table.
@@ -20,6 +21,18 @@ pub enum ArenaError {
     Full {
         /// Bytes in the arena.
         size: ByteLen,
+    },
+    /// The context has all the table memory it may have.
+    #[error(
+        "the tables of the context have {used} bytes of {limit} they may have, {needed} more are needed: map fewer scattered ranges or attach fewer devices"
+    )]
+    OverBudget {
+        /// Bytes its tables have.
+        used: ByteLen,
+        /// Bytes needed on top.
+        needed: ByteLen,
+        /// The limit.
+        limit: ByteLen,
     },
     /// The kernel refused the memory.
     #[error("no memory for the table arena: {0}")]
@@ -37,8 +50,19 @@ impl Coded for ArenaError {
     fn code(&self) -> &'static str {
         match self {
             Self::Full { .. } => "table-arena-full",
+            Self::OverBudget { .. } => "table-memory-over-budget",
             Self::Sys(_) => "table-memory",
             Self::Injected(injected) => injected.code(),
+        }
+    }
+}
+
+impl From<Exceeded> for ArenaError {
+    fn from(Exceeded { used, needed, limit }: Exceeded) -> Self {
+        Self::OverBudget {
+            used: ByteLen::new(used),
+            needed: ByteLen::new(needed),
+            limit: ByteLen::new(limit),
         }
     }
 }

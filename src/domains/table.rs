@@ -23,6 +23,7 @@ use super::epoch::Epochs;
 use super::error::{ArenaError, MapError, ReadBackError, UnmapError};
 use crate::storage::area::AreaShape;
 use crate::storage::pfn::PfnBatch;
+use crate::storage::quota::Quota;
 use crate::sys::failure::SysError;
 
 /// How many entries may still be written before others get their turn.
@@ -150,13 +151,21 @@ pub struct Table<F> {
 }
 
 impl<F: Format> Table<F> {
-    /// An empty table.
+    /// An empty table without a budget.
     ///
     /// # Errors
     /// If the kernel refuses the memory.
     pub fn new(size: ArenaSize, boot: BootId) -> Result<Self, ArenaError> {
+        Self::within(Quota::unlimited(), size, boot)
+    }
+
+    /// An empty table whose pages count towards `budget`.
+    ///
+    /// # Errors
+    /// If the kernel refuses the memory, or the budget is used up.
+    pub fn within(budget: Arc<Quota>, size: ArenaSize, boot: BootId) -> Result<Self, ArenaError> {
         const { assert!(F::LEVELS >= 2, "leaf tables need a parent") };
-        let mut arena = Arena::new(size)?;
+        let mut arena = Arena::new(size, budget)?;
         let root = arena.allocate()?;
         arena.write_header(&ArenaHeader { geometry: Geometry::of::<F>(), root, length: size.bytes(), boot });
         Ok(Self { arena, root, live: LiveCounts::default(), mapped: 0, recent: None, format: PhantomData })

@@ -12,7 +12,7 @@
 //! costs the logarithm of the number of areas, but for automatic placement, which walks the used ranges below its
 //! result, and for raising the alignment, which looks at every area.
 //!
-//! Imports allowed: units, error, fault_points, area, iova_allocator.
+//! Imports allowed: units, error, fault_points, area, iova_allocator, quota.
 
 mod alignment;
 mod allowed;
@@ -47,6 +47,8 @@ pub use request::{
 pub use split::{SplitAreas, SplitError};
 pub use unmap::{UnmapError, UnmapStep};
 
+use std::sync::Arc;
+
 use ioasd_client::units::{ByteLen, Iova, IovaRange};
 
 use alignment::Alignments;
@@ -54,8 +56,10 @@ use area_map::AreaMap;
 use range_set::RangeSet;
 use reserved::Reserved;
 
+use crate::storage::quota::Quota;
+
 /// The IOVA map of one IOAS.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct IoPageTable<P> {
     areas: AreaMap<P>,
     reserved: Reserved,
@@ -70,11 +74,17 @@ impl<P> Default for IoPageTable<P> {
 }
 
 impl<P> IoPageTable<P> {
-    /// An empty table: no areas, nothing reserved, no restriction, alignment 1.
+    /// An empty table: no areas, nothing reserved, no restriction, alignment 1, no limit of areas.
     #[must_use]
     pub fn new() -> Self {
+        Self::within(Quota::unlimited())
+    }
+
+    /// An empty table whose areas count towards `quota`.
+    #[must_use]
+    pub fn within(quota: Arc<Quota>) -> Self {
         Self {
-            areas: AreaMap::new(),
+            areas: AreaMap::new(quota),
             reserved: Reserved::default(),
             allowed: RangeSet::default(),
             alignments: Alignments::new(),

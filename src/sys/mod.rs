@@ -7,6 +7,7 @@
 //! | [`identity`], [`peer`], [`pidfd`] | who connected or sent a message, whether it lives, what it may lock |
 //! | [`file_state`], [`file_io`] | a client's file: what it is, reading and writing it without mapping it |
 //! | [`watched`] | a descriptor that the async runtime watches |
+//! | [`limits`] | limits of the agent itself |
 //! | [`failure`] | how a failed syscall is told |
 //!
 //! Imports allowed: units, error, fault_points; nothing else of ours.
@@ -15,6 +16,7 @@ pub mod failure;
 pub mod file_io;
 pub mod file_state;
 pub mod identity;
+pub mod limits;
 pub mod listener;
 pub mod mapping;
 pub mod memfd;

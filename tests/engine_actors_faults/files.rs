@@ -76,7 +76,8 @@ async fn disturb(n: u64) -> Option<Point> {
             fired = armed.take().and_then(Armed::disarm);
             assert!(fired.is_some(), "step {step} failed on its own: {refusal}");
             assert_eq!(before, figures(&state, &engine), "step {step}, point {n}, {fired:?}, left a trace");
-            assert_eq!(descriptors, fds(), "step {step}, point {n}, {fired:?}, left a descriptor");
+            // Threads of the engine before may still be closing theirs.
+            assert!(fds() <= descriptors, "step {step}, point {n}, {fired:?}, left a descriptor");
             let again = run().await;
             assert!(again.is_ok(), "step {step}, after {fired:?}: {again:?}");
         }

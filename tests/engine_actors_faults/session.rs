@@ -56,7 +56,8 @@ async fn serve(
         objects: 100,
         credits: 64,
         tuning: Tuning::default(),
-        arena: ioasd::domains::arena::ArenaSize::new(ByteLen::new(1 << 20)),
+        areas: 1000,
+        table_bytes: ByteLen::new(1 << 20),
     };
     let dispatch = Arc::new(ioasd::uapi::Uapi);
     let start = EngineSettings {

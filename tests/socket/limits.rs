@@ -2,7 +2,6 @@
 
 use std::os::fd::AsFd;
 
-use ioasd::domains::arena::ArenaSize;
 use ioasd_client::calls::{ExportChannel, Iommu};
 use ioasd_client::connection::Connection;
 use ioasd_client::units::ByteLen;
@@ -44,8 +43,40 @@ fn fill_the_arena(client: &mut Connection, ioas: ioasd_client::ids::IoasId, memo
 }
 
 #[test]
+fn the_areas_of_all_address_spaces_of_a_context_count_together() {
+    let agent = Agent::with(|start| start.settings.areas = 3);
+    let (mut client, memory) = (agent.connect(), Memory::new(1));
+    let ioases = [(); 2].map(|()| client.ioas_alloc().unwrap());
+    for (ioas, page) in [(ioases[0], 1), (ioases[0], 2), (ioases[1], 1)] {
+        map(&mut client, ioas, memory.whole(), at(page << 12)).unwrap();
+    }
+    assert_eq!(errno(map(&mut client, ioases[1], memory.whole(), at(0x5000))), Errno::NOMEM);
+    Bystander::new(&agent).goes_on();
+    client.destroy(ioases[0]).unwrap();
+    map(&mut client, ioases[1], memory.whole(), at(0x5000)).unwrap();
+}
+
+#[test]
+fn the_tables_of_all_domains_of_a_context_count_together() {
+    let agent = Agent::with(|start| start.settings.table_bytes = ByteLen::new(600 << 10));
+    let mut client = agent.connect();
+    let ioas = client.ioas_alloc().unwrap();
+    let mut attach = || {
+        let device = client.device_create(DeviceFormat::AmdV1, Iommu::Own)?;
+        client.device_attach(device, ioas).map(|_| device)
+    };
+    let attached: Vec<_> = std::iter::from_fn(|| attach().ok()).take(100).collect();
+    assert!((1..100).contains(&attached.len()), "{} domains fit", attached.len());
+    assert_eq!(errno(attach()), Errno::NOMEM);
+    Bystander::new(&agent).goes_on();
+    client.device_detach(attached[0]).unwrap();
+    let device = client.device_create(DeviceFormat::AmdV1, Iommu::Own).unwrap();
+    client.device_attach(device, ioas).unwrap();
+}
+
+#[test]
 fn a_full_arena_refuses_maps_without_a_trace_and_is_as_good_as_new_when_emptied() {
-    let agent = Agent::with(|start| start.settings.arena = ArenaSize::new(ByteLen::new(1)));
+    let agent = Agent::with(|start| start.settings.table_bytes = ByteLen::new(1 << 20));
     let ((mut client, ioas, _), memory) = (client_with_domain(&agent), Memory::new(1));
     let mut bystander = Bystander::new(&agent);
     let room = fill_the_arena(&mut client, ioas, &memory);

@@ -77,7 +77,7 @@ impl ClientState {
         fault_points::hit(Point::ActorStart).map_err(|injected| Refusal::of(&injected))?;
         let stats = self.agent.registry.register_ioas(IoasStats::new(self.stats.number()));
         let (id, number) = (reserved.id(), stats.number());
-        let ioas = Ioas::new(self.local.retirement.clone(), stats).start();
+        let ioas = Ioas::new(Arc::clone(&self.areas), self.local.retirement.clone(), stats).start();
         reserved.publish(Object::Ioas(Rc::new(IoasObject { id, ioas, number })));
         Ok(id)
     }

@@ -20,6 +20,7 @@ use crate::actors::messages::ioas::{AttachDomain, DetachDomain, LookAtTable};
 use crate::actors::number::Number;
 use crate::actors::objects::{AttachTarget, DeviceObject, HwptObject, IoasObject, Iommu, Object};
 use crate::actors::shards::Shard;
+use crate::domains::arena::ArenaSize;
 use crate::domains::epoch::Epochs;
 use crate::domains::table::{DomainTable, Table};
 use crate::error::Errno;
@@ -86,7 +87,8 @@ impl ClientState {
     async fn hwpt_create(&self, ioas: Rc<IoasObject>, iommu: Iommu) -> Result<Rc<HwptObject>, Refusal> {
         let reserved = self.reserve()?;
         let (key, shard, arbiter) = self.place_domain()?;
-        let table = Table::<AmdV1<4>>::new(self.agent.settings.arena, self.agent.boot);
+        let size = ArenaSize::new(self.agent.settings.table_bytes);
+        let table = Table::<AmdV1<4>>::within(Arc::clone(&self.tables), size, self.agent.boot);
         let table: Box<dyn DomainTable> = Box::new(table.map_err(|error| Refusal::of(&error))?);
         fault_points::hit(Point::ActorStart).map_err(|injected| Refusal::of(&injected))?;
         let geometry = table.geometry();

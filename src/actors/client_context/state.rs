@@ -11,6 +11,7 @@ use crate::actors::agent::{Agent, Local};
 use crate::actors::figures::ContextStats;
 use crate::actors::objects::{Object, ObjectError, Objects};
 use crate::actors::registry::Registered;
+use crate::storage::quota::Quota;
 use crate::storage::refusal::Refusal;
 
 /// One context.
@@ -21,6 +22,10 @@ pub struct ClientState {
     pub(super) local: Local,
     /// Its objects.
     pub(super) objects: RefCell<Objects>,
+    /// Areas of all its address spaces.
+    pub(super) areas: Arc<Quota>,
+    /// Bytes of all its tables.
+    pub(super) tables: Arc<Quota>,
     /// Its figures.
     pub(super) stats: Registered<ContextStats>,
 }
@@ -29,8 +34,10 @@ impl ClientState {
     /// A context without objects.
     #[must_use]
     pub fn new(agent: Arc<Agent>, local: Local, stats: Registered<ContextStats>) -> Self {
-        let objects = RefCell::new(Objects::new(agent.settings.objects));
-        Self { agent, local, objects, stats }
+        let limits = agent.settings;
+        let objects = RefCell::new(Objects::new(limits.objects));
+        let (areas, tables) = (Quota::new(limits.areas), Quota::new(limits.table_bytes.get()));
+        Self { agent, local, objects, areas, tables, stats }
     }
 
     /// Requests of one channel that may wait.

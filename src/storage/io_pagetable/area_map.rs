@@ -4,10 +4,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::sync::Arc;
 
 use ioasd_client::units::{ByteLen, Iova, IovaRange, Permission};
 
 use crate::storage::area::AreaShape;
+use crate::storage::quota::{Exceeded, Quota};
 
 /// Names an area for the lifetime of its table; never given to another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -149,18 +151,30 @@ impl<P> Area<P> {
 }
 
 /// All areas of a table, disjoint, by start address; every search is logarithmic.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct AreaMap<P> {
     by_start: BTreeMap<Iova, Area<P>>,
     starts: HashMap<AreaId, Iova>,
     /// Disjoint ranges can add up to 2^64.
     mapped: u128,
     next_id: u64,
+    quota: Arc<Quota>,
 }
 
 impl<P> AreaMap<P> {
-    pub(super) fn new() -> Self {
-        Self { by_start: BTreeMap::new(), starts: HashMap::new(), mapped: 0, next_id: 0 }
+    /// An empty map whose areas count towards `quota`.
+    pub(super) fn new(quota: Arc<Quota>) -> Self {
+        Self { by_start: BTreeMap::new(), starts: HashMap::new(), mapped: 0, next_id: 0, quota }
+    }
+
+    /// Takes `areas` areas out of the quota, to be inserted now.
+    pub(super) fn take_quota(&self, areas: u64) -> Result<(), Exceeded> {
+        self.quota.take(areas)
+    }
+
+    /// Takes one more area out of the quota, whatever its limit.
+    pub(super) fn take_quota_anyway(&self) {
+        self.quota.take_anyway(1);
     }
 
     pub(super) const fn take_id(&mut self) -> AreaId {
@@ -169,7 +183,7 @@ impl<P> AreaMap<P> {
         id
     }
 
-    /// Adds an area whose range must be free.
+    /// Adds an area whose range must be free, and for which quota was taken.
     pub(super) fn insert(&mut self, area: Area<P>) {
         debug_assert!(self.first_in(area.iova()).is_none(), "{} lies on another area", area.id);
         self.mapped += u128::from(area.iova().length().get());
@@ -180,6 +194,7 @@ impl<P> AreaMap<P> {
     pub(super) fn remove(&mut self, id: AreaId) -> Option<Area<P>> {
         let start = self.starts.remove(&id)?;
         let area = self.by_start.remove(&start)?;
+        self.quota.give_back(1);
         self.mapped -= u128::from(area.iova().length().get());
         Some(area)
     }
@@ -222,6 +237,7 @@ impl<P> AreaMap<P> {
 
     pub(super) fn check(&self) {
         assert_eq!(self.by_start.len(), self.starts.len(), "the index of areas drifted");
+        assert!(self.quota.used() >= self.by_start.len() as u64, "areas are missing in the quota");
         let mapped: u128 = self.iter().map(|area| u128::from(area.iova().length().get())).sum();
         assert_eq!(self.mapped, mapped, "the count of mapped bytes drifted");
         let mut free_from = Some(Iova::new(0));
@@ -232,6 +248,12 @@ impl<P> AreaMap<P> {
             free_from = area.iova().last().checked_add(1);
             area.check(self.next_id);
         }
+    }
+}
+
+impl<P> Drop for AreaMap<P> {
+    fn drop(&mut self) {
+        self.quota.give_back(self.by_start.len() as u64);
     }
 }
 

@@ -86,6 +86,7 @@ impl<P: Clone> IoPageTable<P> {
             self.check_piece(piece, permission, *wanted)?;
         }
         fault_points::hit(Point::Reserve)?;
+        self.areas.take_quota(pieces.len() as u64)?;
         let areas =
             pieces.iter().zip(&ranges).map(|(piece, at)| self.install(piece, permission, *at)).collect();
         Ok(Reservation { areas, iova })

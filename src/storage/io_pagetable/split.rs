@@ -158,6 +158,7 @@ impl<P: Clone> IoPageTable<P> {
     }
 
     fn insert_part(&mut self, whole: &Area<P>, iova: IovaRange) -> AreaId {
+        self.areas.take_quota_anyway();
         let id = self.areas.take_id();
         let shape = AreaShape::new(iova, whole.shape().offset_of(iova.start()));
         self.areas.insert(Area { id, shape, ..whole.clone() });

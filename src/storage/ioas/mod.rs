@@ -37,6 +37,7 @@ use super::area::AreaShape;
 use super::io_pagetable::{Area, AreaId, IoPageTable};
 use super::order::{MoveFailure, Moved, Order, Showing};
 use super::pages::{AreaKey, RetireKey};
+use super::quota::Quota;
 use super::refusal::Refusal;
 use super::step::DomainKey;
 
@@ -71,9 +72,14 @@ struct AreaView<H> {
 type Retired<H> = Vec<(H, RetireKey)>;
 
 impl<P: Port> Ioas<P> {
-    /// An empty address space. `key` is unique among all that share pages.
+    /// An empty address space without a limit of areas. `key` is unique among all that share pages.
     pub fn new(key: u64, port: P) -> Self {
-        let core = Core { table: IoPageTable::new(), domains: Vec::new(), accesses: BTreeMap::new() };
+        Self::within(Quota::unlimited(), key, port)
+    }
+
+    /// An empty address space whose areas count towards `areas`.
+    pub fn within(areas: Arc<Quota>, key: u64, port: P) -> Self {
+        let core = Core { table: IoPageTable::within(areas), domains: Vec::new(), accesses: BTreeMap::new() };
         Self { key, port, gate: RwLock::new(()), holds_changed: Notify::new(), core: RefCell::new(core) }
     }
 
