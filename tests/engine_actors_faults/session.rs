@@ -73,7 +73,12 @@ async fn serve(
     ready.send(()).unwrap();
     stopped.await.unwrap();
     for _ in 0..500 {
-        if engine.agent().registry.snapshot().contexts.is_empty() {
+        let seen = engine.agent().registry.snapshot();
+        if seen.contexts.is_empty()
+            && seen.ioases.is_empty()
+            && seen.pages.is_empty()
+            && seen.domains.is_empty()
+        {
             break;
         }
         actix_rt::time::sleep(Duration::from_millis(2)).await;
