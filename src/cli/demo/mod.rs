@@ -8,13 +8,13 @@
 //!
 //! | file | what it is |
 //! |---|---|
-//! | [`director`] | the order of events, seen from the demo's own process |
+//! | `director` | the order of events, seen from the demo's own process |
 //! | [`client`], [`device`] | the two other roles |
-//! | [`agent`] | the agent's configuration, start and readiness |
-//! | [`family`], [`speech`] | child processes, and what they say on their standard output |
-//! | [`plan`], [`pattern`], [`memory`] | how much, who owns which page, what stands in it, and where |
-//! | [`http`], [`figures`] | asking the agent for its metrics, and understanding them |
-//! | [`folder`] | a private folder that does not outlive the demo |
+//! | `agent` | the agent's configuration, start and readiness |
+//! | `family`, `speech` | child processes, and what they say on their standard output |
+//! | `plan`, `pattern`, `memory` | how much, who owns which page, what stands in it, and where |
+//! | `http`, `figures` | asking the agent for its metrics, and understanding them |
+//! | `folder` | a private folder that does not outlive the demo |
 //!
 //! Imports allowed: everything.
 
