@@ -30,8 +30,8 @@ impl Settlement {
         Self { enforcement, state: Settling::Due }
     }
 
-    /// The step; `None` if it is under way or nothing differs (see [`Settlement::is_settled`]).
-    pub(super) fn want(&mut self, pages: &IoptPages) -> Option<Step> {
+    /// The step; `None` if it is under way or nothing differs.
+    fn want(&mut self, pages: &IoptPages) -> Option<Step> {
         if self.state != Settling::Due {
             return None;
         }
@@ -40,9 +40,18 @@ impl Settlement {
         (delta != Delta::None).then_some(Step::Charge { delta, enforcement: self.enforcement })
     }
 
-    /// Whether charge and pins agree.
-    pub(super) fn is_settled(&self) -> bool {
-        self.state == Settling::Settled
+    /// What to do next: its one step is `id`; once charge and pins agree, the movement ends with `result`.
+    pub(super) fn next(
+        &mut self,
+        pages: &IoptPages,
+        id: StepId,
+        result: impl FnOnce() -> MoveResult,
+    ) -> Next<MoveResult> {
+        match self.want(pages) {
+            Some(step) => Next::Start(id, step),
+            None if self.state == Settling::Settled => Next::Done(result()),
+            None => Next::Wait,
+        }
     }
 
     /// Takes the reply.
@@ -88,11 +97,7 @@ impl Ending {
             self.unpinning = true;
             return Next::Start(id, Step::Unpin { range });
         }
-        match self.settlement.want(pages) {
-            Some(step) => Next::Start(id, step),
-            None if self.settlement.is_settled() => Next::Done(self.result.clone()),
-            None => Next::Wait,
-        }
+        self.settlement.next(pages, id, || self.result.clone())
     }
 
     /// Takes the reply to the step under way. A charge here is forced or a credit and is never refused.

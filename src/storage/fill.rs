@@ -95,11 +95,7 @@ impl Fill {
                 Ok(next) => next,
                 Err(refusal) => self.fail(pages, refusal),
             },
-            Phase::Charging(settlement) => match settlement.want(pages) {
-                Some(step) => Next::Start(LAST_ACTS, step),
-                None if settlement.is_settled() => Next::Done(Ok(Moved::Done)),
-                None => Next::Wait,
-            },
+            Phase::Charging(settlement) => settlement.next(pages, LAST_ACTS, || Ok(Moved::Done)),
             Phase::Draining(_) => self.drain(pages),
             Phase::Unmapping(..) => self.unmap(pages),
             Phase::Ending(ending) => ending.next(pages, LAST_ACTS),

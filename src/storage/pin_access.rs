@@ -72,13 +72,9 @@ impl PinAccess {
                     self.drain(pages)
                 }
             },
-            Phase::Charging(settlement) => match settlement.want(pages) {
-                Some(step) => Next::Start(LAST_ACTS, step),
-                None if settlement.is_settled() => {
-                    Next::Done(Ok(Moved::Frames(std::mem::take(&mut self.frames))))
-                }
-                None => Next::Wait,
-            },
+            Phase::Charging(settlement) => {
+                settlement.next(pages, LAST_ACTS, || Ok(Moved::Frames(std::mem::take(&mut self.frames))))
+            }
             Phase::Draining(_) => self.drain(pages),
             Phase::Erasing { .. } => self.erase(pages),
             Phase::Ending(ending) => ending.next(pages, LAST_ACTS),
