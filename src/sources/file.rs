@@ -9,7 +9,7 @@
 //!
 //! Imports allowed: units, error, storage, sys, frames.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -21,12 +21,13 @@ use crate::error::Coded;
 use crate::storage::frame_window::FileKey;
 use crate::storage::pfn::PfnBatch;
 use crate::storage::source::{PageSource, SourceError, Strength};
+use crate::sys::client_fd::ClientFd;
 use crate::sys::file_io;
 use crate::sys::file_state::{self, FileKind, FileState, Population};
 
 /// A slice of a client's file.
 pub struct FileSource {
-    file: OwnedFd,
+    file: ClientFd,
     pages: IndexRange,
     /// `None` if the file is not memory.
     key: Option<FileKey>,
@@ -40,7 +41,12 @@ impl FileSource {
     ///
     /// # Errors
     /// EBADF if the file was opened with `O_PATH`; what the kernel says about the state of memory.
-    pub fn new(file: OwnedFd, pages: IndexRange, frames: Arc<dyn Frames>) -> Result<Self, SourceError> {
+    pub fn new(
+        file: impl Into<ClientFd>,
+        pages: IndexRange,
+        frames: Arc<dyn Frames>,
+    ) -> Result<Self, SourceError> {
+        let file = file.into();
         let key = key_of(file.as_fd()).map_err(|errno| SourceError {
             source_name: "file".to_owned(),
             index: PageIndex::new(0),

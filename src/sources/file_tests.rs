@@ -1,6 +1,7 @@
 //! The file source on real files: memory of every kind, and what only looks like it.
 
 use std::fs::File;
+use std::os::fd::OwnedFd;
 
 use parking_lot::Mutex;
 use rustix::fs::{

@@ -5,6 +5,7 @@
 //! | [`memfd`], [`mapping`] | memory files, sealed; shared mappings of them |
 //! | [`socket`], [`listener`] | SEQPACKET sockets with descriptors and credentials |
 //! | [`identity`], [`peer`], [`pidfd`] | who connected or sent a message, whether it lives, what it may lock |
+//! | [`client_fd`] | a client's descriptor, closed where nobody waits |
 //! | [`file_state`], [`file_io`] | a client's file: what it is, reading and writing it without mapping it |
 //! | [`watched`] | a descriptor that the async runtime watches |
 //! | [`limits`] | limits of the agent itself |
@@ -12,6 +13,7 @@
 //!
 //! Imports allowed: units, error, fault_points; nothing else of ours.
 
+pub mod client_fd;
 pub mod failure;
 pub mod file_io;
 pub mod file_state;

@@ -26,6 +26,7 @@ use rustix::net::{
 };
 use rustix::process::Pid;
 
+use super::client_fd::ClientFd;
 use crate::error::Coded;
 use crate::fault_points::{self, Point};
 
@@ -77,7 +78,7 @@ pub struct Received {
     /// What did not fit.
     pub loss: Loss,
     /// Its descriptors, close-on-exec.
-    pub fds: Vec<OwnedFd>,
+    pub fds: Vec<ClientFd>,
     /// Its sender; `None` only at the end of the stream, if the socket passes credentials.
     pub credentials: Option<Credentials>,
 }
@@ -171,7 +172,7 @@ impl ControlSpace {
 /// Control data, understood.
 #[derive(Default)]
 struct Control {
-    fds: Vec<OwnedFd>,
+    fds: Vec<ClientFd>,
     credentials: Option<Credentials>,
 }
 
@@ -215,11 +216,11 @@ fn word(bytes: &[u8], index: usize) -> Option<u32> {
     words.get(index).map(|word| u32::from_ne_bytes(*word))
 }
 
-fn own_fds(data: &[u8]) -> impl Iterator<Item = OwnedFd> {
+fn own_fds(data: &[u8]) -> impl Iterator<Item = ClientFd> {
     let (words, _) = data.as_chunks::<4>();
     words.iter().map(|word| {
         // SAFETY: the kernel has just installed this descriptor for us, and this is the one place that takes it over.
-        unsafe { OwnedFd::from_raw_fd(RawFd::from_ne_bytes(*word)) }
+        unsafe { OwnedFd::from_raw_fd(RawFd::from_ne_bytes(*word)) }.into()
     })
 }
 

@@ -2,8 +2,6 @@
 //!
 //! Imports allowed: actors, storage's request checks, the client crate's wire.
 
-use std::os::fd::OwnedFd;
-
 use ioasd_client::ids::IoasId;
 use ioasd_client::units::{Flag, Iova, Permission};
 use ioasd_client::wire::command::Command;
@@ -18,6 +16,7 @@ use crate::storage::io_pagetable::{
     Placement, check_copy_request, check_file_range, check_map_request, check_range, check_unmap_request,
 };
 use crate::storage::refusal::Refusal;
+use crate::sys::client_fd::ClientFd;
 
 const MAP_FLAGS: u32 = MAP_FIXED_IOVA | MAP_WRITEABLE | MAP_READABLE;
 
@@ -91,9 +90,9 @@ const fn placement(flags: u32, iova: Iova) -> Placement {
 }
 
 /// The one descriptor of a MAP_FILE, which its `fd` names by place.
-fn only_file(fd: i32, fds: Vec<OwnedFd>) -> Result<OwnedFd, Refusal> {
+fn only_file(fd: i32, fds: Vec<ClientFd>) -> Result<ClientFd, Refusal> {
     let given = fds.len();
-    match (fd, <[OwnedFd; 1]>::try_from(fds)) {
+    match (fd, <[ClientFd; 1]>::try_from(fds)) {
         (0, Ok([file])) => Ok(file),
         _ => {
             let text = format!(

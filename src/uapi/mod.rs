@@ -32,6 +32,7 @@ use crate::actors::messages::dispatch::{Dispatch, Incoming, Lane, Outgoing};
 use crate::actors::requests::OK;
 use crate::error::{Coded, Errno};
 use crate::storage::refusal::Refusal;
+use crate::sys::client_fd::ClientFd;
 use crate::sys::socket::{Credentials, Loss};
 
 /// The name under which messages without a known command are counted.
@@ -48,7 +49,7 @@ pub struct Call<'m> {
     /// Bytes behind the struct.
     pub payload: &'m [u8],
     /// Descriptors of the message.
-    pub fds: Vec<OwnedFd>,
+    pub fds: Vec<ClientFd>,
     /// Who sent it.
     pub sender: Option<Credentials>,
 }
@@ -213,7 +214,7 @@ fn check_reserved(command: &'static str, reserved: u32) -> Result<(), Refusal> {
 }
 
 /// Refuses descriptors where none are taken.
-fn check_no_fds(command: &'static str, fds: &[OwnedFd]) -> Result<(), Refusal> {
+fn check_no_fds(command: &'static str, fds: &[ClientFd]) -> Result<(), Refusal> {
     if fds.is_empty() {
         return Ok(());
     }

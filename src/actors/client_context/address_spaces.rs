@@ -2,7 +2,6 @@
 //!
 //! Imports allowed: state, storage, sources, messages, the object actors.
 
-use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -28,6 +27,7 @@ use crate::storage::iova_allocator::OriginAddr;
 use crate::storage::ledger::{AccountKey, AccountMode};
 use crate::storage::refusal::Refusal;
 use crate::storage::source::PageSource;
+use crate::sys::client_fd::ClientFd;
 use crate::sys::identity::{LockPrivilege, lock_privilege};
 use crate::sys::pidfd::PidFd;
 use crate::sys::socket::Credentials;
@@ -39,7 +39,7 @@ const NOBODY: u32 = 65534;
 #[derive(Debug)]
 pub struct FileSlice {
     /// The file.
-    pub file: OwnedFd,
+    pub file: ClientFd,
     /// Offset of the first byte.
     pub start: ByteLen,
     /// Number of bytes.

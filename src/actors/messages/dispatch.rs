@@ -11,6 +11,7 @@ use std::rc::Rc;
 use futures_util::future::LocalBoxFuture;
 
 use crate::actors::client_context::state::ClientState;
+use crate::sys::client_fd::ClientFd;
 use crate::sys::socket::{Credentials, Loss};
 
 /// One message of a client.
@@ -19,7 +20,7 @@ pub struct Incoming {
     /// Its bytes.
     pub message: Vec<u8>,
     /// Its descriptors.
-    pub fds: Vec<OwnedFd>,
+    pub fds: Vec<ClientFd>,
     /// What of it was lost.
     pub loss: Loss,
     /// Who sent it.
