@@ -121,8 +121,6 @@ pub struct DomainStats {
     pub mapped: Bytes,
     /// Bytes of page-table pages.
     pub table: Bytes,
-    /// Leaves present in the table.
-    pub entries: Count,
     /// Walkers registered.
     pub walkers: Count,
 }
@@ -132,7 +130,6 @@ impl DomainStats {
     #[must_use]
     pub fn new(format: &'static str, ioas: Number<IoasStats>) -> Self {
         let (mapped, table) = Default::default();
-        let (entries, walkers) = Default::default();
-        Self { format, ioas, mapped, table, entries, walkers }
+        Self { format, ioas, mapped, table, walkers: Count::default() }
     }
 }

@@ -4,7 +4,6 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
 
 use ioasd_client::units::ByteLen;
 use rustix::process::Uid;
@@ -131,13 +130,11 @@ fn a_method_a_path_does_not_take_is_a_problem_that_says_which_it_takes() {
 }
 
 #[test]
-fn a_stopped_server_lets_its_port_go_at_once() {
+fn a_stopped_server_lets_its_port_go_although_a_connection_is_open() {
     let admin = started(&Registry::new(), Readiness::default());
     let address = admin.address().expect("listens on TCP");
     let idle = connect(&admin);
-    let before = Instant::now();
     admin.stop();
-    assert!(before.elapsed() < Duration::from_secs(5), "an idle connection held the server");
     assert!(TcpStream::connect(address).is_err());
     drop(idle);
 }

@@ -130,11 +130,16 @@ impl IoptPages {
         self.charged
     }
 
-    /// How many pages are kept only, or also, by retiring ranges.
+    /// Bytes that nothing but retiring ranges keeps pinned.
     #[must_use]
     pub fn retiring(&self) -> ByteLen {
-        let ranges = self.retiring.iter().map(|(range, _)| range.pages()).sum::<u64>();
-        PageIndex::new(ranges).byte_offset()
+        let whole =
+            IndexRange::from_length(PageIndex::new(0), self.len.get()).filter(|_| !self.retiring.is_empty());
+        let trees: [&dyn Cover; 3] = [&self.accesses, &self.shown, &self.retiring];
+        let spans = whole.into_iter().flat_map(|whole| span::spans(&trees, whole));
+        let pages =
+            spans.filter(|span| span.class == SpanClass::Tree(2)).map(|span| span.range.pages()).sum();
+        PageIndex::new(pages).byte_offset()
     }
 
     /// The tier that can tell the frames from `index` on, and how far it can, at most to `last`.
