@@ -141,6 +141,8 @@ fn an_unmap_waits_for_a_burst_and_not_for_one_that_began_later() {
 fn no_walker_sees_a_page_after_its_unmap_ended() {
     const GOOD: u64 = 0x600d_600d_600d_600d;
     const ROUNDS: u64 = 1500;
+    /// On a busy machine the walkers may not run for a while.
+    const ROUNDS_MAX: u64 = 1_000_000;
     let mut setup = Setup::new();
     let (done, spoiled, seen) = (AtomicBool::new(false), AtomicBool::new(false), AtomicBool::new(false));
     let place = |round: u64| (round % 3) * 512 * 512 + (round % 5) * 512;
@@ -169,7 +171,8 @@ fn no_walker_sees_a_page_after_its_unmap_ended() {
                 }
             });
         }
-        for round in 0..ROUNDS {
+        let enough = |round| round >= ROUNDS && seen.load(Ordering::Relaxed);
+        for round in (0..ROUNDS_MAX).take_while(|round| !enough(*round)) {
             setup.map(place(round), 0x1000, 1, Permission::Read);
             thread::yield_now();
             setup.unmap(place(round), 1);
