@@ -46,12 +46,6 @@ impl PagesHandle {
     pub fn backing(&self) -> Option<&Arc<FileSource>> {
         self.0.backing.as_ref()
     }
-
-    /// Whether two handles reach the same object.
-    #[must_use]
-    pub fn is_same(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-    }
 }
 
 impl fmt::Debug for PagesHandle {

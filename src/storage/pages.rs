@@ -269,12 +269,6 @@ impl IoptPages {
         covered.map(|span| span.range.pages()).sum()
     }
 
-    /// Whether nothing keeps a page pinned.
-    #[must_use]
-    pub fn is_idle(&self) -> bool {
-        self.accesses.is_empty() && self.shown.is_empty() && self.retiring.is_empty() && self.claim.is_none()
-    }
-
     /// Panics unless the counts match the trees. For tests; between movements the charge must match as well.
     pub fn check(&self) {
         self.accesses.check();

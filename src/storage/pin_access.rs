@@ -10,7 +10,6 @@
 //!
 //! Imports allowed: units, and the passive types of this folder.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use ioasd_client::units::{IndexRange, PageIndex};
@@ -32,7 +31,7 @@ const LAST_ACTS: StepId = StepId(2);
 pub(super) struct PinAccess {
     range: IndexRange,
     reader: Reader,
-    waiting: VecDeque<Read>,
+    waiting: Option<Read>,
     storing: Option<Arc<PfnBatch>>,
     frames: Vec<Arc<PfnBatch>>,
     phase: Phase,
@@ -52,7 +51,7 @@ impl PinAccess {
         Self {
             range,
             reader: Reader::new(range, tuning, CacheClaim::Kept),
-            waiting: VecDeque::new(),
+            waiting: None,
             storing: None,
             frames: Vec::new(),
             phase: Phase::Reading,
@@ -97,17 +96,17 @@ impl PinAccess {
 
     fn read_and_store(&mut self, pages: &mut IoptPages) -> Result<Next<MoveResult>, Refusal> {
         if self.storing.is_none()
-            && let Some(read) = self.waiting.pop_front()
+            && let Some(read) = self.waiting.take()
         {
             return self.keep(pages, read);
         }
-        if !self.waiting.is_empty() {
+        if self.waiting.is_some() {
             return Ok(Next::Wait);
         }
         match self.reader.want(pages)? {
             Want::Ask(step) => Ok(Next::Start(READ, step)),
             Want::Take(read) => {
-                self.waiting.push_back(read);
+                self.waiting = Some(read);
                 self.read_and_store(pages)
             }
             Want::Finished if self.storing.is_none() => Ok(self.note_and_charge(pages)),

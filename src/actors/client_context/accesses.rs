@@ -13,7 +13,7 @@ use super::state::ClientState;
 use crate::actors::access::{Access, NoticeSink};
 use crate::actors::guard::poisoned;
 use crate::actors::messages::ioas::{
-    AttachAccess, DetachAccess, LetGoWithin, PinRange, ReadBytes, UnpinRange, WriteBytes,
+    AttachAccess, DetachAccess, PinRange, ReadBytes, UnpinRange, WriteBytes,
 };
 use crate::actors::objects::{AccessObject, Object};
 use crate::fault_points::{self, Point};
@@ -67,16 +67,6 @@ impl ClientState {
         let object = self.look(|objects| objects.access(access))?;
         let unpinned = object.ioas.ioas.send(UnpinRange { access: object.key, range }).await;
         unpinned.unwrap_or_else(|_| Err(poisoned("an ioas")))
-    }
-
-    /// Lets go of every pin that touches a range: what a user does on a notice.
-    ///
-    /// # Errors
-    /// ENOENT without such an access.
-    pub async fn access_let_go(&self, access: ObjectId, range: IovaRange) -> Result<(), Refusal> {
-        let object = self.look(|objects| objects.access(access))?;
-        let gone = object.ioas.ioas.send(LetGoWithin { access: object.key, range }).await;
-        gone.unwrap_or_else(|_| Err(poisoned("an ioas")))
     }
 
     /// Reads bytes.
