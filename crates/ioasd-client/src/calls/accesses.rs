@@ -1,0 +1,96 @@
+//! Accesses: ACCESS_CREATE, ACCESS_PIN, ACCESS_UNPIN, ACCESS_RW.
+//!
+//! Imports allowed: connection, error, ids, units, wire.
+
+use super::{no_descriptors, require_payload};
+use crate::connection::Connection;
+use crate::error::CallError;
+use crate::ids::{AccessId, IoasId};
+use crate::units::{ByteLen, Iova, IovaRange};
+use crate::wire::own::{ACCESS_MAY_PIN, ACCESS_WRITE, AccessCreate, AccessPin, AccessRw, AccessUnpin};
+
+/// What an access may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccessKind {
+    /// Read and write only.
+    Bytes,
+    /// Pin as well; needs page-aligned areas.
+    Pinning,
+}
+
+/// What a pin is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PinIntent {
+    /// Reads only.
+    Read,
+    /// Writes, too.
+    Write,
+}
+
+/// Accesses.
+impl Connection {
+    /// Makes an access of `ioas`.
+    ///
+    /// # Errors
+    /// [`CallError::Refused`]; the socket's.
+    pub fn access_create(&mut self, ioas: IoasId, kind: AccessKind) -> Result<AccessId, CallError> {
+        let flags = match kind {
+            AccessKind::Bytes => 0,
+            AccessKind::Pinning => ACCESS_MAY_PIN,
+        };
+        let create = AccessCreate { flags, ioas_id: ioas, ..AccessCreate::default() };
+        Ok(self.call(&create, &[], &[], no_descriptors)?.value.out_access_id)
+    }
+
+    /// Pins the pages behind `range`.
+    ///
+    /// # Errors
+    /// [`CallError::Refused`]; the socket's.
+    pub fn access_pin(
+        &mut self,
+        access: AccessId,
+        range: IovaRange,
+        intent: PinIntent,
+    ) -> Result<(), CallError> {
+        let flags = match intent {
+            PinIntent::Read => 0,
+            PinIntent::Write => ACCESS_WRITE,
+        };
+        let (iova, length) = (range.start(), range.length());
+        let pin = AccessPin { flags, access_id: access, reserved: 0, iova, length };
+        self.call(&pin, &[], &[], no_descriptors).map(|_| ())
+    }
+
+    /// Lets go of what was pinned with the same range.
+    ///
+    /// # Errors
+    /// [`CallError::Refused`]; the socket's.
+    pub fn access_unpin(&mut self, access: AccessId, range: IovaRange) -> Result<(), CallError> {
+        let (iova, length) = (range.start(), range.length());
+        let unpin = AccessUnpin { access_id: access, iova, length, ..AccessUnpin::default() };
+        self.call(&unpin, &[], &[], no_descriptors).map(|_| ())
+    }
+
+    /// Fills `into` with the memory at `iova`, at most 60 KiB.
+    ///
+    /// # Errors
+    /// [`CallError::Refused`]; the socket's.
+    pub fn access_read(&mut self, access: AccessId, iova: Iova, into: &mut [u8]) -> Result<(), CallError> {
+        let length = ByteLen::new(into.len() as u64);
+        let rw = AccessRw { access_id: access, iova, length, ..AccessRw::default() };
+        let payload = self.call(&rw, &[], &[], no_descriptors)?.payload;
+        require_payload("ACCESS_RW", length.get(), &payload)?;
+        into.copy_from_slice(&payload);
+        Ok(())
+    }
+
+    /// Writes `from` to the memory at `iova`, at most 60 KiB.
+    ///
+    /// # Errors
+    /// [`CallError::Refused`]; the socket's.
+    pub fn access_write(&mut self, access: AccessId, iova: Iova, from: &[u8]) -> Result<(), CallError> {
+        let length = ByteLen::new(from.len() as u64);
+        let rw = AccessRw { flags: ACCESS_WRITE, access_id: access, reserved: 0, iova, length };
+        self.call(&rw, &[], from, no_descriptors).map(|_| ())
+    }
+}

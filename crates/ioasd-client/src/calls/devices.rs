@@ -1,0 +1,68 @@
+//! Devices and their domains: DEVICE_CREATE, DEVICE_ATTACH, DEVICE_DETACH, DOMAIN_EXPORT.
+//!
+//! Imports allowed: connection, error, ids, wire.
+
+use std::os::fd::OwnedFd;
+
+use super::no_descriptors;
+use crate::connection::Connection;
+use crate::error::{CallError, ProtocolError};
+use crate::ids::{DeviceId, HwptId, IoasId};
+use crate::wire::own::{
+    DEVICE_OWN_IOMMU, DeviceAttach, DeviceCreate, DeviceDetach, DeviceFormat, DomainExport,
+};
+
+/// Which IOMMU a software device is behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Iommu {
+    /// The one all such devices share: on one address space they use one domain together.
+    Shared,
+    /// One of its own: it gets a domain of its own.
+    Own,
+}
+
+/// Devices and their domains.
+impl Connection {
+    /// Makes a software device that walks tables of `format`.
+    ///
+    /// # Errors
+    /// [`CallError::Refused`]; the socket's.
+    pub fn device_create(&mut self, format: DeviceFormat, iommu: Iommu) -> Result<DeviceId, CallError> {
+        let flags = match iommu {
+            Iommu::Shared => 0,
+            Iommu::Own => DEVICE_OWN_IOMMU,
+        };
+        let create = DeviceCreate { flags, format: format.number(), ..DeviceCreate::default() };
+        Ok(self.call(&create, &[], &[], no_descriptors)?.value.out_device_id)
+    }
+
+    /// Attaches a device to an address space and gives the HWPT that serves it.
+    ///
+    /// # Errors
+    /// [`CallError::Refused`]; the socket's.
+    pub fn device_attach(&mut self, device: DeviceId, ioas: IoasId) -> Result<HwptId, CallError> {
+        let attach = DeviceAttach { flags: 0, device_id: device, pt_id: ioas.into() };
+        let answer = self.call(&attach, &[], &[], no_descriptors)?;
+        Ok(HwptId::new(answer.value.pt_id.get()))
+    }
+
+    /// Detaches a device.
+    ///
+    /// # Errors
+    /// [`CallError::Refused`]; the socket's.
+    pub fn device_detach(&mut self, device: DeviceId) -> Result<(), CallError> {
+        let detach = DeviceDetach { device_id: device, ..DeviceDetach::default() };
+        self.call(&detach, &[], &[], no_descriptors).map(|_| ())
+    }
+
+    /// Exports the domain behind `hwpt`: whoever holds the channel may open it as a walker ([`ExportChannel`]).
+    ///
+    /// # Errors
+    /// [`CallError::Refused`]; the socket's.
+    pub fn domain_export(&mut self, hwpt: HwptId) -> Result<OwnedFd, CallError> {
+        let export = DomainExport { hwpt_id: hwpt, ..DomainExport::default() };
+        let mut answer = self.call(&export, &[], &[], |_| 1)?;
+        let missing = ProtocolError::Descriptors { command: "DOMAIN_EXPORT", wanted: 1, found: 0 };
+        answer.fds.pop().ok_or_else(|| missing.into())
+    }
+}

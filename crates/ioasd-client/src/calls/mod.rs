@@ -1,0 +1,34 @@
+//! Typed calls: one method of [`Connection`](crate::connection::Connection) for each command.
+//!
+//! | file | calls |
+//! |---|---|
+//! | [`ioas`] | `ioas_alloc`, `map_file`, `unmap`, `unmap_all`, `copy`, `destroy` |
+//! | [`devices`] | `device_create`, `device_attach`, `device_detach`, `domain_export` |
+//! | [`accesses`] | `access_create`, `access_pin`, `access_unpin`, `access_read`, `access_write` |
+//! | [`walkers`] | [`ExportChannel::open`](walkers::ExportChannel::open) |
+//!
+//! Imports allowed: connection, error, ids, units, wire.
+
+pub mod accesses;
+pub mod devices;
+pub mod ioas;
+pub mod walkers;
+
+pub use accesses::{AccessKind, PinIntent};
+pub use devices::Iommu;
+pub use ioas::{FileSlice, Placement};
+pub use walkers::{DomainParts, ExportChannel};
+
+use crate::error::ProtocolError;
+
+/// No descriptors are expected with an answer.
+fn no_descriptors<C>(_: &C) -> u64 {
+    0
+}
+
+fn require_payload(command: &'static str, wanted: u64, payload: &[u8]) -> Result<(), ProtocolError> {
+    if payload.len() as u64 == wanted {
+        return Ok(());
+    }
+    Err(ProtocolError::Payload { command, wanted, found: payload.len() })
+}

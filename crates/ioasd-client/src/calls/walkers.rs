@@ -1,0 +1,52 @@
+//! Export channels: WALKER_OPEN.
+//!
+//! Imports allowed: connection, error, wire.
+
+use std::os::fd::OwnedFd;
+
+use super::require_payload;
+use crate::connection::Connection;
+use crate::error::{CallError, ProtocolError};
+use crate::wire::own::{FRAME_WINDOW_BYTES, WALKER_OPEN_FDS, WalkerOpen};
+
+/// The right to open one domain as a walker, in this process or another.
+#[derive(Debug)]
+pub struct ExportChannel(Connection);
+
+/// What a walker needs: all of it comes from the agent and is checked by whoever maps it.
+#[derive(Debug)]
+pub struct DomainParts {
+    /// The table arena.
+    pub arena: OwnedFd,
+    /// This walker's slots.
+    pub slots: OwnedFd,
+    /// Frame windows, 32 bytes each.
+    pub windows: Vec<u8>,
+    /// The backing files, by the index the windows use.
+    pub files: Vec<OwnedFd>,
+}
+
+impl ExportChannel {
+    /// Takes over the descriptor that [`Connection::domain_export`] gave.
+    #[must_use]
+    pub fn from_fd(channel: OwnedFd) -> Self {
+        Self(Connection::from_fd(channel))
+    }
+
+    /// Opens the domain. Each call makes another walker, with slots of its own.
+    ///
+    /// # Errors
+    /// [`CallError::Refused`], EMFILE if the domain has more backing files than a message can carry; the socket's.
+    pub fn open(&mut self) -> Result<DomainParts, CallError> {
+        let expected = |open: &WalkerOpen| u64::from(open.out_files) + WALKER_OPEN_FDS as u64;
+        let answer = self.0.call(&WalkerOpen::default(), &[], &[], expected)?;
+        let windows_bytes = u64::from(answer.value.out_windows) * FRAME_WINDOW_BYTES as u64;
+        require_payload("WALKER_OPEN", windows_bytes, &answer.payload)?;
+        let mut fds = answer.fds.into_iter();
+        let (Some(arena), Some(slots)) = (fds.next(), fds.next()) else {
+            let wanted = WALKER_OPEN_FDS as u64;
+            return Err(ProtocolError::Descriptors { command: "WALKER_OPEN", wanted, found: 0 }.into());
+        };
+        Ok(DomainParts { arena, slots, windows: answer.payload, files: fds.collect() })
+    }
+}
