@@ -37,7 +37,7 @@ pub struct Agent {
     /// Every live object, for reports.
     pub registry: Arc<Registry>,
     /// Who has pinned what.
-    pub ledger: Ledger,
+    pub ledger: Arc<Ledger>,
     /// All frames.
     pub frames: Arc<FrameService>,
     /// All FanOuts.

@@ -14,7 +14,7 @@ use std::time::Duration;
 use actix::prelude::*;
 use ioasd_client::layout::BootId;
 use parking_lot::Mutex;
-use rustix::process::Uid;
+use rustix::process::{Pid, Uid};
 
 use super::agent::{Agent, Local, Settings};
 use super::client_context::state::ClientState;
@@ -28,9 +28,12 @@ use super::pinner::{PinPool, Pinner};
 use super::registry::Registry;
 use super::retirement::{Grace, Retirement};
 use super::shards::{Shard, Shards};
+use super::view::View;
 use crate::storage::ledger::Ledger;
 use crate::sys::listener::{ListenError, Listener};
+use crate::sys::opener::{Program, program};
 use crate::sys::peer::opener;
+use crate::sys::pidfd::PidFd;
 use crate::sys::watched::Watched;
 
 /// How long stopping waits for contexts to be taken down.
@@ -117,7 +120,7 @@ impl Engine {
         let locals: Vec<Local> = locals.collect();
         let agent = Arc::new(Agent {
             registry,
-            ledger: Ledger::new(),
+            ledger: Arc::new(Ledger::new()),
             frames: Arc::new(FrameService::default()),
             shards,
             arbiters: handles,
@@ -142,6 +145,13 @@ impl Engine {
     #[must_use]
     pub fn agent(&self) -> &Arc<Agent> {
         &self.agent
+    }
+
+    /// What the admin server may look at.
+    #[must_use]
+    pub fn view(&self) -> View {
+        let Agent { registry, ledger, frames, .. } = &*self.agent;
+        View { registry: Arc::clone(registry), ledger: Arc::clone(ledger), frames: Arc::clone(frames) }
     }
 
     /// Listens at `path` and serves whoever connects.
@@ -177,7 +187,7 @@ impl Engine {
             return;
         };
         let Ok(opener) = opener(&socket) else { return };
-        let stats = ContextStats::new(Uid::from_raw(opener.uid), opener.pid);
+        let stats = ContextStats::new(Uid::from_raw(opener.uid), opener.pid).by(program_of(opener.pid));
         let stats = self.agent.registry.register_context(stats);
         let number = self.contexts.last.fetch_add(1, Ordering::Relaxed);
         let (agent, dispatch) = (Arc::clone(&self.agent), Arc::clone(&self.dispatch));
@@ -227,6 +237,12 @@ impl Engine {
             arbiter.stop();
         }
     }
+}
+
+/// What the process behind a number was when it was looked at, as far as it can be seen.
+fn program_of(pid: Option<Pid>) -> Program {
+    let process = pid.and_then(|pid| PidFd::open(pid).ok());
+    process.and_then(|process| program(&process).ok()).unwrap_or_default()
 }
 
 /// Tells this start of the agent from others: walkers compare it.

@@ -20,7 +20,9 @@ use ioasd_client::units::ByteLen;
 use super::credits::FAN_OUT_MAILBOX;
 use super::figures::DomainStats;
 use super::guard::or_abort;
+use super::inbox::Question;
 use super::latch::Seat;
+use super::messages::questions::{TableOf, TableReport};
 use super::messages::tiers::{ChangeTables, Failable, FramesRead, ReadDomain, TableChange};
 use super::registry::Registered;
 use crate::domains::batch::{BatchWriter, Progress};
@@ -123,6 +125,19 @@ impl<R: Send + 'static> Handler<LookAt<R>> for FanOut {
 
     fn handle(&mut self, LookAt { domain, look }: LookAt<R>, _: &mut Self::Context) -> Self::Result {
         MessageResult(self.tables.get(&domain).map(|owned| look(&*owned.table)))
+    }
+}
+
+impl Handler<Question<TableOf>> for FanOut {
+    type Result = MessageResult<Question<TableOf>>;
+
+    fn handle(&mut self, question: Question<TableOf>, _: &mut Self::Context) -> Self::Result {
+        let TableOf { domain, walk_to } = question.asked;
+        MessageResult(self.tables.get(&domain).map(|owned| TableReport {
+            geometry: owned.table.geometry(),
+            steps: walk_to.map(|iova| owned.table.walk(iova)).unwrap_or_default(),
+            translation: walk_to.and_then(|iova| owned.table.translate(iova)),
+        }))
     }
 }
 

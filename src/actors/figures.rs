@@ -2,15 +2,22 @@
 //!
 //! What never changes is a plain field. Reads take no lock; see the registry for what that means for sums.
 //!
-//! Imports allowed: units, `storage::source`, the registry's numbers.
+//! Imports allowed: units, `storage::{source, ioas}`, `sys::opener`, the registry's numbers, inbox and its questions.
 
+use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
 
+use ioasd_client::ids::ObjectId;
 use ioasd_client::units::ByteLen;
 use rustix::process::{Pid, Uid};
 
+use super::inbox::Inbox;
+use super::messages::questions::{AreasFrom, HoldersOf, TableOf};
 use super::number::Number;
+use crate::storage::ioas::AccessNeeds;
 use crate::storage::source::Strength;
+use crate::sys::opener::Program;
 
 /// A number of bytes that one actor writes and anybody reads.
 #[derive(Debug, Default)]
@@ -53,6 +60,10 @@ pub struct ContextStats {
     pub uid: Uid,
     /// The process that opened it, if it lives in a pid namespace we can see.
     pub pid: Option<Pid>,
+    /// What that process was.
+    pub program: Program,
+    /// When it was opened.
+    pub since: SystemTime,
     /// Objects in its namespace.
     pub objects: Count,
 }
@@ -61,7 +72,14 @@ impl ContextStats {
     /// A context without objects.
     #[must_use]
     pub fn new(uid: Uid, pid: Option<Pid>) -> Self {
-        Self { uid, pid, objects: Count::default() }
+        let (program, objects) = Default::default();
+        Self { uid, pid, program, since: SystemTime::now(), objects }
+    }
+
+    /// Opened by `program`.
+    #[must_use]
+    pub fn by(self, program: Program) -> Self {
+        Self { program, ..self }
     }
 }
 
@@ -70,66 +88,157 @@ impl ContextStats {
 pub struct IoasStats {
     /// The context it belongs to.
     pub context: Number<ContextStats>,
+    /// Its id there.
+    pub object: ObjectId,
     /// Areas in its IOVA map.
     pub areas: Count,
     /// Bytes of IOVA that its areas cover.
     pub mapped: Bytes,
+    /// Tells its areas.
+    pub inbox: Inbox<AreasFrom>,
 }
 
 impl IoasStats {
-    /// An empty address space of `context`.
+    /// An empty address space, `object` of `context`.
     #[must_use]
-    pub fn new(context: Number<ContextStats>) -> Self {
-        Self { context, areas: Count::default(), mapped: Bytes::default() }
+    pub fn new(context: Number<ContextStats>, object: ObjectId) -> Self {
+        let (areas, mapped, inbox) = Default::default();
+        Self { context, object, areas, mapped, inbox }
     }
 }
 
-/// What a pages object shows. Length, pinned and charged are three different things.
-#[derive(Debug)]
-pub struct PagesStats {
+/// What of a pages object never changes.
+#[derive(Clone, Debug)]
+pub struct PagesIdentity {
+    /// The context it was made in.
+    pub context: Number<ContextStats>,
+    /// Where its pages come from, in words an operator recognises.
+    pub source: String,
     /// Bytes of the whole array.
     pub length: ByteLen,
     /// What holds its pins.
     pub strength: Strength,
     /// The user whose account pays.
     pub account: Uid,
+}
+
+/// What a pages object shows. Length, pinned and charged are three different things.
+#[derive(Debug)]
+pub struct PagesStats {
+    /// What never changes.
+    pub identity: PagesIdentity,
     /// Bytes that hold a pin now.
     pub pinned: Bytes,
     /// Bytes the account has been billed for.
     pub charged: Bytes,
     /// Bytes unmapped everywhere that wait for walkers before they are unpinned; part of `pinned`.
     pub retiring: Bytes,
+    /// Tells what holds its pages.
+    pub inbox: Inbox<HoldersOf>,
 }
 
 impl PagesStats {
-    /// An array of `length` bytes, nothing of it pinned.
+    /// An array nothing of which is pinned.
     #[must_use]
-    pub fn new(length: ByteLen, strength: Strength, account: Uid) -> Self {
-        let (pinned, charged, retiring) = Default::default();
-        Self { length, strength, account, pinned, charged, retiring }
+    pub fn new(identity: PagesIdentity) -> Self {
+        let (pinned, charged, retiring, inbox) = Default::default();
+        Self { identity, pinned, charged, retiring, inbox }
     }
+}
+
+impl Deref for PagesStats {
+    type Target = PagesIdentity;
+
+    fn deref(&self) -> &PagesIdentity {
+        &self.identity
+    }
+}
+
+/// What of a domain never changes.
+#[derive(Clone, Copy, Debug)]
+pub struct DomainIdentity {
+    /// The page-table format, in the word used in reports and metrics.
+    pub format: &'static str,
+    /// The address space whose areas it maps.
+    pub ioas: Number<IoasStats>,
+    /// The id of its HWPT in the context.
+    pub object: ObjectId,
+    /// The name its table has in the agent.
+    pub key: u64,
 }
 
 /// What a domain shows.
 #[derive(Debug)]
 pub struct DomainStats {
-    /// The page-table format, in the word used in reports and metrics.
-    pub format: &'static str,
-    /// The address space whose areas it maps.
-    pub ioas: Number<IoasStats>,
+    /// What never changes.
+    pub identity: DomainIdentity,
     /// Bytes of IOVA that its table translates.
     pub mapped: Bytes,
     /// Bytes of page-table pages.
     pub table: Bytes,
     /// Walkers registered.
     pub walkers: Count,
+    /// Tells its table.
+    pub inbox: Inbox<TableOf>,
 }
 
 impl DomainStats {
-    /// An empty table in `format`.
+    /// An empty table.
     #[must_use]
-    pub fn new(format: &'static str, ioas: Number<IoasStats>) -> Self {
-        let (mapped, table) = Default::default();
-        Self { format, ioas, mapped, table, walkers: Count::default() }
+    pub fn new(identity: DomainIdentity) -> Self {
+        let (mapped, table, walkers, inbox) = Default::default();
+        Self { identity, mapped, table, walkers, inbox }
+    }
+}
+
+impl Deref for DomainStats {
+    type Target = DomainIdentity;
+
+    fn deref(&self) -> &DomainIdentity {
+        &self.identity
+    }
+}
+
+/// What an access shows.
+#[derive(Debug)]
+pub struct AccessStats {
+    /// The address space it uses.
+    pub ioas: Number<IoasStats>,
+    /// Its id in the context.
+    pub object: ObjectId,
+    /// What it was made for.
+    pub needs: AccessNeeds,
+    /// Pins it holds.
+    pub pins: Count,
+    /// Bytes of IOVA under these pins; what is pinned twice counts twice.
+    pub pinned: Bytes,
+}
+
+impl AccessStats {
+    /// An access that holds nothing.
+    #[must_use]
+    pub fn new(ioas: Number<IoasStats>, object: ObjectId, needs: AccessNeeds) -> Self {
+        let (pins, pinned) = Default::default();
+        Self { ioas, object, needs, pins, pinned }
+    }
+}
+
+/// Figures that no object writes, for tests of those who read them.
+#[cfg(test)]
+pub(crate) mod examples {
+    use super::*;
+
+    pub(crate) fn pages(length: u64, account: u32) -> PagesStats {
+        PagesStats::new(PagesIdentity {
+            context: Number::new(1),
+            source: "a test".to_owned(),
+            length: ByteLen::new(length),
+            strength: Strength::Resident,
+            account: Uid::from_raw(account),
+        })
+    }
+
+    pub(crate) fn domain(format: &'static str, ioas: Number<IoasStats>) -> DomainStats {
+        DomainStats::new(DomainIdentity { format, ioas, object: ObjectId::new(3), key: 1 })
     }
 }

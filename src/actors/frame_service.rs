@@ -43,6 +43,12 @@ impl FrameService {
         self.space.lock().frames.windows_of(files)
     }
 
+    /// The file and its page that `frame` names.
+    #[must_use]
+    pub fn resolve(&self, frame: Pfn) -> Option<(FileKey, PageIndex)> {
+        self.space.lock().frames.resolve(frame)
+    }
+
     /// A walker is about to learn windows.
     pub fn add_walker(&self) {
         self.walkers.fetch_add(1, Ordering::SeqCst);

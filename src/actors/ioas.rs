@@ -16,18 +16,20 @@ use futures_util::future::LocalBoxFuture;
 use ioasd_client::units::{ByteLen, IovaRange};
 
 use super::access::{Access, Answer, Notice};
-use super::figures::IoasStats;
+use super::figures::{AccessStats, IoasStats};
 use super::guard::{caught, is_poisoned, poisoned};
+use super::inbox::Question;
 use super::messages::ioas::{
     AttachAccess, AttachDomain, ChangeTable, Check, Clear, CopyPieces, DetachAccess, DetachDomain,
     LetGoWithin, LookAtTable, Map, PinRange, ReadBytes, Unmap, UnpinRange, WriteBytes,
 };
+use super::messages::questions::{AreaReport, AreasFrom};
 use super::pages::Run;
 use super::pages_handle::PagesHandle;
 use super::registry::Registered;
 use super::retirement::{Grace, Retirement};
 use crate::domains::epoch::Epochs;
-use crate::storage::io_pagetable::Piece;
+use crate::storage::io_pagetable::{Area, Piece};
 use crate::storage::ioas::{AccessKey, Ioas as Operations, Notified, Port};
 use crate::storage::iova_allocator::OriginAddr;
 use crate::storage::order::{MoveResult, Order};
@@ -38,14 +40,27 @@ use crate::storage::step::DomainKey;
 
 const NAME: &str = "an ioas";
 
+/// A software user of the address space.
+#[derive(Debug)]
+struct User {
+    access: Addr<Access>,
+    stats: Arc<AccessStats>,
+}
+
 /// How the operations of one address space reach the other actors.
 #[derive(Debug)]
 pub struct ActorPort {
     retirement: Addr<Retirement>,
     walkers: RefCell<HashMap<DomainKey, Arc<Epochs>>>,
-    accesses: RefCell<HashMap<AccessKey, Addr<Access>>>,
+    accesses: RefCell<HashMap<AccessKey, User>>,
     /// A pages object behind an area panicked: book and tables may differ, so nothing goes on here.
     poisoned: Cell<bool>,
+}
+
+impl ActorPort {
+    fn access(&self, key: AccessKey) -> Option<Addr<Access>> {
+        self.accesses.borrow().get(&key).map(|user| user.access.clone())
+    }
 }
 
 impl Port for ActorPort {
@@ -80,7 +95,7 @@ impl Port for ActorPort {
     }
 
     async fn notify(&self, access: AccessKey, range: IovaRange) -> Notified {
-        let Some(user) = self.accesses.borrow().get(&access).cloned() else { return Notified::Acknowledged };
+        let Some(user) = self.access(access) else { return Notified::Acknowledged };
         match user.send(Notice(range)).await {
             Ok(Answer::Given) => Notified::Acknowledged,
             Ok(Answer::Missing) | Err(_) => Notified::Missed,
@@ -134,11 +149,31 @@ fn show_figures(operations: &Operations<ActorPort>, stats: &IoasStats) {
     stats.mapped.set(bytes);
 }
 
+/// Shows what an access holds.
+fn show_access(operations: &Operations<ActorPort>, key: AccessKey) {
+    let users = operations.port().accesses.borrow();
+    if let (Some(user), Some(held)) = (users.get(&key), operations.held_by(key)) {
+        user.stats.pins.set(held.pins);
+        user.stats.pinned.set(held.bytes);
+    }
+}
+
+fn report(area: &Area<PagesHandle>) -> AreaReport {
+    AreaReport {
+        shape: area.shape(),
+        permission: area.permission(),
+        state: area.state(),
+        pages: area.pages().number(),
+        accesses: area.accesses(),
+    }
+}
+
 impl Actor for Ioas {
     type Context = Context<Self>;
 
     fn started(&mut self, context: &mut Self::Context) {
         context.set_mailbox_capacity(super::MAILBOX);
+        self.stats.inbox.open(context.address().downgrade().recipient());
     }
 }
 
@@ -198,10 +233,10 @@ impl Handler<AttachAccess> for Ioas {
     type Result = Pending<()>;
 
     fn handle(&mut self, request: AttachAccess, _: &mut Self::Context) -> Self::Result {
-        let AttachAccess { key, needs, access } = request;
+        let AttachAccess { key, needs, access, stats } = request;
         self.run(move |ioas| async move {
             ioas.attach_access(key, needs).await?;
-            ioas.port().accesses.borrow_mut().insert(key, access);
+            ioas.port().accesses.borrow_mut().insert(key, User { access, stats });
             Ok(())
         })
     }
@@ -224,7 +259,11 @@ impl Handler<PinRange> for Ioas {
 
     fn handle(&mut self, request: PinRange, _: &mut Self::Context) -> Self::Result {
         let PinRange { access, range, direction } = request;
-        self.run(move |ioas| async move { ioas.pin(access, range, direction).await })
+        self.run(move |ioas| async move {
+            let pinned = ioas.pin(access, range, direction).await;
+            show_access(&ioas, access);
+            pinned
+        })
     }
 }
 
@@ -232,7 +271,11 @@ impl Handler<UnpinRange> for Ioas {
     type Result = Pending<()>;
 
     fn handle(&mut self, UnpinRange { access, range }: UnpinRange, _: &mut Self::Context) -> Self::Result {
-        self.run(move |ioas| async move { ioas.unpin(access, range).await })
+        self.run(move |ioas| async move {
+            let unpinned = ioas.unpin(access, range).await;
+            show_access(&ioas, access);
+            unpinned
+        })
     }
 }
 
@@ -242,6 +285,7 @@ impl Handler<LetGoWithin> for Ioas {
     fn handle(&mut self, LetGoWithin { access, range }: LetGoWithin, _: &mut Self::Context) -> Self::Result {
         self.run(move |ioas| async move {
             ioas.let_go_within(access, range).await;
+            show_access(&ioas, access);
             Ok(())
         })
     }
@@ -291,6 +335,17 @@ impl<R: Send + 'static> Handler<ChangeTable<R>> for Ioas {
 
     fn handle(&mut self, ChangeTable(change): ChangeTable<R>, _: &mut Self::Context) -> Self::Result {
         MessageResult(self.operations.with_table_mut(change))
+    }
+}
+
+impl Handler<Question<AreasFrom>> for Ioas {
+    type Result = MessageResult<Question<AreasFrom>>;
+
+    fn handle(&mut self, question: Question<AreasFrom>, _: &mut Self::Context) -> Self::Result {
+        let AreasFrom { from, limit } = question.asked;
+        MessageResult(
+            self.operations.with_table(|table| table.areas_from(from).take(limit).map(report).collect()),
+        )
     }
 }
 

@@ -10,7 +10,7 @@
 //!                         │          ├─▶ Retirement   waits for walkers
 //!                         │          └─▶ Access       takes notices to a software user
 //!                         └─▶ Domain ─▶ FanOut         control face of a table; serves export channels
-//!  HTTP ── admin ──▶ registry (dashmap of figures)
+//!  HTTP ── admin ──▶ registry (dashmap of figures and inboxes) ── questions with a deadline ──▶ Ioas, Pages, FanOut
 //! ```
 //!
 //! | file | what it is |
@@ -23,6 +23,7 @@
 //! | [`latch`], [`credits`], [`shards`] | the fan-out path: seats, credits, owners of tables |
 //! | [`guard`] | what a panic costs |
 //! | [`registry`], [`number`], [`figures`], [`requests`], [`frame_service`] | shared, lock-light state |
+//! | [`inbox`], [`view`] | how reports ask an object's owner; what the admin server may look at |
 //! | [`messages`] | what travels between actors |
 //!
 //! Imports allowed: storage, sys, sources, domains, units, errors.
@@ -38,6 +39,7 @@ pub mod fan_out;
 pub mod figures;
 pub mod frame_service;
 pub mod guard;
+pub mod inbox;
 pub mod ioas;
 pub mod latch;
 #[cfg(test)]
@@ -53,6 +55,7 @@ pub mod registry;
 pub mod requests;
 pub mod retirement;
 pub mod shards;
+pub mod view;
 
 /// Messages that may wait for an actor.
 const MAILBOX: usize = 256;

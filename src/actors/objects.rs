@@ -18,9 +18,10 @@ use ioasd_client::ids::ObjectId;
 
 use super::access::Access;
 use super::domain::Domain;
-use super::figures::IoasStats;
+use super::figures::{AccessStats, IoasStats};
 use super::ioas::Ioas;
 use super::number::Number;
+use super::registry::Registered;
 use crate::error::{Coded, Errno};
 use crate::fault_points::{self, Injected, Point};
 use crate::storage::ioas::AccessKey;
@@ -86,6 +87,8 @@ pub struct AccessObject {
     pub ioas: Rc<IoasObject>,
     /// The actor.
     pub access: Addr<Access>,
+    /// Its figures.
+    pub stats: Registered<AccessStats>,
 }
 
 /// Any object.

@@ -25,7 +25,9 @@ use tokio::sync::oneshot;
 use super::credits::{Credit, Purpose};
 use super::figures::PagesStats;
 use super::guard::{caught, poisoned};
+use super::inbox::Question;
 use super::latch::latch;
+use super::messages::questions::{HoldersOf, HoldersReport};
 use super::messages::tiers::{
     ChangeTables, EraseCache, Failable, FramesRead, ReadCache, ReadDomain, StoreCache, TableChange,
 };
@@ -118,6 +120,7 @@ impl Actor for Pages {
 
     fn started(&mut self, context: &mut Self::Context) {
         context.set_mailbox_capacity(super::MAILBOX);
+        self.cell.parts.stats.inbox.open(context.address().downgrade().recipient());
     }
 
     fn stopped(&mut self, _: &mut Self::Context) {
@@ -161,6 +164,19 @@ impl<R: Send + 'static> Handler<LookAtPages<R>> for Pages {
 
     fn handle(&mut self, LookAtPages(look): LookAtPages<R>, _: &mut Self::Context) -> Self::Result {
         MessageResult(look(&self.cell.core.borrow()))
+    }
+}
+
+impl Handler<Question<HoldersOf>> for Pages {
+    type Result = MessageResult<Question<HoldersOf>>;
+
+    fn handle(&mut self, question: Question<HoldersOf>, _: &mut Self::Context) -> Self::Result {
+        let core = self.cell.core.borrow();
+        MessageResult(HoldersReport {
+            access_ranges: core.access_ranges(),
+            shown_areas: core.shown_count(),
+            shown: core.shown_areas().take(question.asked.limit).collect(),
+        })
     }
 }
 

@@ -1,12 +1,14 @@
 //! A handle on a pages object: what areas hold. The Pages actor lives as long as a handle does.
 //!
-//! Imports allowed: storage, pages.
+//! Imports allowed: storage, pages, figures.
 
 use std::fmt;
 use std::sync::Arc;
 
 use actix::Addr;
 
+use super::figures::PagesStats;
+use super::number::Number;
 use super::pages::Pages;
 use crate::sources::file::FileSource;
 use crate::storage::iova_allocator::OriginAddr;
@@ -17,22 +19,33 @@ pub struct PagesHandle(Arc<Link>);
 
 struct Link {
     pages: Addr<Pages>,
+    number: Number<PagesStats>,
     origin: OriginAddr,
     backing: Option<Arc<FileSource>>,
 }
 
 impl PagesHandle {
-    /// The handle of a started actor. `origin` is the address of the first byte of page 0 in the memory it comes from;
+    /// The handle of a started actor, listed under `number`. `origin` is the address of the first byte of page 0 in the memory it comes from;
     /// `backing` the file that walkers can map, if there is one.
     #[must_use]
-    pub fn new(pages: Addr<Pages>, origin: OriginAddr, backing: Option<Arc<FileSource>>) -> Self {
-        Self(Arc::new(Link { pages, origin, backing }))
+    pub fn new(
+        (pages, number): (Addr<Pages>, Number<PagesStats>),
+        origin: OriginAddr,
+        backing: Option<Arc<FileSource>>,
+    ) -> Self {
+        Self(Arc::new(Link { pages, number, origin, backing }))
     }
 
     /// The actor.
     #[must_use]
     pub fn pages(&self) -> &Addr<Pages> {
         &self.0.pages
+    }
+
+    /// The number under which the object is listed.
+    #[must_use]
+    pub fn number(&self) -> Number<PagesStats> {
+        self.0.number
     }
 
     /// Where page 0 comes from.

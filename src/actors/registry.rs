@@ -7,7 +7,7 @@
 //! the other may belong to different moments, so sums hold exactly only at rest. The tables of entries are dashmaps:
 //! registering, dropping and walking them lock one shard for a moment.
 //!
-//! Imports allowed: units, `storage::source`.
+//! Imports allowed: units, figures, requests, number.
 
 use std::fmt;
 use std::ops::Deref;
@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use dashmap::DashMap;
 use ioasd_client::units::ByteLen;
 
-use super::figures::{ContextStats, DomainStats, IoasStats, PagesStats};
+use super::figures::{AccessStats, ContextStats, DomainStats, IoasStats, PagesStats};
 use super::number::Number;
 use super::requests::{RequestCount, RequestCounts};
 
@@ -44,6 +44,10 @@ impl<S> Table<S> {
             self.entries.iter().map(|entry| Entry::new(*entry.key(), entry.value())).collect();
         list.sort_unstable_by_key(|entry| entry.number.get());
         list
+    }
+
+    fn get(&self, number: u64) -> Option<Entry<S>> {
+        self.entries.get(&number).map(|entry| Entry::new(number, entry.value()))
     }
 }
 
@@ -116,6 +120,8 @@ pub struct Snapshot {
     pub pages: Vec<Entry<PagesStats>>,
     /// The domains.
     pub domains: Vec<Entry<DomainStats>>,
+    /// The accesses.
+    pub accesses: Vec<Entry<AccessStats>>,
     /// Requests answered since the agent started.
     pub requests: Vec<RequestCount>,
 }
@@ -134,6 +140,7 @@ pub struct Registry {
     ioases: Arc<Table<IoasStats>>,
     pages: Arc<Table<PagesStats>>,
     domains: Arc<Table<DomainStats>>,
+    accesses: Arc<Table<AccessStats>>,
     requests: RequestCounts,
 }
 
@@ -146,6 +153,7 @@ impl Registry {
             ioases: Table::new(),
             pages: Table::new(),
             domains: Table::new(),
+            accesses: Table::new(),
             requests: RequestCounts::default(),
         })
     }
@@ -174,6 +182,36 @@ impl Registry {
         self.domains.register(stats)
     }
 
+    /// Lists an access for as long as the guard lives.
+    #[must_use]
+    pub fn register_access(&self, stats: AccessStats) -> Registered<AccessStats> {
+        self.accesses.register(stats)
+    }
+
+    /// Context `number`, if it is registered.
+    #[must_use]
+    pub fn context(&self, number: u64) -> Option<Entry<ContextStats>> {
+        self.contexts.get(number)
+    }
+
+    /// Address space `number`, if it is registered.
+    #[must_use]
+    pub fn ioas(&self, number: u64) -> Option<Entry<IoasStats>> {
+        self.ioases.get(number)
+    }
+
+    /// Pages object `number`, if it is registered.
+    #[must_use]
+    pub fn pages(&self, number: u64) -> Option<Entry<PagesStats>> {
+        self.pages.get(number)
+    }
+
+    /// Domain `number`, if it is registered.
+    #[must_use]
+    pub fn domain(&self, number: u64) -> Option<Entry<DomainStats>> {
+        self.domains.get(number)
+    }
+
     /// The counts of answered requests.
     #[must_use]
     pub const fn requests(&self) -> &RequestCounts {
@@ -188,6 +226,7 @@ impl Registry {
             ioases: self.ioases.list(),
             pages: self.pages.list(),
             domains: self.domains.list(),
+            accesses: self.accesses.list(),
             requests: self.requests.list(),
         }
     }
@@ -200,19 +239,21 @@ impl fmt::Debug for Registry {
             .field("ioases", &self.ioases.entries.len())
             .field("pages", &self.pages.entries.len())
             .field("domains", &self.domains.entries.len())
+            .field("accesses", &self.accesses.entries.len())
             .finish()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use ioasd_client::ids::ObjectId;
     use rustix::process::{Pid, Uid};
 
     use super::*;
-    use crate::storage::source::Strength;
+    use crate::actors::figures::examples;
 
     fn pages(length: u64) -> PagesStats {
-        PagesStats::new(ByteLen::new(length), Strength::Resident, Uid::from_raw(1000))
+        examples::pages(length, 1000)
     }
 
     #[test]
@@ -252,8 +293,10 @@ mod tests {
     fn objects_of_different_kinds_do_not_mix() {
         let registry = Registry::new();
         let context = registry.register_context(ContextStats::new(Uid::ROOT, Some(Pid::INIT)));
-        let ioas = registry.register_ioas(IoasStats::new(context.number()));
-        let _domain = registry.register_domain(DomainStats::new("amd-v1", ioas.number()));
+        let ioas = registry.register_ioas(IoasStats::new(context.number(), ObjectId::new(1)));
+        let domain = registry.register_domain(examples::domain("amd-v1", ioas.number()));
+        assert_eq!(registry.domain(domain.number().get()).map(|entry| entry.stats.ioas), Some(ioas.number()));
+        assert!(registry.pages(domain.number().get()).is_none());
         let snapshot = registry.snapshot();
         assert_eq!((snapshot.contexts.len(), snapshot.ioases.len()), (1, 1));
         assert_eq!((snapshot.domains.len(), snapshot.pages.len()), (1, 0));

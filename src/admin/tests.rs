@@ -5,13 +5,9 @@ use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use ioasd_client::units::ByteLen;
-use rustix::process::Uid;
-
 use super::health::Check;
 use super::*;
-use crate::actors::figures::PagesStats;
-use crate::storage::source::Strength;
+use crate::actors::figures::examples;
 
 struct Answer {
     status: u16,
@@ -84,7 +80,7 @@ fn readyz_follows_its_checks_and_names_the_failing_one() {
 fn metrics_are_those_of_the_registry_at_the_moment() {
     let registry = Registry::new();
     let admin = started(&registry, Readiness::default());
-    let pages = registry.register_pages(PagesStats::new(ByteLen::new(8192), Strength::Resident, Uid::ROOT));
+    let pages = registry.register_pages(examples::pages(8192, 0));
     let answer = ask(connect(&admin), "GET", "/metrics");
     assert_eq!(answer.status, 200);
     answer.assert_header("content-type", "text/plain; version=0.0.4; charset=utf-8");

@@ -170,9 +170,8 @@ mod tests {
     use rustix::process::{Signal, Uid};
 
     use super::*;
-    use crate::actors::figures::PagesStats;
+    use crate::actors::figures::{PagesStats, examples};
     use crate::actors::registry::Registered;
-    use crate::storage::source::Strength;
 
     thread_local! {
         static STEPS: RefCell<Vec<&'static str>> = const { RefCell::new(Vec::new()) };
@@ -194,7 +193,7 @@ mod tests {
             if socket.ends_with("refuse") {
                 return Err(io::Error::other("refused"));
             }
-            let pages = PagesStats::new(ByteLen::new(4096), Strength::Resident, Uid::ROOT);
+            let pages = examples::pages(4096, 0);
             pages.pinned.set(ByteLen::new(4096));
             let pages = registry.register_pages(pages);
             Ok(Self(socket.ends_with("leak").then_some(pages)))

@@ -108,6 +108,13 @@ impl<P> IoPageTable<P> {
         self.areas.iter()
     }
 
+    /// The areas in IOVA order, from the one on that shows `from` or is the first behind it.
+    pub fn areas_from(&self, from: Iova) -> impl Iterator<Item = &Area<P>> {
+        IovaRange::new(from, IovaRange::ALL.last())
+            .into_iter()
+            .flat_map(|range| self.areas.intersecting(range))
+    }
+
     /// The ready areas in IOVA order: what every domain shows.
     pub fn ready_areas(&self) -> impl Iterator<Item = &Area<P>> {
         self.areas().filter(|area| area.is_ready())

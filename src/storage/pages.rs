@@ -236,6 +236,23 @@ impl IoptPages {
     }
 
     /// Reads `area` back from `storage` from now on.
+    /// Areas that are shown.
+    #[must_use]
+    pub fn shown_count(&self) -> u64 {
+        self.shown.len() as u64
+    }
+
+    /// Areas that are shown, in order of their first pages.
+    pub fn shown_areas(&self) -> impl Iterator<Item = (AreaKey, AreaShape)> {
+        self.shown.iter().map(|(_, shown)| (shown.area, shown.shape))
+    }
+
+    /// Ranges of pages that accesses hold.
+    #[must_use]
+    pub fn access_ranges(&self) -> u64 {
+        self.accesses.len() as u64
+    }
+
     pub(super) fn move_storage(&mut self, shown: Shown, storage: DomainKey) {
         let found = self.shown.get_mut(shown.shape.indexes(), |other| other.area == shown.area);
         if let Some(shown) = found {

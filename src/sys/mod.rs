@@ -5,6 +5,7 @@
 //! | [`memfd`], [`mapping`] | memory files, sealed; shared mappings of them |
 //! | [`socket`], [`listener`] | SEQPACKET sockets with descriptors and credentials |
 //! | [`identity`], [`peer`], [`pidfd`] | who connected or sent a message, whether it lives, what it may lock |
+//! | [`opener`] | its program, for people |
 //! | [`client_fd`] | a client's descriptor, closed where nobody waits |
 //! | [`file_state`], [`file_io`] | a client's file: what it is, reading and writing it without mapping it |
 //! | [`watched`] | a descriptor that the async runtime watches |
@@ -22,6 +23,7 @@ pub mod limits;
 pub mod listener;
 pub mod mapping;
 pub mod memfd;
+pub mod opener;
 pub mod peer;
 pub mod pidfd;
 pub mod socket;

@@ -116,14 +116,15 @@ fn set(metric: Metric, labels: Vec<Label>, value: u64) {
 
 #[cfg(test)]
 mod tests {
+    use ioasd_client::ids::ObjectId;
     use rustix::process::{Pid, Uid};
 
     use super::*;
-    use crate::actors::figures::{ContextStats, DomainStats, IoasStats, PagesStats};
+    use crate::actors::figures::{ContextStats, IoasStats, PagesStats, examples};
     use crate::actors::requests::OK;
 
     fn pages(length: u64, account: u32) -> PagesStats {
-        PagesStats::new(ByteLen::new(length), Strength::Resident, Uid::from_raw(account))
+        examples::pages(length, account)
     }
 
     #[track_caller]
@@ -163,10 +164,10 @@ mod tests {
     fn domains_are_summed_and_their_tables_split_by_format() {
         let registry = Registry::new();
         let context = registry.register_context(ContextStats::new(Uid::ROOT, Some(Pid::INIT)));
-        let ioas = registry.register_ioas(IoasStats::new(context.number()));
+        let ioas = registry.register_ioas(IoasStats::new(context.number(), ObjectId::new(1)));
         ioas.areas.set(5);
         let [first, second, third] = ["amd-v1", "amd-v1", "vtd"]
-            .map(|format| registry.register_domain(DomainStats::new(format, ioas.number())));
+            .map(|format| registry.register_domain(examples::domain(format, ioas.number())));
         for domain in [&first, &second, &third] {
             domain.mapped.set(ByteLen::new(4096));
             domain.table.set(ByteLen::new(12_288));
@@ -216,8 +217,8 @@ mod tests {
     fn every_metric_of_the_catalogue_is_shown_with_its_help_and_kind_and_no_other() {
         let registry = Registry::new();
         let context = registry.register_context(ContextStats::new(Uid::ROOT, Some(Pid::INIT)));
-        let ioas = registry.register_ioas(IoasStats::new(context.number()));
-        let _domain = registry.register_domain(DomainStats::new("amd-v1", ioas.number()));
+        let ioas = registry.register_ioas(IoasStats::new(context.number(), ObjectId::new(1)));
+        let _domain = registry.register_domain(examples::domain("amd-v1", ioas.number()));
         let _pages = registry.register_pages(pages(4096, 0));
         registry.requests().record("DESTROY", OK);
         let text = scrape(&registry);

@@ -154,6 +154,7 @@ fn leftovers(snapshot: &Snapshot) -> String {
         ("ioases", snapshot.ioases.len()),
         ("pages objects", snapshot.pages.len()),
         ("domains", snapshot.domains.len()),
+        ("accesses", snapshot.accesses.len()),
     ];
     let left = counts.iter().filter(|(_, count)| *count > 0);
     left.map(|(kind, count)| format!("{count} {kind}, ")).collect()

@@ -11,6 +11,7 @@ use ioasd_client::units::{Iova, IovaRange};
 
 use super::state::ClientState;
 use crate::actors::access::{Access, NoticeSink};
+use crate::actors::figures::AccessStats;
 use crate::actors::guard::poisoned;
 use crate::actors::messages::ioas::{
     AttachAccess, DetachAccess, PinRange, ReadBytes, UnpinRange, WriteBytes,
@@ -38,9 +39,11 @@ impl ClientState {
         fault_points::hit(Point::ActorStart).map_err(|injected| Refusal::of(&injected))?;
         let (id, key) = (reserved.id(), AccessKey(self.agent.next_number()));
         let access = Access::new(sink).start();
-        let attached = ioas.ioas.send(AttachAccess { key, needs, access: access.clone() }).await;
+        let stats = self.agent.registry.register_access(AccessStats::new(ioas.number, id, needs));
+        let attach = AttachAccess { key, needs, access: access.clone(), stats: stats.share() };
+        let attached = ioas.ioas.send(attach).await;
         attached.unwrap_or_else(|_| Err(poisoned("an ioas")))?;
-        reserved.publish(Object::Access(Rc::new(AccessObject { id, key, ioas, access })));
+        reserved.publish(Object::Access(Rc::new(AccessObject { id, key, ioas, access, stats })));
         Ok(id)
     }
 

@@ -11,7 +11,7 @@ use ioasd_client::units::{ByteLen, IndexRange, Iova, IovaRange, PAGE_SIZE, PageI
 use rustix::process::Uid;
 
 use super::state::ClientState;
-use crate::actors::figures::{IoasStats, PagesStats};
+use crate::actors::figures::{IoasStats, PagesIdentity, PagesStats};
 use crate::actors::guard::poisoned;
 use crate::actors::ioas::Ioas;
 use crate::actors::messages::ioas::{Clear, CopyPieces, Map, Unmap};
@@ -75,7 +75,7 @@ impl ClientState {
     pub fn ioas_alloc(&self) -> Result<ObjectId, Refusal> {
         let reserved = self.reserve()?;
         fault_points::hit(Point::ActorStart).map_err(|injected| Refusal::of(&injected))?;
-        let stats = self.agent.registry.register_ioas(IoasStats::new(self.stats.number()));
+        let stats = self.agent.registry.register_ioas(IoasStats::new(self.stats.number(), reserved.id()));
         let (id, number) = (reserved.id(), stats.number());
         let ioas = Ioas::new(Arc::clone(&self.areas), self.local.retirement.clone(), stats).start();
         reserved.publish(Object::Ioas(Rc::new(IoasObject { id, ioas, number })));
@@ -120,7 +120,14 @@ impl ClientState {
         let account = Uid::from_raw(payer.account.key().uid);
         // As with ranges, 2^64-1 stands for the 2^64 bytes of the longest array.
         let length = ByteLen::new(len.get().saturating_mul(PAGE_SIZE));
-        let stats = PagesStats::new(length, source.strength(), account);
+        let stats = self.agent.registry.register_pages(PagesStats::new(PagesIdentity {
+            context: self.stats.number(),
+            source: source.name(),
+            length,
+            strength: source.strength(),
+            account,
+        }));
+        let number = stats.number();
         let pages = Pages::new(PagesParts {
             len,
             source,
@@ -128,9 +135,9 @@ impl ClientState {
             pinner: self.local.pinner.clone(),
             shards: self.agent.shards.clone(),
             tuning: self.agent.settings.tuning,
-            stats: self.agent.registry.register_pages(stats),
+            stats,
         });
-        Ok(PagesHandle::new(pages.start(), origin, backing))
+        Ok(PagesHandle::new((pages.start(), number), origin, backing))
     }
 
     /// Maps a slice, an offset and a length, of a pages object.

@@ -14,7 +14,7 @@ use ioasd_client::ids::ObjectId;
 use super::state::ClientState;
 use crate::actors::domain::{Close, Domain, DomainParts, Export};
 use crate::actors::fan_out::{AddTable, OwnedTable, RemoveTable};
-use crate::actors::figures::{DomainStats, IoasStats};
+use crate::actors::figures::{DomainIdentity, DomainStats, IoasStats};
 use crate::actors::guard::poisoned;
 use crate::actors::messages::ioas::{AttachDomain, DetachDomain, LookAtTable};
 use crate::actors::number::Number;
@@ -94,7 +94,7 @@ impl ClientState {
         let geometry = table.geometry();
         let needs = DomainNeeds { alignment: geometry.granule(), aperture: geometry.aperture };
         let epochs = table.epochs();
-        let domain = self.start_domain((key, ioas.number), &shard, &arbiter, table).await?;
+        let domain = self.start_domain((key, ioas.number, reserved.id()), &shard, &arbiter, table).await?;
         let ioas_actor = ioas.ioas.clone();
         let hwpt = Rc::new(HwptObject { id: reserved.id(), ioas, domain, key, iommu });
         let attached = ioas_actor.send(AttachDomain { domain: key, needs, epochs }).await;
@@ -121,14 +121,16 @@ impl ClientState {
 
     async fn start_domain(
         &self,
-        (key, ioas): (DomainKey, Number<IoasStats>),
+        (key, ioas, object): (DomainKey, Number<IoasStats>, ObjectId),
         shard: &Shard,
         arbiter: &ArbiterHandle,
         table: Box<dyn DomainTable>,
     ) -> Result<Addr<Domain>, Refusal> {
         let epochs: Arc<Epochs> = table.epochs();
         let format = table.geometry().format.name();
-        let stats = self.agent.registry.register_domain(DomainStats::new(format, ioas));
+        let stats = DomainStats::new(DomainIdentity { format, ioas, object, key: key.id });
+        stats.inbox.open(shard.fan_out.downgrade().recipient());
+        let stats = self.agent.registry.register_domain(stats);
         let parts = DomainParts {
             id: key.id,
             fan_out: shard.fan_out.clone(),

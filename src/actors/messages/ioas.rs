@@ -8,6 +8,7 @@ use actix::{Addr, Message};
 use ioasd_client::units::{ByteLen, Iova, IovaRange, Permission};
 
 use crate::actors::access::Access;
+use crate::actors::figures::AccessStats;
 use crate::actors::pages_handle::PagesHandle;
 use crate::domains::epoch::Epochs;
 use crate::storage::io_pagetable::{IoPageTable, Piece, Placement, Transfer, UnmapRequest};
@@ -65,6 +66,8 @@ pub struct AttachAccess {
     pub needs: AccessNeeds,
     /// Where notices go.
     pub access: Addr<Access>,
+    /// Where its figures are shown.
+    pub stats: Arc<AccessStats>,
 }
 
 /// Lets go of what an access holds and forgets it.

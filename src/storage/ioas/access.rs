@@ -46,11 +46,21 @@ impl AccessNeeds {
     }
 }
 
+/// How much an access holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HeldByAccess {
+    /// Pins.
+    pub pins: u64,
+    /// Bytes under them; what is pinned twice counts twice.
+    pub bytes: ByteLen,
+}
+
 /// What one access holds.
 #[derive(Debug)]
 pub(super) struct AccessState<H> {
     needs: AccessNeeds,
     pins: Vec<Held<H>>,
+    bytes: u64,
 }
 
 /// One pin: a range as the user gave it, and what it holds in each area.
@@ -75,6 +85,17 @@ struct Hold<H> {
 }
 
 impl<H> AccessState<H> {
+    fn keep(&mut self, held: Held<H>) {
+        self.bytes = self.bytes.saturating_add(held.range.length().get());
+        self.pins.push(held);
+    }
+
+    fn forget(&mut self, range: IovaRange) -> Option<Held<H>> {
+        let place = self.pins.iter().rposition(|held| held.range == range)?;
+        self.bytes = self.bytes.saturating_sub(range.length().get());
+        Some(self.pins.swap_remove(place))
+    }
+
     /// Everything it holds, or is about to hold.
     pub(super) fn parts(&self) -> impl Iterator<Item = &HeldPart<H>> {
         self.pins.iter().flat_map(|held| &held.parts)
@@ -98,7 +119,7 @@ impl<P: Port> Ioas<P> {
         }
         let added = core.table.add_alignment(Owner::Access(access.0), needs.alignment());
         added.map_err(|error| Refusal::of(&error))?;
-        core.accesses.insert(access, AccessState { needs, pins: Vec::new() });
+        core.accesses.insert(access, AccessState { needs, pins: Vec::new(), bytes: 0 });
         Ok(())
     }
 
@@ -179,7 +200,7 @@ impl<P: Port> Ioas<P> {
     async fn keep_or_drop(&self, access: AccessKey, held: Held<P::Pages>) -> Result<(), Refusal> {
         let detached = match self.core.borrow_mut().accesses.get_mut(&access) {
             Some(state) => {
-                state.pins.push(held);
+                state.keep(held);
                 self.holds_changed.notify_waiters();
                 return Ok(());
             }
@@ -206,10 +227,7 @@ impl<P: Port> Ioas<P> {
     }
 
     fn forget_pin(&self, access: AccessKey, range: IovaRange) -> Option<Held<P::Pages>> {
-        let mut core = self.core.borrow_mut();
-        let pins = &mut core.accesses.get_mut(&access)?.pins;
-        let place = pins.iter().rposition(|held| held.range == range)?;
-        Some(pins.swap_remove(place))
+        self.core.borrow_mut().accesses.get_mut(&access)?.forget(range)
     }
 
     /// Stops counting parts that were never pinned.
@@ -229,6 +247,13 @@ impl<P: Port> Ioas<P> {
             self.core.borrow_mut().table.drop_access_from(part.area, Holder::External);
             self.holds_changed.notify_waiters();
         }
+    }
+
+    /// How much `access` holds; `None` if it is not attached.
+    pub fn held_by(&self, access: AccessKey) -> Option<HeldByAccess> {
+        let core = self.core.borrow();
+        let state = core.accesses.get(&access)?;
+        Some(HeldByAccess { pins: state.pins.len() as u64, bytes: ByteLen::new(state.bytes) })
     }
 
     /// Lets go of everything `access` holds within `range`: its answer to a notice.

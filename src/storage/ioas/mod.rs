@@ -28,7 +28,7 @@ use std::sync::Arc;
 use ioasd_client::units::{Iova, IovaRange, Permission};
 use tokio::sync::{Notify, RwLock};
 
-pub use access::{AccessKey, AccessNeeds};
+pub use access::{AccessKey, AccessNeeds, HeldByAccess};
 pub use domains::DomainNeeds;
 pub use port::{Notified, Port};
 pub use unmap::HeldError;

@@ -1,0 +1,35 @@
+//! What the admin server may look at: the lists of objects, the accounts, and which file a frame belongs to.
+//!
+//! Imports allowed: registry, frame_service, storage::ledger.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::frame_service::FrameService;
+use super::registry::Registry;
+use crate::storage::ledger::Ledger;
+
+/// A view of an agent. Looking takes no lock of the data side but one shard of a table for a moment.
+#[derive(Clone)]
+pub struct View {
+    /// Every live object.
+    pub registry: Arc<Registry>,
+    /// Who pays.
+    pub ledger: Arc<Ledger>,
+    /// Which file a frame belongs to.
+    pub frames: Arc<FrameService>,
+}
+
+impl View {
+    /// A view of `registry` alone: nobody pays, and no frame is known.
+    #[must_use]
+    pub fn of(registry: Arc<Registry>) -> Self {
+        Self { registry, ledger: Arc::default(), frames: Arc::default() }
+    }
+}
+
+impl fmt::Debug for View {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("View").field(&self.registry).finish()
+    }
+}
