@@ -20,8 +20,8 @@ use super::figures::{AccessStats, IoasStats};
 use super::guard::{caught, is_poisoned, poisoned};
 use super::inbox::Question;
 use super::messages::ioas::{
-    AttachAccess, AttachDomain, ChangeTable, Check, Clear, CopyPieces, DetachAccess, DetachDomain,
-    LetGoWithin, LookAtTable, Map, PinRange, ReadBytes, Unmap, UnpinRange, WriteBytes,
+    AllowIovas, AttachAccess, AttachDomain, ChangeTable, Check, Clear, CopyPieces, DetachAccess,
+    DetachDomain, LetGoWithin, LookAtTable, Map, PinRange, ReadBytes, Unmap, UnpinRange, WriteBytes,
 };
 use super::messages::questions::{AreaReport, AreasFrom};
 use super::pages::Run;
@@ -198,6 +198,16 @@ impl Handler<Unmap> for Ioas {
 
     fn handle(&mut self, Unmap(request): Unmap, _: &mut Self::Context) -> Self::Result {
         self.run(move |ioas| async move { ioas.unmap(request).await })
+    }
+}
+
+impl Handler<AllowIovas> for Ioas {
+    type Result = Pending<()>;
+
+    fn handle(&mut self, AllowIovas(ranges): AllowIovas, _: &mut Self::Context) -> Self::Result {
+        self.run(move |ioas| async move {
+            ioas.with_table_mut(|table| table.set_allowed(ranges)).map_err(|error| Refusal::of(&error))
+        })
     }
 }
 

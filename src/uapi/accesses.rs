@@ -72,7 +72,7 @@ impl Serve for AccessRw {
                 Vec::new()
             }
         };
-        Ok(Done { value: Some(self), payload, fds: Vec::new() })
+        Ok(Done::value(self).with_payload(payload))
     }
 }
 

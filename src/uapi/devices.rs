@@ -59,6 +59,6 @@ impl Serve for DomainExport {
         check_flags(Self::NAME, self.flags, 0)?;
         check_reserved(Self::NAME, self.reserved)?;
         let channel = call.client.domain_export(self.hwpt_id.into()).await?;
-        Ok(Done { value: Some(self), payload: Vec::new(), fds: vec![channel] })
+        Ok(Done::value(self).with_fd(channel))
     }
 }

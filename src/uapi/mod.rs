@@ -3,17 +3,22 @@
 //! | file | commands |
 //! |---|---|
 //! | [`ioas`] | DESTROY, IOAS_ALLOC, IOAS_MAP_FILE, IOAS_COPY, IOAS_UNMAP |
+//! | [`iova_rules`] | IOAS_ALLOW_IOVAS, IOAS_IOVA_RANGES |
 //! | [`devices`] | DEVICE_CREATE, DEVICE_ATTACH, DEVICE_DETACH, DOMAIN_EXPORT |
 //! | [`accesses`] | ACCESS_CREATE, ACCESS_PIN, ACCESS_UNPIN, ACCESS_RW |
 //!
 //! Checks bite in the order of the kernel: the frame, the command's number, the argument's size, flags and reserved
 //! fields, plain arithmetic, objects, and then what the address space says.
 //!
+//! Arrays that a command has beside its struct are read by [`array`].
+//!
 //! Imports allowed: actors, the client crate's wire.
 
 pub mod accesses;
+mod array;
 pub mod devices;
 pub mod ioas;
+pub mod iova_rules;
 
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -24,7 +29,9 @@ use ioasd_client::wire::frame::{Echo, Reply, Request};
 use ioasd_client::wire::own::{
     AccessCreate, AccessPin, AccessRw, AccessUnpin, DeviceAttach, DeviceCreate, DeviceDetach, DomainExport,
 };
-use ioasd_client::wire::uapi::{Destroy, IoasAlloc, IoasCopy, IoasMapFile, IoasUnmap};
+use ioasd_client::wire::uapi::{
+    Destroy, IoasAlloc, IoasAllowIovas, IoasCopy, IoasIovaRanges, IoasMapFile, IoasUnmap,
+};
 
 use crate::actors::client_context::state::ClientState;
 use crate::actors::guard::caught;
@@ -63,19 +70,39 @@ pub struct Done<C> {
     pub payload: Vec<u8>,
     /// Descriptors.
     pub fds: Vec<OwnedFd>,
+    /// Why the command was refused nevertheless: all of this is written in spite of it.
+    pub refusal: Option<Refusal>,
 }
 
 impl<C> Done<C> {
     /// Copies `value` back.
     #[must_use]
-    pub const fn value(value: C) -> Self {
-        Self { value: Some(value), payload: Vec::new(), fds: Vec::new() }
+    pub fn value(value: C) -> Self {
+        Self { value: Some(value), ..Self::nothing() }
     }
 
     /// Copies nothing back.
     #[must_use]
     pub const fn nothing() -> Self {
-        Self { value: None, payload: Vec::new(), fds: Vec::new() }
+        Self { value: None, payload: Vec::new(), fds: Vec::new(), refusal: None }
+    }
+
+    /// The same with bytes behind the struct.
+    #[must_use]
+    pub fn with_payload(self, payload: Vec<u8>) -> Self {
+        Self { payload, ..self }
+    }
+
+    /// The same with a descriptor.
+    #[must_use]
+    pub fn with_fd(self, fd: OwnedFd) -> Self {
+        Self { fds: vec![fd], ..self }
+    }
+
+    /// The same, written although the command is refused.
+    #[must_use]
+    pub fn but(self, refusal: Refusal) -> Self {
+        Self { refusal: Some(refusal), ..self }
     }
 }
 
@@ -90,6 +117,7 @@ struct Answer {
     body: Vec<u8>,
     payload: Vec<u8>,
     fds: Vec<OwnedFd>,
+    refusal: Option<Refusal>,
 }
 
 impl Dispatch for Uapi {
@@ -102,9 +130,10 @@ impl Dispatch for Uapi {
             let echo = Echo::of(&incoming.message);
             let answered = caught("a request", answer(&client, incoming)).await;
             let (command, result) = answered.unwrap_or_else(|refusal| (UNKNOWN, Err(refusal)));
-            client.record(command, result.as_ref().map_or_else(Coded::code, |_| OK));
+            let refusal = result.as_ref().map_or_else(Some, |answer| answer.refusal.as_ref());
+            client.record(command, refusal.map_or(OK, Coded::code));
             match result {
-                Ok(answer) => framed(&Reply::done(echo, &answer.body, &answer.payload), answer.fds),
+                Ok(answer) => written(echo, answer),
                 Err(refusal) => refused(echo, &refusal),
             }
         })
@@ -130,6 +159,8 @@ async fn answer(client: &ClientState, incoming: Incoming) -> (&'static str, Resu
     match request.echo.command {
         Destroy::NUMBER => run::<Destroy>(request.argument, call).await,
         IoasAlloc::NUMBER => run::<IoasAlloc>(request.argument, call).await,
+        IoasAllowIovas::NUMBER => run::<IoasAllowIovas>(request.argument, call).await,
+        IoasIovaRanges::NUMBER => run::<IoasIovaRanges>(request.argument, call).await,
         IoasCopy::NUMBER => run::<IoasCopy>(request.argument, call).await,
         IoasMapFile::NUMBER => run::<IoasMapFile>(request.argument, call).await,
         IoasUnmap::NUMBER => run::<IoasUnmap>(request.argument, call).await,
@@ -174,9 +205,17 @@ async fn run<C: Serve>(argument: Argument<'_>, call: Call<'_>) -> (&'static str,
 async fn run_decoded<C: Serve>(argument: Argument<'_>, call: Call<'_>) -> Result<Answer, Refusal> {
     let decoded: Decoded<'_, C> = argument.decode().map_err(|error| Refusal::of(&error))?;
     let call = Call { payload: decoded.payload, ..call };
-    let Done { value, payload, fds } = decoded.value.serve(call).await?;
+    let Done { value, payload, fds, refusal } = decoded.value.serve(call).await?;
     let body = value.map(|value| decoded.reply_body(&value)).unwrap_or_default();
-    Ok(Answer { body, payload, fds })
+    Ok(Answer { body, payload, fds, refusal })
+}
+
+fn written(echo: Echo, Answer { body, payload, fds, refusal }: Answer) -> Outgoing {
+    let text = refusal.as_ref().map(Refusal::to_string).unwrap_or_default();
+    let refused =
+        refusal.as_ref().map(|refusal| Reply::refused(echo, refusal.errno(), refusal.code(), &text));
+    let head = refused.unwrap_or_else(|| Reply::done(echo, &[], &[]));
+    framed(&Reply { body: &body, payload: &payload, ..head }, fds)
 }
 
 fn refused(echo: Echo, refusal: &Refusal) -> Outgoing {

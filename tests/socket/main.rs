@@ -13,6 +13,7 @@ mod death;
 mod devices;
 mod fixture;
 mod helper;
+mod iova_rules;
 mod limits;
 mod memory;
 mod metrics;

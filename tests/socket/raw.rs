@@ -17,12 +17,18 @@ pub(crate) struct Answer {
     pub(crate) echo: Echo,
     pub(crate) errno: i32,
     pub(crate) body: Vec<u8>,
+    pub(crate) payload: Vec<u8>,
 }
 
 impl Answer {
     fn of(message: &[u8]) -> Self {
         let reply = Reply::decode(message).unwrap();
-        Self { echo: reply.echo, errno: reply.errno, body: reply.body.to_vec() }
+        Self {
+            echo: reply.echo,
+            errno: reply.errno,
+            body: reply.body.to_vec(),
+            payload: reply.payload.to_vec(),
+        }
     }
 
     /// The errno, or none if the request was carried out.
@@ -80,4 +86,16 @@ pub(crate) fn next_answer(client: &Connection) -> Answer {
     let mut buffer = vec![0; FRAME_MAX];
     let (length, _) = recv(client.as_fd(), &mut buffer, RecvFlags::empty()).unwrap();
     Answer::of(&buffer[..length])
+}
+
+/// Calls a command with a payload and descriptors, and tells all of the answer.
+pub(crate) fn call_with<C: Command>(
+    client: &mut Connection,
+    value: &C,
+    payload: &[u8],
+    fds: &[BorrowedFd<'_>],
+) -> Answer {
+    let mut argument = encode(value);
+    argument.extend_from_slice(payload);
+    call_message(client, &request(C::NUMBER, 11, &argument), fds)
 }

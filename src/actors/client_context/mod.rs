@@ -15,6 +15,7 @@
 pub mod accesses;
 pub mod address_spaces;
 pub mod devices;
+pub mod iova_rules;
 pub mod state;
 
 use std::collections::VecDeque;

@@ -39,6 +39,11 @@ pub struct CopyPieces(pub IovaRange);
 #[rtype(result = "Result<ByteLen, Refusal>")]
 pub struct Unmap(pub UnmapRequest);
 
+/// Replaces the allowed ranges.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<(), Refusal>")]
+pub struct AllowIovas(pub Vec<IovaRange>);
+
 /// Adds a domain and fills it.
 #[derive(Debug, Message)]
 #[rtype(result = "Result<(), Refusal>")]

@@ -14,6 +14,7 @@
 //! | [`frame`] | headers, requests, replies |
 //! | [`field`] | how one field lies in a struct |
 //! | [`command`] | the trait of all commands, the macro that declares them, decode and encode of arguments |
+//! | [`record`] | the elements of arrays beside a command |
 //! | [`uapi`] | the iommufd commands |
 //! | [`own`] | ioasd's own commands, 0x3bc0 to 0x3bdf |
 //! | [`fuzz`] | entry points for fuzzers: whatever the bytes are, nothing may panic |
@@ -27,6 +28,7 @@ pub mod field;
 pub mod frame;
 pub mod fuzz;
 pub mod own;
+pub mod record;
 pub mod uapi;
 
 /// Bytes a frame can have at most.

@@ -2,6 +2,9 @@
 //!
 //! The structs say where fields lie, not what they may hold; the agent checks that in the order of the kernel.
 //!
+//! Arrays ([`super::record`]) lie in the payload, or in one memfd that comes with the message; the pointer of the uAPI is
+//! an offset in either.
+//!
 //! IOAS_MAP_FILE: the file comes with the message. `fd` is an index into the descriptors of the message; it must be 0,
 //! and the message must carry exactly one.
 //!
@@ -17,6 +20,14 @@ pub const MAP_FIXED_IOVA: u32 = 1;
 pub const MAP_WRITEABLE: u32 = 2;
 /// MAP, MAP_FILE, COPY: devices may read.
 pub const MAP_READABLE: u32 = 4;
+/// OPTION: whether the address space of a process pays for its pins, not its user.
+pub const OPTION_RLIMIT_MODE: u32 = 0;
+/// OPTION: whether domains may use leaves larger than a page.
+pub const OPTION_HUGE_PAGES: u32 = 1;
+/// OPTION: changes the option.
+pub const OPTION_SET: u16 = 0;
+/// OPTION: tells the option.
+pub const OPTION_GET: u16 = 1;
 
 commands! {
     /// Destroys an object of any kind. Nothing is copied back.
@@ -33,6 +44,18 @@ commands! {
         out_ioas_id: IoasId = 8,
     }
 
+    /// Replaces the ranges to which automatic placement is confined. Nothing is copied back.
+    IoasAllowIovas = 0x3b82 "IOAS_ALLOW_IOVAS", min 24, size 24 {
+        /// The address space.
+        ioas_id: IoasId = 4,
+        /// Ranges in the array; none lifts the restriction.
+        num_iovas: u32 = 8,
+        /// Must be 0.
+        reserved: u32 = 12,
+        /// Where the array of [`super::record::IovaBounds`] begins.
+        allowed_iovas: ByteLen = 16,
+    }
+
     /// Shows a range of one address space in another.
     IoasCopy = 0x3b83 "IOAS_COPY", min 40, size 40 {
         /// `MAP_*`.
@@ -47,6 +70,21 @@ commands! {
         dst_iova: Iova = 24,
         /// Start of the source range.
         src_iova: Iova = 32,
+    }
+
+    /// Tells which addresses nobody has reserved, and what every area must be aligned to. With EMSGSIZE, too, the struct
+    /// and as many ranges as fit come back.
+    IoasIovaRanges = 0x3b84 "IOAS_IOVA_RANGES", min 32, size 32 {
+        /// The address space.
+        ioas_id: IoasId = 4,
+        /// In: ranges that the array can take; out: ranges there are.
+        num_iovas: u32 = 8,
+        /// Must be 0.
+        reserved: u32 = 12,
+        /// Where the array of [`super::record::IovaBounds`] begins, if it is to be written into a memfd.
+        allowed_iovas: ByteLen = 16,
+        /// Out: the alignment.
+        out_iova_alignment: u64 = 24,
     }
 
     /// Maps memory of the calling process.
@@ -73,6 +111,22 @@ commands! {
         iova: Iova = 8,
         /// In: bytes of the range; out: bytes that were unmapped.
         length: ByteLen = 16,
+    }
+
+    /// Changes or tells an option.
+    ///
+    /// The value comes back, and nothing but the value was changed.
+    IommuOption = 0x3b87 "OPTION", min 24, size 24 {
+        /// `OPTION_RLIMIT_MODE` or `OPTION_HUGE_PAGES`.
+        option_id: u32 = 4,
+        /// `OPTION_SET` or `OPTION_GET`.
+        op: u16 = 8,
+        /// Must be 0.
+        reserved: u16 = 10,
+        /// The address space, or 0 for an option of the context.
+        object_id: ObjectId = 12,
+        /// In to set, out.
+        value: u64 = 16,
     }
 
     /// Maps a file.
