@@ -134,7 +134,7 @@ impl Handler<Question<TableOf>> for FanOut {
     fn handle(&mut self, question: Question<TableOf>, _: &mut Self::Context) -> Self::Result {
         let TableOf { domain, walk_to } = question.asked;
         MessageResult(self.tables.get(&domain).map(|owned| TableReport {
-            geometry: owned.table.geometry(),
+            geometry: owned.table.spec().geometry(),
             steps: walk_to.map(|iova| owned.table.walk(iova)).unwrap_or_default(),
             translation: walk_to.and_then(|iova| owned.table.translate(iova)),
         }))

@@ -7,13 +7,14 @@
 //!   Device ──▶ Hwpt ──▶ Ioas ◀── Access
 //! ```
 //!
-//! Imports allowed: messages, the object actors.
+//! Imports allowed: messages, the object actors, domains::spec, the client crate's formats.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use actix::Addr;
+use ioasd_client::formats::FormatId;
 use ioasd_client::ids::ObjectId;
 
 use super::access::Access;
@@ -22,6 +23,7 @@ use super::figures::{AccessStats, IoasStats};
 use super::ioas::Ioas;
 use super::number::Number;
 use super::registry::Registered;
+use crate::domains::spec::TableSpec;
 use crate::error::{Coded, Errno};
 use crate::fault_points::{self, Injected, Point};
 use crate::storage::ioas::AccessKey;
@@ -63,6 +65,8 @@ pub struct HwptObject {
     pub key: DomainKey,
     /// The IOMMU it was made for.
     pub iommu: Iommu,
+    /// What its table is.
+    pub spec: TableSpec,
 }
 
 /// A software device.
@@ -72,6 +76,8 @@ pub struct DeviceObject {
     pub id: ObjectId,
     /// The IOMMU it is behind.
     pub iommu: Iommu,
+    /// The page tables it walks.
+    pub format: FormatId,
     /// What it is attached to.
     pub attached: RefCell<Option<Rc<HwptObject>>>,
 }
@@ -322,13 +328,14 @@ impl Objects {
         }
     }
 
-    /// The domain that devices behind the shared IOMMU use on `ioas`, if there is one.
+    /// The domain that devices behind the shared IOMMU which walk `format` use on `ioas`, if there is one.
     #[must_use]
-    pub fn shared_hwpt(&self, ioas: ObjectId) -> Option<Rc<HwptObject>> {
+    pub fn shared_hwpt(&self, ioas: ObjectId, format: FormatId) -> Option<Rc<HwptObject>> {
+        let serves = |hwpt: &HwptObject| {
+            hwpt.ioas.id == ioas && hwpt.iommu == Iommu::Shared && hwpt.spec.format() == format
+        };
         self.slots.values().flatten().find_map(|object| match object {
-            Object::Hwpt(hwpt) if hwpt.ioas.id == ioas && hwpt.iommu == Iommu::Shared => {
-                Some(Rc::clone(hwpt))
-            }
+            Object::Hwpt(hwpt) if serves(hwpt) => Some(Rc::clone(hwpt)),
             _ => None,
         })
     }
@@ -400,7 +407,8 @@ mod tests {
     use super::*;
 
     fn device(id: ObjectId) -> Object {
-        Object::Device(Rc::new(DeviceObject { id, iommu: Iommu::Own, attached: RefCell::new(None) }))
+        let (iommu, format) = (Iommu::Own, FormatId::AmdV1);
+        Object::Device(Rc::new(DeviceObject { id, iommu, format, attached: RefCell::new(None) }))
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use ioasd_client::formats::{ABSENT, Entry, Format, Geometry, Level, TABLE_ENTRIES, TableAddr};
+use ioasd_client::formats::{ABSENT, Entry, Format, Level, TABLE_ENTRIES, TableAddr};
 use ioasd_client::units::{ByteLen, Iova, IovaRange, Permission, PhysAddr};
 
 use super::error::{ArenaError, MapError};
@@ -45,7 +45,7 @@ impl<F: Format> Table<F> {
         permission: Permission,
         budget: &mut Budget,
     ) -> Result<ByteLen, MapError> {
-        let range = admit::<F>(iova, phys, length)?;
+        let range = self.admit_map(iova, phys, length)?;
         let mut done = 0;
         while done < length.get() && !budget.is_spent() {
             let left = (length.get() - done) >> F::GRANULE_LG2;
@@ -147,21 +147,23 @@ impl<F: Format> Table<F> {
         }
         self.prune(failed);
     }
-}
 
-fn admit<F: Format>(iova: Iova, phys: PhysAddr, length: ByteLen) -> Result<IovaRange, MapError> {
-    let Geometry { aperture, output_lg2: width, .. } = Geometry::of::<F>();
-    let granule = 1 << F::GRANULE_LG2;
-    let range = IovaRange::from_length(iova, length);
-    if length == ByteLen::new(0) || (iova.get() | phys.get() | length.get()) & (granule - 1) != 0 {
-        return Err(MapError::Misaligned { iova, phys, length, granule: ByteLen::new(granule) });
-    }
-    let range =
-        range.filter(|range| aperture.covers(*range)).ok_or(MapError::Aperture { iova, length, aperture })?;
-    let last = phys.checked_add(length.get() - 1);
-    match last.filter(|last| last.get() >> width == 0) {
-        Some(_) => Ok(range),
-        None => Err(MapError::OutputWidth { phys, length, width }),
+    fn admit_map(&self, iova: Iova, phys: PhysAddr, length: ByteLen) -> Result<IovaRange, MapError> {
+        let (aperture, granule, width) = (self.spec.aperture(), self.spec.alignment(), F::OUTPUT_LG2);
+        let range = IovaRange::from_length(iova, length);
+        if length == ByteLen::new(0) || (iova.get() | phys.get() | length.get()) & (granule - 1) != 0 {
+            return Err(MapError::Misaligned { iova, phys, length, granule: ByteLen::new(granule) });
+        }
+        let range = range.filter(|range| aperture.covers(*range)).ok_or(MapError::Aperture {
+            iova,
+            length,
+            aperture,
+        })?;
+        let last = phys.checked_add(length.get() - 1);
+        match last.filter(|last| last.get() >> width == 0) {
+            Some(_) => Ok(range),
+            None => Err(MapError::OutputWidth { phys, length, width }),
+        }
     }
 }
 
@@ -183,7 +185,7 @@ pub(super) fn entries_in_leaf<F: Format>(iova: Iova, most: u64) -> u16 {
 fn fill<F: Format>(entries: &[AtomicU64], piece: &Piece, ordering: Ordering) {
     let mut phys = piece.phys.get();
     for entry in entries {
-        entry.store(F::leaf(PhysAddr::new(phys), piece.permission), ordering);
+        entry.store(F::leaf(PhysAddr::new(phys), F::GRANULE_LG2, piece.permission), ordering);
         phys = phys.wrapping_add(1 << F::GRANULE_LG2);
     }
 }

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`arena`] | the memfd that holds the tables of one domain, and which of its pages are in use |
 //! | [`epoch`] | who is walking: the agent's side of slots, epochs and generations |
+//! | [`spec`] | what a table shall be: format, aperture, page sizes |
 //! | [`table`] | the table of one domain, and the trait its writer knows it by |
 //! | [`batch`] | a batch of frames on its way into one table, all or nothing |
 //! | `map`, `unmap`, `read_back`, `walk`, `check` | what a table can do, generic over the format |
@@ -21,6 +22,7 @@ pub mod epoch;
 pub mod error;
 mod map;
 mod read_back;
+pub mod spec;
 pub mod table;
 mod unmap;
 mod walk;

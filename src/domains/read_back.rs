@@ -4,7 +4,7 @@
 
 use std::sync::atomic::Ordering;
 
-use ioasd_client::formats::{Entry, Format, Geometry, Level};
+use ioasd_client::formats::{Entry, Format, Level};
 use ioasd_client::units::{IndexRange, Iova, PAGE_SIZE, PageIndex, Pfn, PhysAddr};
 
 use super::error::ReadBackError;
@@ -43,7 +43,7 @@ impl<F: Format> Table<F> {
 
     /// The contiguous memory from `iova` on, up to the end of its leaf table.
     fn extent(&self, iova: Iova) -> Option<Extent> {
-        let found = Geometry::of::<F>().aperture.contains(iova).then(|| self.descend(iova))?;
+        let found = self.spec.aperture().contains(iova).then(|| self.descend(iova))?;
         let Entry::Leaf { phys, size_lg2, .. } = found.decoded else {
             return None;
         };

@@ -7,20 +7,21 @@
 //! Publishing: a new leaf table is filled while nobody can see it and linked with one release store; entries of a
 //! linked table are changed with release stores. There is one writer, so nothing is exchanged or compared.
 //!
-//! Imports allowed: arena, epoch, error, storage's area and pfn, the client crate's formats and layouts.
+//! Imports allowed: arena, epoch, error, spec, storage's area and pfn, the client crate's formats and layouts.
 
 use std::marker::PhantomData;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use ioasd_client::formats::{ABSENT, Entry, Format, Geometry, Level, Rights, TABLE_BYTES, TableAddr};
+use ioasd_client::formats::{ABSENT, Entry, Format, FormatVisitor, Level, Rights, TABLE_BYTES, TableAddr};
 use ioasd_client::layout::{ArenaHeader, BootId};
 use ioasd_client::units::{ByteLen, IndexRange, Iova, IovaRange, Permission, PhysAddr};
 
 use super::arena::{Arena, ArenaSize};
 use super::epoch::Epochs;
 use super::error::{ArenaError, MapError, ReadBackError, UnmapError};
+use super::spec::TableSpec;
 use crate::storage::area::AreaShape;
 use crate::storage::pfn::PfnBatch;
 use crate::storage::quota::Quota;
@@ -78,8 +79,8 @@ pub struct WalkStep {
 
 /// What the writer of a domain's table can do, whatever the format.
 pub trait DomainTable: Send {
-    /// Format, levels, widths and aperture.
-    fn geometry(&self) -> Geometry;
+    /// Format, aperture and page sizes.
+    fn spec(&self) -> TableSpec;
 
     /// Maps from the start of the range as many leaves as the budget allows; returns the bytes done.
     ///
@@ -138,9 +139,39 @@ pub trait DomainTable: Send {
     fn export(&self) -> Result<OwnedFd, SysError>;
 }
 
+/// Makes an empty table whose pages count towards `budget`.
+///
+/// # Errors
+/// If the kernel refuses the memory, or the budget is used up.
+pub fn create(
+    spec: TableSpec,
+    budget: Arc<Quota>,
+    size: ArenaSize,
+    boot: BootId,
+) -> Result<Box<dyn DomainTable>, ArenaError> {
+    spec.format().visit(Create { spec, budget, size, boot })
+}
+
+struct Create {
+    spec: TableSpec,
+    budget: Arc<Quota>,
+    size: ArenaSize,
+    boot: BootId,
+}
+
+impl FormatVisitor for Create {
+    type Output = Result<Box<dyn DomainTable>, ArenaError>;
+
+    fn visit<F: Format>(self) -> Self::Output {
+        let Self { spec, budget, size, boot } = self;
+        Ok(Box::new(Table::<F>::within(spec, budget, size, boot)?))
+    }
+}
+
 /// A table of format `F` in an arena of its own.
 #[derive(Debug)]
 pub struct Table<F> {
+    pub(super) spec: TableSpec,
     pub(super) arena: Arena,
     pub(super) root: TableAddr,
     pub(super) live: LiveCounts,
@@ -151,24 +182,31 @@ pub struct Table<F> {
 }
 
 impl<F: Format> Table<F> {
-    /// An empty table without a budget.
+    /// An empty table that can do all that its format can, without a budget.
     ///
     /// # Errors
     /// If the kernel refuses the memory.
     pub fn new(size: ArenaSize, boot: BootId) -> Result<Self, ArenaError> {
-        Self::within(Quota::unlimited(), size, boot)
+        Self::within(TableSpec::of(F::ID), Quota::unlimited(), size, boot)
     }
 
     /// An empty table whose pages count towards `budget`.
     ///
     /// # Errors
     /// If the kernel refuses the memory, or the budget is used up.
-    pub fn within(budget: Arc<Quota>, size: ArenaSize, boot: BootId) -> Result<Self, ArenaError> {
+    fn within(
+        spec: TableSpec,
+        budget: Arc<Quota>,
+        size: ArenaSize,
+        boot: BootId,
+    ) -> Result<Self, ArenaError> {
         const { assert!(F::LEVELS >= 2, "leaf tables need a parent") };
+        debug_assert_eq!(spec.format(), F::ID, "a table of another format");
         let mut arena = Arena::new(size, budget)?;
         let root = arena.allocate()?;
-        arena.write_header(&ArenaHeader { geometry: Geometry::of::<F>(), root, length: size.bytes(), boot });
-        Ok(Self { arena, root, live: LiveCounts::default(), mapped: 0, recent: None, format: PhantomData })
+        arena.write_header(&ArenaHeader { geometry: spec.geometry(), root, length: size.bytes(), boot });
+        let live = LiveCounts::default();
+        Ok(Self { spec, arena, root, live, mapped: 0, recent: None, format: PhantomData })
     }
 
     /// The lowest entry on the way to `iova`.
@@ -270,8 +308,8 @@ fn page_of(table: TableAddr) -> usize {
 }
 
 impl<F: Format> DomainTable for Table<F> {
-    fn geometry(&self) -> Geometry {
-        Geometry::of::<F>()
+    fn spec(&self) -> TableSpec {
+        self.spec
     }
 
     fn map(

@@ -4,7 +4,7 @@
 
 use std::sync::atomic::Ordering;
 
-use ioasd_client::formats::{ABSENT, Format, Geometry, Level};
+use ioasd_client::formats::{ABSENT, Format, Level};
 use ioasd_client::units::{ByteLen, Iova, IovaRange};
 
 use super::error::UnmapError;
@@ -25,7 +25,7 @@ impl<F: Format> Table<F> {
         range: IovaRange,
         budget: &mut Budget,
     ) -> Result<ByteLen, UnmapError> {
-        let total = admit::<F>(range)?;
+        let total = self.admit_unmap(range)?;
         let (mut done, mut missing, mut first_missing) = (0, 0, None);
         while done < total && !budget.is_spent() {
             let at = Iova::new(range.start().get() + done);
@@ -76,17 +76,16 @@ impl<F: Format> Table<F> {
         let missing = bytes - (u64::from(cleared) << F::GRANULE_LG2);
         Step { bytes, missing, first_missing: first_absent.and_then(|offset| at.checked_add(offset)) }
     }
-}
 
-/// The bytes to go through.
-fn admit<F: Format>(range: IovaRange) -> Result<u64, UnmapError> {
-    let aperture = Geometry::of::<F>().aperture;
-    let granule = 1 << F::GRANULE_LG2;
-    let whole = range.start().is_aligned(granule) && range.length().is_aligned(granule);
-    if whole && aperture.covers(range) {
-        Ok(range.length().get())
-    } else {
-        Err(UnmapError::Shape { range, granule: ByteLen::new(granule), aperture })
+    /// The bytes to go through.
+    fn admit_unmap(&self, range: IovaRange) -> Result<u64, UnmapError> {
+        let (aperture, granule) = (self.spec.aperture(), self.spec.alignment());
+        let whole = range.start().is_aligned(granule) && range.length().is_aligned(granule);
+        if whole && aperture.covers(range) {
+            Ok(range.length().get())
+        } else {
+            Err(UnmapError::Shape { range, granule: ByteLen::new(granule), aperture })
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::sync::atomic::Ordering;
 
-use ioasd_client::formats::{Entry, Format, Geometry};
+use ioasd_client::formats::{Entry, Format};
 use ioasd_client::units::{ByteLen, Iova, Permission, PhysAddr};
 
 use super::table::{Table, WalkStep};
@@ -12,7 +12,7 @@ use super::table::{Table, WalkStep};
 impl<F: Format> Table<F> {
     /// See [`DomainTable::translate`](super::table::DomainTable::translate).
     pub(super) fn leaf_at(&self, iova: Iova) -> Option<(PhysAddr, ByteLen, Permission)> {
-        if !Geometry::of::<F>().aperture.contains(iova) {
+        if !self.spec.aperture().contains(iova) {
             return None;
         }
         let found = self.descend(iova);
@@ -28,7 +28,7 @@ impl<F: Format> Table<F> {
     pub(super) fn steps_to(&self, iova: Iova) -> Vec<WalkStep> {
         let mut steps = Vec::new();
         let (mut table, mut level) = (self.root, F::ROOT_LEVEL);
-        while Geometry::of::<F>().aperture.contains(iova) {
+        while self.spec.aperture().contains(iova) {
             let index = F::index(iova, level);
             let entry = self.arena.entry(table, index).load(Ordering::Relaxed);
             let decoded = F::decode(entry, level);

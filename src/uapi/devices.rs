@@ -2,12 +2,11 @@
 //!
 //! Imports allowed: actors, the client crate's wire.
 
+use ioasd_client::formats::FormatId;
 use ioasd_client::ids::DeviceId;
 use ioasd_client::units::Flag;
 use ioasd_client::wire::command::Command;
-use ioasd_client::wire::own::{
-    DEVICE_OWN_IOMMU, DeviceAttach, DeviceCreate, DeviceDetach, DeviceFormat, DomainExport,
-};
+use ioasd_client::wire::own::{DEVICE_OWN_IOMMU, DeviceAttach, DeviceCreate, DeviceDetach, DomainExport};
 
 use super::{Call, Done, Serve, check_flags, check_no_fds, check_reserved};
 use crate::actors::objects::Iommu;
@@ -18,20 +17,20 @@ impl Serve for DeviceCreate {
     async fn serve(self, call: Call<'_>) -> Result<Done<Self>, Refusal> {
         check_no_fds(Self::NAME, &call.fds)?;
         check_flags(Self::NAME, self.flags, DEVICE_OWN_IOMMU)?;
-        match DeviceFormat::from_number(self.format) {
-            Some(DeviceFormat::AmdV1) => {}
-            None => {
-                let text = format!("there is no page-table format {}: 1 is AMD v1", self.format);
-                return Err(Refusal::new(Errno::OPNOTSUPP, "format-unknown", text));
-            }
-        }
+        let format = FormatId::from_number(self.format).ok_or_else(|| unknown_format(self.format))?;
         let iommu = match Flag::of(self.flags, DEVICE_OWN_IOMMU) {
             Flag::Set => Iommu::Own,
             Flag::Clear => Iommu::Shared,
         };
-        let id = call.client.device_create(iommu)?;
+        let id = call.client.device_create(iommu, format)?;
         Ok(Done::value(Self { out_device_id: DeviceId::new(id.get()), ..self }))
     }
+}
+
+fn unknown_format(number: u32) -> Refusal {
+    let known = FormatId::ALL.map(|format| format!("{} is {}", format.number(), format.name())).join(", ");
+    let text = format!("there is no page-table format {number}: {known}");
+    Refusal::new(Errno::OPNOTSUPP, "format-unknown", text)
 }
 
 impl Serve for DeviceAttach {

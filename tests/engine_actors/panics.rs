@@ -14,6 +14,7 @@ use ioasd::storage::io_pagetable::{Placement, UnmapRequest};
 use ioasd::storage::iova_allocator::OriginAddr;
 use ioasd::storage::pfn::PfnBatch;
 use ioasd::storage::source::{PageSource, SourceError, Strength};
+use ioasd_client::formats::FormatId;
 use ioasd_client::ids::ObjectId;
 use ioasd_client::units::{ByteLen, IndexRange, Iova, IovaRange, Permission};
 use rustix::process::Uid;
@@ -83,7 +84,7 @@ async fn a_panic_poisons_the_address_space_and_everybody_else_goes_on() {
     let (poisoned, sound) = (one.ioas_alloc().unwrap(), one.ioas_alloc().unwrap());
     let elsewhere = other.ioas_alloc().unwrap();
     for (state, ioas) in [(&one, poisoned), (&one, sound), (&other, elsewhere)] {
-        let device = state.device_create(Iommu::Own).unwrap();
+        let device = state.device_create(Iommu::Own, FormatId::AmdV1).unwrap();
         state.device_attach(device, ioas).await.unwrap();
         assert_eq!(map(state, ioas, good(), 0x10_0000).await, Ok(Iova::new(0x10_0000)));
     }

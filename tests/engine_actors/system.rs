@@ -34,6 +34,7 @@ use ioasd::storage::ioas::{AccessKey, AccessNeeds};
 use ioasd::storage::iova_allocator::OriginAddr;
 use ioasd::storage::ledger::{AccountKey, AccountMode, PageLimit};
 use ioasd::storage::source::PageSource;
+use ioasd_client::formats::FormatId;
 use ioasd_client::ids::ObjectId;
 use ioasd_client::units::{ByteLen, Iova, IovaRange, PAGE_SIZE, PageIndex};
 use parking_lot::Mutex;
@@ -213,7 +214,7 @@ impl Actors {
             return Err(Errno::EXIST);
         }
         let state = self.state(ioas);
-        let device = state.device_create(Iommu::Own).map_err(errno)?;
+        let device = state.device_create(Iommu::Own, FormatId::AmdV1).map_err(errno)?;
         if let Err(refusal) = state.device_attach(device, self.ioas_id(ioas)).await {
             state.destroy(device).await.unwrap();
             return Err(refusal.errno());

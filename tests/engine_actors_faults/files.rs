@@ -13,6 +13,7 @@ use ioasd::actors::objects::{Iommu, Objects};
 use ioasd::fault_points::{Armed, Point};
 use ioasd::storage::Tuning;
 use ioasd::storage::io_pagetable::Placement;
+use ioasd_client::formats::FormatId;
 use ioasd_client::units::{ByteLen, Permission};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::process::Uid;
@@ -65,7 +66,7 @@ async fn disturb(n: u64) -> Option<Point> {
         let mut export: Option<OwnedFd> = None;
         let mut run = async || match step {
             0 => state.ioas_alloc().map(|id| ioas = Some(id)),
-            1 => state.device_create(Iommu::Own).map(|id| device = Some(id)),
+            1 => state.device_create(Iommu::Own, FormatId::AmdV1).map(|id| device = Some(id)),
             2 | 4 => {
                 let slice =
                     FileSlice { file: memory().into(), start: ByteLen::new(0), length: ByteLen::new(BYTES) };

@@ -16,8 +16,8 @@ use ioasd::storage::Tuning;
 use ioasd_client::calls::{ExportChannel, FileSlice, Iommu, Placement};
 use ioasd_client::connection::Connection;
 use ioasd_client::error::CallError;
+use ioasd_client::formats::FormatId;
 use ioasd_client::units::{ByteLen, Permission};
-use ioasd_client::wire::own::DeviceFormat;
 use rustix::fs::{MemfdFlags, Mode, SealFlags, fcntl_add_seals, memfd_create};
 use tokio::sync::oneshot;
 
@@ -102,7 +102,7 @@ fn memory() -> OwnedFd {
 fn session(path: &Path) -> Result<(), CallError> {
     let mut client = Connection::connect(path)?;
     let ioas = client.ioas_alloc()?;
-    let device = client.device_create(DeviceFormat::AmdV1, Iommu::Own)?;
+    let device = client.device_create(FormatId::AmdV1, Iommu::Own)?;
     let hwpt = client.device_attach(device, ioas)?;
     let file = memory();
     let slice = FileSlice { file: file.as_fd(), offset: ByteLen::new(0), length: ByteLen::new(BYTES) };

@@ -5,9 +5,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
 use ioasd_client::calls::Iommu;
+use ioasd_client::formats::FormatId;
 use ioasd_client::units::{ByteLen, Iova, PAGE_SIZE, Permission};
 use ioasd_client::wire::command::Command;
-use ioasd_client::wire::own::DeviceFormat;
 use ioasd_client::wire::uapi::{IoasAlloc, IoasMapFile, MAP_READABLE};
 use rustix::fs::{OFlags, ftruncate};
 use rustix::io::Errno;
@@ -26,7 +26,7 @@ fn assert_only_mappable_without_domain(file: BorrowedFd<'_>, length: u64, expect
     let (mut client, mut bystander) = (agent.connect(), Bystander::new(&agent));
     let (ioas, other) = (client.ioas_alloc().unwrap(), client.ioas_alloc().unwrap());
     map(&mut client, ioas, slice(file, 0, length), at(0x1000)).unwrap();
-    let device = client.device_create(DeviceFormat::AmdV1, Iommu::Own).unwrap();
+    let device = client.device_create(FormatId::AmdV1, Iommu::Own).unwrap();
     assert_eq!(errno(client.device_attach(device, ioas)), expected);
     bystander.goes_on();
     client.device_attach(device, other).unwrap();

@@ -1,9 +1,9 @@
 //! Address spaces in normal use: alloc, map, unmap, copy, destroy, accesses.
 
 use ioasd_client::calls::{AccessKind, Iommu, PinIntent, Placement};
+use ioasd_client::formats::FormatId;
 use ioasd_client::ids::{DeviceId, IoasId, ObjectId};
 use ioasd_client::units::{Iova, PAGE_SIZE, Permission};
-use ioasd_client::wire::own::DeviceFormat;
 use rustix::io::Errno;
 
 use crate::fixture::{Agent, errno, eventually};
@@ -71,7 +71,7 @@ fn an_area_that_is_not_aligned_keeps_devices_away_until_it_is_gone() {
     let (mut client, memory) = (agent.connect(), Memory::new(1));
     let ioas = client.ioas_alloc().unwrap();
     map(&mut client, ioas, memory.slice(0x10, 0x20), at(0x10)).unwrap();
-    let device = client.device_create(DeviceFormat::AmdV1, Iommu::Shared).unwrap();
+    let device = client.device_create(FormatId::AmdV1, Iommu::Shared).unwrap();
     assert_eq!(errno(client.device_attach(device, ioas)), Errno::ADDRINUSE);
     assert!(agent.snapshot().domains.is_empty(), "a refused attach leaves a domain");
     client.unmap_all(ioas).unwrap();

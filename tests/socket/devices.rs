@@ -3,8 +3,8 @@
 use std::os::fd::AsFd;
 
 use ioasd_client::calls::Iommu;
+use ioasd_client::formats::FormatId;
 use ioasd_client::ids::DeviceId;
-use ioasd_client::wire::own::DeviceFormat;
 use rustix::io::Errno;
 
 use crate::fixture::{Agent, errno};
@@ -96,7 +96,7 @@ fn a_device_is_attached_once_and_detaching_what_is_not_attached_does_nothing() {
     client.device_detach(device).unwrap();
     client.device_detach(device).unwrap();
     assert_eq!(errno(client.domain_export(hwpt)), Errno::NOENT);
-    let unattached = client.device_create(DeviceFormat::AmdV1, Iommu::Own).unwrap();
+    let unattached = client.device_create(FormatId::AmdV1, Iommu::Own).unwrap();
     client.destroy(unattached).unwrap();
     assert_eq!(errno(client.device_detach(unattached)), Errno::NOENT);
 }
@@ -109,7 +109,7 @@ fn an_attach_that_cannot_pin_leaves_no_trace() {
     map(&mut client, ioas, memory.whole(), at(0x1000)).unwrap();
     let holey = empty_memfd("holey", 2);
     map(&mut client, ioas, slice(holey.as_fd(), 0, 0x2000), at(0x10_0000)).unwrap();
-    let device = client.device_create(DeviceFormat::AmdV1, Iommu::Own).unwrap();
+    let device = client.device_create(FormatId::AmdV1, Iommu::Own).unwrap();
     assert_eq!(errno(client.device_attach(device, ioas)), Errno::NOMEM);
     assert_eq!(agent.pinned_and_charged(), (0, 0));
     assert!(agent.snapshot().domains.is_empty());

@@ -4,9 +4,10 @@ use std::os::fd::AsFd;
 
 use ioasd_client::calls::{ExportChannel, Iommu};
 use ioasd_client::connection::Connection;
+use ioasd_client::formats::FormatId;
 use ioasd_client::units::ByteLen;
 use ioasd_client::wire::command::{Command, encode};
-use ioasd_client::wire::own::{DeviceFormat, WalkerOpen};
+use ioasd_client::wire::own::WalkerOpen;
 use ioasd_client::wire::uapi::IoasAlloc;
 use rustix::io::Errno;
 
@@ -20,7 +21,7 @@ fn a_context_has_a_limited_number_of_objects() {
     let (mut client, memory) = (agent.connect(), Memory::new(3));
     let ioas = client.ioas_alloc().unwrap();
     map(&mut client, ioas, memory.whole(), at(0x1000)).unwrap();
-    let devices = [(); 2].map(|()| client.device_create(DeviceFormat::AmdV1, Iommu::Own).unwrap());
+    let devices = [(); 2].map(|()| client.device_create(FormatId::AmdV1, Iommu::Own).unwrap());
     assert_eq!(errno(client.ioas_alloc()), Errno::NOMEM);
     assert_eq!(errno(client.device_attach(devices[0], ioas)), Errno::NOMEM, "a hwpt is an object, too");
     assert_eq!(agent.pinned_and_charged(), (0, 0));
@@ -62,7 +63,7 @@ fn the_tables_of_all_domains_of_a_context_count_together() {
     let mut client = agent.connect();
     let ioas = client.ioas_alloc().unwrap();
     let mut attach = || {
-        let device = client.device_create(DeviceFormat::AmdV1, Iommu::Own)?;
+        let device = client.device_create(FormatId::AmdV1, Iommu::Own)?;
         client.device_attach(device, ioas).map(|_| device)
     };
     let attached: Vec<_> = std::iter::from_fn(|| attach().ok()).take(100).collect();
@@ -70,7 +71,7 @@ fn the_tables_of_all_domains_of_a_context_count_together() {
     assert_eq!(errno(attach()), Errno::NOMEM);
     Bystander::new(&agent).goes_on();
     client.device_detach(attached[0]).unwrap();
-    let device = client.device_create(DeviceFormat::AmdV1, Iommu::Own).unwrap();
+    let device = client.device_create(FormatId::AmdV1, Iommu::Own).unwrap();
     client.device_attach(device, ioas).unwrap();
 }
 

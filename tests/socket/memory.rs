@@ -5,9 +5,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use ioasd_client::calls::{FileSlice, Iommu, Placement};
 use ioasd_client::connection::Connection;
 use ioasd_client::error::CallError;
+use ioasd_client::formats::FormatId;
 use ioasd_client::ids::{DeviceId, HwptId, IoasId};
 use ioasd_client::units::{ByteLen, Iova, IovaRange, PAGE_SIZE, Permission};
-use ioasd_client::wire::own::DeviceFormat;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 
 use crate::fixture::Agent;
@@ -105,7 +105,7 @@ pub(crate) fn map(
 
 /// Makes a device and attaches it.
 pub(crate) fn attach_new(client: &mut Connection, ioas: IoasId, iommu: Iommu) -> (DeviceId, HwptId) {
-    let device = client.device_create(DeviceFormat::AmdV1, iommu).unwrap();
+    let device = client.device_create(FormatId::AmdV1, iommu).unwrap();
     let hwpt = client.device_attach(device, ioas).unwrap();
     (device, hwpt)
 }

@@ -7,6 +7,7 @@ use std::thread::{self, JoinHandle};
 use ioasd_client::calls::{AccessKind, ExportChannel, FileSlice, Iommu, PinIntent, Placement};
 use ioasd_client::connection::Connection;
 use ioasd_client::error::{CallError, ProtocolError};
+use ioasd_client::formats::FormatId;
 use ioasd_client::ids::{AccessId, DeviceId, HwptId, IoasId, ObjectId};
 use ioasd_client::units::{ByteLen, Iova, IovaRange, Permission};
 use ioasd_client::wire::command::{Command, Decoded};
@@ -195,7 +196,7 @@ fn devices_attach_detach_and_export() {
             vec![],
         )
     });
-    assert_eq!(client.device_create(own::DeviceFormat::AmdV1, Iommu::Shared).unwrap(), DeviceId::new(2));
+    assert_eq!(client.device_create(FormatId::AmdV1, Iommu::Shared).unwrap(), DeviceId::new(2));
     thread.join().unwrap();
 
     let (mut client, thread) = agent(|message| {

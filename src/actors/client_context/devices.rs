@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use actix::prelude::*;
-use ioasd_client::formats::AmdV1;
+use ioasd_client::formats::FormatId;
 use ioasd_client::ids::ObjectId;
 
 use super::state::ClientState;
@@ -22,7 +22,8 @@ use crate::actors::objects::{AttachTarget, DeviceObject, HwptObject, IoasObject,
 use crate::actors::shards::Shard;
 use crate::domains::arena::ArenaSize;
 use crate::domains::epoch::Epochs;
-use crate::domains::table::{DomainTable, Table};
+use crate::domains::spec::TableSpec;
+use crate::domains::table::{self, DomainTable};
 use crate::error::Errno;
 use crate::fault_points::{self, Point};
 use crate::sources::file::FileSource;
@@ -35,14 +36,15 @@ use crate::storage::step::DomainKey;
 const SMALL_CONTEXT: u64 = 4;
 
 impl ClientState {
-    /// Makes a software device.
+    /// Makes a software device that walks tables of `format`.
     ///
     /// # Errors
     /// If the context has too many objects.
-    pub fn device_create(&self, iommu: Iommu) -> Result<ObjectId, Refusal> {
+    pub fn device_create(&self, iommu: Iommu, format: FormatId) -> Result<ObjectId, Refusal> {
         let reserved = self.reserve()?;
         let id = reserved.id();
-        reserved.publish(Object::Device(Rc::new(DeviceObject { id, iommu, attached: RefCell::new(None) })));
+        let attached = RefCell::new(None);
+        reserved.publish(Object::Device(Rc::new(DeviceObject { id, iommu, format, attached })));
         Ok(id)
     }
 
@@ -50,7 +52,7 @@ impl ClientState {
     /// shared IOMMU use one domain of an address space together.
     ///
     /// # Errors
-    /// ENOENT without such a device or target, EINVAL if the target is of another kind or made for another IOMMU, EBUSY if
+    /// ENOENT without such a device or target, EINVAL if the target is of another kind or made for another IOMMU or format, EBUSY if
     /// the device is attached, and what filling a new domain meets.
     pub async fn device_attach(&self, device: ObjectId, target: ObjectId) -> Result<ObjectId, Refusal> {
         let device = self.look(|objects| objects.device(device))?;
@@ -61,11 +63,7 @@ impl ClientState {
         }
         let hwpt = match target {
             AttachTarget::Ioas(ioas) => self.hwpt_for(&device, ioas).await?,
-            AttachTarget::Hwpt(hwpt) if (hwpt.iommu, device.iommu) == (Iommu::Shared, Iommu::Shared) => hwpt,
-            AttachTarget::Hwpt(hwpt) => {
-                let text = format!("hwpt {} was made for another iommu: attach to its ioas", hwpt.id.get());
-                return Err(Refusal::new(Errno::INVAL, "hwpt-incompatible", text));
-            }
+            AttachTarget::Hwpt(hwpt) => compatible(hwpt, &device)?,
         };
         let id = hwpt.id;
         device.attached.replace(Some(hwpt));
@@ -75,28 +73,32 @@ impl ClientState {
     /// The domain that a device uses on an address space: a shared one if there is one, else a new one.
     async fn hwpt_for(&self, device: &DeviceObject, ioas: Rc<IoasObject>) -> Result<Rc<HwptObject>, Refusal> {
         let shared = match device.iommu {
-            Iommu::Shared => self.objects.borrow().shared_hwpt(ioas.id),
+            Iommu::Shared => self.objects.borrow().shared_hwpt(ioas.id, device.format),
             Iommu::Own => None,
         };
         match shared {
             Some(hwpt) => Ok(hwpt),
-            None => self.hwpt_create(ioas, device.iommu).await,
+            None => self.hwpt_create(ioas, device.iommu, TableSpec::of(device.format)).await,
         }
     }
 
-    async fn hwpt_create(&self, ioas: Rc<IoasObject>, iommu: Iommu) -> Result<Rc<HwptObject>, Refusal> {
+    async fn hwpt_create(
+        &self,
+        ioas: Rc<IoasObject>,
+        iommu: Iommu,
+        spec: TableSpec,
+    ) -> Result<Rc<HwptObject>, Refusal> {
         let reserved = self.reserve()?;
         let (key, shard, arbiter) = self.place_domain()?;
         let size = ArenaSize::new(self.agent.settings.table_bytes);
-        let table = Table::<AmdV1<4>>::within(Arc::clone(&self.tables), size, self.agent.boot);
-        let table: Box<dyn DomainTable> = Box::new(table.map_err(|error| Refusal::of(&error))?);
+        let table = table::create(spec, Arc::clone(&self.tables), size, self.agent.boot);
+        let table = table.map_err(|error| Refusal::of(&error))?;
         fault_points::hit(Point::ActorStart).map_err(|injected| Refusal::of(&injected))?;
-        let geometry = table.geometry();
-        let needs = DomainNeeds { alignment: geometry.granule(), aperture: geometry.aperture };
+        let needs = DomainNeeds { alignment: spec.alignment(), aperture: spec.aperture() };
         let epochs = table.epochs();
         let domain = self.start_domain((key, ioas.number, reserved.id()), &shard, &arbiter, table).await?;
         let ioas_actor = ioas.ioas.clone();
-        let hwpt = Rc::new(HwptObject { id: reserved.id(), ioas, domain, key, iommu });
+        let hwpt = Rc::new(HwptObject { id: reserved.id(), ioas, domain, key, iommu, spec });
         let attached = ioas_actor.send(AttachDomain { domain: key, needs, epochs }).await;
         if let Err(refusal) = attached.unwrap_or_else(|_| Err(poisoned("an ioas"))) {
             self.remove_table(&hwpt).await;
@@ -127,7 +129,7 @@ impl ClientState {
         table: Box<dyn DomainTable>,
     ) -> Result<Addr<Domain>, Refusal> {
         let epochs: Arc<Epochs> = table.epochs();
-        let format = table.geometry().format.name();
+        let format = table.spec().format().name();
         let stats = DomainStats::new(DomainIdentity { format, ioas, object, key: key.id });
         stats.inbox.open(shard.fan_out.downgrade().recipient());
         let stats = self.agent.registry.register_domain(stats);
@@ -204,4 +206,21 @@ impl ClientState {
         let backing = backing.await.map_err(|_| poisoned("an ioas"))?;
         hwpt.domain.send(Export { backing }).await.unwrap_or_else(|_| Err(poisoned("a domain")))
     }
+}
+
+/// `hwpt`, if the device can use its table.
+fn compatible(hwpt: Rc<HwptObject>, device: &DeviceObject) -> Result<Rc<HwptObject>, Refusal> {
+    let (id, format) = (hwpt.id.get(), hwpt.spec.format());
+    let text = if (hwpt.iommu, device.iommu) != (Iommu::Shared, Iommu::Shared) {
+        format!("hwpt {id} was made for another iommu: attach to its ioas")
+    } else if format != device.format {
+        format!(
+            "hwpt {id} is a table of {}, the device walks {}: attach to its ioas",
+            format.name(),
+            device.format.name()
+        )
+    } else {
+        return Ok(hwpt);
+    };
+    Err(Refusal::new(Errno::INVAL, "hwpt-incompatible", text))
 }

@@ -15,9 +15,9 @@ use clap::Args;
 use ioasd_client::calls::{FileSlice, Iommu, Placement};
 use ioasd_client::connection::Connection;
 use ioasd_client::error::CallError;
+use ioasd_client::formats::FormatId;
 use ioasd_client::ids::{DeviceId, HwptId, IoasId};
 use ioasd_client::units::{ByteLen, Iova, Permission};
-use ioasd_client::wire::own::DeviceFormat;
 
 use super::device;
 use super::family::{Awaited, Family, FamilyError, Role, die_with_parent};
@@ -144,7 +144,7 @@ impl Client {
         for number in
             plan.devices().filter(|&number| plan.attached_early(number) == (time == AttachTime::Early))
         {
-            let device = self.agent.device_create(DeviceFormat::AmdV1, Iommu::Own)?;
+            let device = self.agent.device_create(FormatId::AmdV1, Iommu::Own)?;
             let hwpt = self.agent.device_attach(device, self.ioas)?;
             self.attached.push(Attached { number, device, hwpt });
         }

@@ -1,16 +1,15 @@
 //! Devices and their domains: DEVICE_CREATE, DEVICE_ATTACH, DEVICE_DETACH, DOMAIN_EXPORT.
 //!
-//! Imports allowed: connection, error, ids, wire.
+//! Imports allowed: connection, error, formats, ids, wire.
 
 use std::os::fd::OwnedFd;
 
 use super::no_descriptors;
 use crate::connection::Connection;
 use crate::error::{CallError, ProtocolError};
+use crate::formats::FormatId;
 use crate::ids::{DeviceId, HwptId, IoasId};
-use crate::wire::own::{
-    DEVICE_OWN_IOMMU, DeviceAttach, DeviceCreate, DeviceDetach, DeviceFormat, DomainExport,
-};
+use crate::wire::own::{DEVICE_OWN_IOMMU, DeviceAttach, DeviceCreate, DeviceDetach, DomainExport};
 
 /// Which IOMMU a software device is behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +26,7 @@ impl Connection {
     ///
     /// # Errors
     /// [`CallError::Refused`]; the socket's.
-    pub fn device_create(&mut self, format: DeviceFormat, iommu: Iommu) -> Result<DeviceId, CallError> {
+    pub fn device_create(&mut self, format: FormatId, iommu: Iommu) -> Result<DeviceId, CallError> {
         let flags = match iommu {
             Iommu::Shared => 0,
             Iommu::Own => DEVICE_OWN_IOMMU,

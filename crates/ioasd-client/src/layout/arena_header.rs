@@ -96,7 +96,7 @@ impl ArenaHeader {
         [
             MAGIC,
             VERSION,
-            u64::from(format as u32),
+            u64::from(format.number()),
             u64::from(levels),
             u64::from(granule_lg2),
             u64::from(output_lg2),
@@ -123,7 +123,7 @@ impl ArenaHeader {
             return Err(HeaderError::Version(version));
         }
         let geometry = Geometry {
-            format: FormatId::from_raw(format).ok_or(HeaderError::Format(format))?,
+            format: known_format(format)?,
             levels: at_most("levels", levels, 6)?,
             granule_lg2: at_most("granule", granule, 63)?,
             output_lg2: at_most("output width", output, 64)?,
@@ -134,6 +134,11 @@ impl ArenaHeader {
         let root = table_within(root, length)?;
         Ok(Self { geometry, root, length: ByteLen::new(length), boot })
     }
+}
+
+fn known_format(number: u64) -> Result<FormatId, HeaderError> {
+    let format = u32::try_from(number).ok().and_then(FormatId::from_number);
+    format.ok_or(HeaderError::Format(number))
 }
 
 fn at_most(field: &'static str, value: u64, most: u32) -> Result<u32, HeaderError> {

@@ -17,6 +17,7 @@ mod fault;
 mod frames;
 mod open;
 mod stream;
+mod walk;
 
 pub use fault::{FaultKind, WalkFault};
 pub use frames::WindowsError;

@@ -11,7 +11,8 @@ use rustix::io::Errno;
 
 use super::frames::{FrameMap, WindowsError};
 use super::stream::{NoSlot, Stream};
-use crate::formats::{AmdV1, Geometry};
+use super::walk::{WalkFn, walk_of};
+use crate::formats::Geometry;
 use crate::layout::{ArenaHeader, FrameWindow, HEADER_BYTES, HEADER_WORDS, HeaderError, SLOTS_BYTES};
 use crate::mapping::{MapAccess, SharedMapping};
 use crate::units::ByteLen;
@@ -86,6 +87,8 @@ pub struct Walker {
 pub(super) struct OpenDomain {
     pub(super) arena: SharedMapping,
     pub(super) header: ArenaHeader,
+    /// How tables of its format are walked.
+    pub(super) walk: WalkFn,
     pub(super) slots: SharedMapping,
     pub(super) slots_taken: AtomicU64,
     pub(super) frames: FrameMap,
@@ -103,7 +106,8 @@ impl Walker {
         let frames = FrameMap::new(windows, files.len())?;
         let files = files.iter().map(open_file).collect::<Result<_, _>>()?;
         let (slots, slots_taken) = (open_slots(&slots)?, AtomicU64::new(0));
-        Ok(Self { domain: Arc::new(OpenDomain { arena, header, slots, slots_taken, frames, files }) })
+        let walk = walk_of(header.geometry.format);
+        Ok(Self { domain: Arc::new(OpenDomain { arena, header, walk, slots, slots_taken, frames, files }) })
     }
 
     /// Takes a slot for this thread.
@@ -157,9 +161,9 @@ fn header_words(arena: &SharedMapping) -> [u64; HEADER_WORDS] {
     words
 }
 
-/// The one shape that [`Stream`] walks, with any aperture within it.
+/// The one shape of each format, with any aperture within it.
 fn check_geometry(geometry: Geometry) -> Result<(), OpenError> {
-    let known = Geometry::of::<AmdV1<4>>();
+    let known = geometry.format.geometry();
     let same_shape = Geometry { aperture: known.aperture, ..geometry } == known;
     if same_shape && known.aperture.covers(geometry.aperture) {
         Ok(())
@@ -212,7 +216,7 @@ pub(super) mod tests {
     use rustix::fs::{MemfdFlags, fcntl_add_seals, ftruncate, memfd_create};
 
     use super::*;
-    use crate::formats::{TABLE_BYTES, TableAddr};
+    use crate::formats::{AmdV1, TABLE_BYTES, TableAddr};
     use crate::layout::BootId;
     use crate::units::{PageIndex, Pfn};
 

@@ -18,12 +18,12 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use super::fault::{FaultKind, WalkFault};
 use super::open::OpenDomain;
-use crate::formats::{AmdV1, Entry, Format, FormatId, Level, Rights};
+use super::walk::{Walk, fault};
 use crate::layout::{
     ALIVE_OFFSET, EPOCH_OFFSET, FIRST_EPOCH, GENERATION_OFFSET, IS_ALIVE, IS_DEAD, OUTSIDE, SLOTS, SlotIndex,
 };
 use crate::mapping::SharedMapping;
-use crate::units::{ByteLen, Iova, Permission, PhysAddr};
+use crate::units::{ByteLen, Iova, Permission};
 
 const _: () = assert!(SLOTS == u64::BITS, "slots in use are the bits of one word");
 
@@ -42,7 +42,7 @@ pub enum Access {
 }
 
 impl Access {
-    const fn is_allowed(self, permission: Permission) -> bool {
+    pub(super) const fn is_allowed(self, permission: Permission) -> bool {
         match self {
             Self::Read => permission.can_read(),
             Self::Write => permission.can_write(),
@@ -135,11 +135,10 @@ impl Burst<'_> {
     /// # Errors
     /// If the first byte cannot be reached by this access.
     pub fn translate(&self, iova: Iova, length: ByteLen, access: Access) -> Result<Translation, WalkFault> {
-        let walk = Walk { domain: &self.stream.domain, iova };
         if self.alive != IS_ALIVE {
-            return Err(walk.fault(Level::LEAF, 0, FaultKind::Dead));
+            return Err(fault(iova, FaultKind::Dead));
         }
-        walk.translate(length, access)
+        Walk { domain: &self.stream.domain, iova }.translate(length, access)
     }
 
     /// Copies the bytes at `iova` into `into`. Bytes that others change meanwhile may arrive old or new.
@@ -151,7 +150,7 @@ impl Burst<'_> {
         while !rest.is_empty() {
             let (file, place, count) = self.reach(at, rest.len(), Access::Read)?;
             let (now, later) = mem::take(&mut rest).split_at_mut(count);
-            file.copy_out(place.offset, now).map_err(|_| self.not_exported(at))?;
+            file.copy_out(place.offset, now).map_err(|_| not_exported(at))?;
             (at, rest) = (self.after(at, count, later)?, later);
         }
         Ok(())
@@ -166,7 +165,7 @@ impl Burst<'_> {
         while !rest.is_empty() {
             let (file, place, count) = self.reach(at, rest.len(), Access::Write)?;
             let (now, later) = rest.split_at(count);
-            file.copy_in(place.offset, now).map_err(|_| self.not_exported(at))?;
+            file.copy_in(place.offset, now).map_err(|_| not_exported(at))?;
             (at, rest) = (self.after(at, count, later)?, later);
         }
         Ok(())
@@ -180,7 +179,7 @@ impl Burst<'_> {
         access: Access,
     ) -> Result<(&SharedMapping, Translation, usize), WalkFault> {
         let place = self.translate(at, ByteLen::new(length as u64), access)?;
-        let file = self.stream.domain.file(place.file).ok_or_else(|| self.not_exported(at))?;
+        let file = self.stream.domain.file(place.file).ok_or_else(|| not_exported(at))?;
         let count = usize::try_from(place.length.get()).unwrap_or(length);
         Ok((file, place, count))
     }
@@ -190,17 +189,13 @@ impl Burst<'_> {
         match at.checked_add(count as u64) {
             Some(next) => Ok(next),
             None if later.is_empty() => Ok(at),
-            None => Err(self.fault(at, FaultKind::OutsideAperture)),
+            None => Err(fault(at, FaultKind::OutsideAperture)),
         }
     }
+}
 
-    fn not_exported(&self, at: Iova) -> WalkFault {
-        self.fault(at, FaultKind::NotExported)
-    }
-
-    fn fault(&self, iova: Iova, kind: FaultKind) -> WalkFault {
-        Walk { domain: &self.stream.domain, iova }.fault(Level::LEAF, 0, kind)
-    }
+fn not_exported(at: Iova) -> WalkFault {
+    fault(at, FaultKind::NotExported)
 }
 
 impl Drop for Burst<'_> {
@@ -209,80 +204,20 @@ impl Drop for Burst<'_> {
     }
 }
 
-/// One walk.
-#[derive(Clone, Copy)]
-struct Walk<'a> {
-    domain: &'a OpenDomain,
-    iova: Iova,
-}
-
-/// The leaf at the end of a walk.
-struct Leaf {
-    level: Level,
-    entry: u64,
-    phys: PhysAddr,
-    left: u64,
-    rights: Rights,
-}
-
-impl Walk<'_> {
-    #[inline]
-    fn translate(self, length: ByteLen, access: Access) -> Result<Translation, WalkFault> {
-        let header = &self.domain.header;
-        if !header.geometry.aperture.contains(self.iova) {
-            return Err(self.fault(Level::LEAF, 0, FaultKind::OutsideAperture));
-        }
-        let leaf = match header.geometry.format {
-            FormatId::AmdV1 => self.descend::<AmdV1<4>>()?,
-        };
-        let fault = |kind| self.fault(leaf.level, leaf.entry, kind);
-        let permission = leaf.rights.permission().filter(|permission| access.is_allowed(*permission));
-        let permission = permission.ok_or_else(|| fault(FaultKind::Permission))?;
-        let place = self.domain.frames.locate(leaf.phys).ok_or_else(|| fault(FaultKind::NotExported))?;
-        let in_file =
-            self.domain.bytes_left(place.file, place.offset).ok_or_else(|| fault(FaultKind::NotExported))?;
-        let length = length.min(place.left).min(in_file).min(ByteLen::new(leaf.left));
-        Ok(Translation { file: place.file, offset: place.offset, length, permission })
-    }
-
-    #[inline]
-    fn descend<F: Format>(self) -> Result<Leaf, WalkFault> {
-        let (mut table, mut level, mut rights) = (self.domain.header.root, F::ROOT_LEVEL, Rights::ALL);
-        loop {
-            let offset = table.get().wrapping_add(8 * F::index(self.iova, level) as u64);
-            let Some(entry) = self.domain.arena.load(offset) else {
-                return Err(self.fault(level, 0, FaultKind::Malformed));
-            };
-            match (F::decode(entry, level), level.below()) {
-                (Entry::Table { address, rights: granted }, Some(below)) => {
-                    (table, level, rights) = (address, below, rights.intersection(granted));
-                }
-                (Entry::Leaf { phys, size_lg2, rights: granted }, _) => {
-                    let within = self.iova.get() & ((1 << size_lg2) - 1);
-                    let (phys, left) = (PhysAddr::new(phys.get() | within), (1 << size_lg2) - within);
-                    return Ok(Leaf { level, entry, phys, left, rights: rights.intersection(granted) });
-                }
-                (Entry::Absent, _) => return Err(self.fault(level, entry, FaultKind::NotPresent)),
-                _ => return Err(self.fault(level, entry, FaultKind::Malformed)),
-            }
-        }
-    }
-
-    #[cold]
-    fn fault(self, level: Level, entry: u64, kind: FaultKind) -> WalkFault {
-        WalkFault { iova: self.iova, level, entry, kind }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::open::Walker;
     use super::super::open::tests::{TABLES, header, parts};
     use super::*;
-    use crate::formats::{TABLE_BYTES, TABLE_ENTRIES, TableAddr};
+    use crate::formats::{AmdV1, Format, Level, TABLE_BYTES, TABLE_ENTRIES, TableAddr};
     use crate::layout::HEADER_BYTES;
+    use crate::units::PhysAddr;
 
     type Amd = AmdV1<4>;
+
+    fn page(phys: u64, permission: Permission) -> u64 {
+        Amd::leaf(PhysAddr::new(phys), 12, permission)
+    }
 
     /// A walker, and the view through which its arena is written. The domain is alive.
     fn domain() -> (Walker, SharedMapping) {
@@ -334,7 +269,7 @@ mod tests {
     #[test]
     fn each_kind_of_fault_names_the_level_and_the_entry() {
         let (walker, writer) = domain();
-        let leaf = Amd::leaf(PhysAddr::new(0x10_0000), Permission::Read);
+        let leaf = page(0x10_0000, Permission::Read);
         link_to_zero(&writer, leaf);
         assert_eq!(fault(&walker, 0, Access::Write).kind, FaultKind::Permission);
         assert_eq!(fault(&walker, 0, Access::Write).entry, leaf);
@@ -343,7 +278,7 @@ mod tests {
         assert_eq!((high.kind, high.level, high.entry), (FaultKind::NotPresent, Level::new(3), 0));
         assert_eq!(fault(&walker, 1 << 48, Access::Read).kind, FaultKind::OutsideAperture);
         for foreign in [0xf_f000, 0x10_4000] {
-            link_to_zero(&writer, Amd::leaf(PhysAddr::new(foreign), Permission::ReadWrite));
+            link_to_zero(&writer, page(foreign, Permission::ReadWrite));
             assert_eq!(fault(&walker, 0, Access::Read).kind, FaultKind::NotExported);
         }
         set(&writer, ALIVE_OFFSET, IS_DEAD);
@@ -353,7 +288,7 @@ mod tests {
     #[test]
     fn a_table_can_take_rights_from_everything_below() {
         let (walker, writer) = domain();
-        link_to_zero(&writer, Amd::leaf(PhysAddr::new(0x10_0000), Permission::ReadWrite));
+        link_to_zero(&writer, page(0x10_0000, Permission::ReadWrite));
         let no_writes = Amd::table(table(2), Level::new(2)) & !(1 << 62);
         set(&writer, table(1).get(), no_writes);
         assert_eq!(fault(&walker, 0, Access::Write).kind, FaultKind::Permission);
@@ -407,8 +342,8 @@ mod tests {
     #[test]
     fn bytes_are_copied_across_pages_that_lie_apart() {
         let (walker, writer) = domain();
-        link_to_zero(&writer, Amd::leaf(PhysAddr::new(0x10_3000), Permission::ReadWrite));
-        set(&writer, table(3).get() + 8, Amd::leaf(PhysAddr::new(0x10_1000), Permission::ReadWrite));
+        link_to_zero(&writer, page(0x10_3000, Permission::ReadWrite));
+        set(&writer, table(3).get() + 8, page(0x10_1000, Permission::ReadWrite));
         let mut stream = walker.stream().unwrap();
         let bytes: Vec<u8> = (0..200).collect();
         stream.enter().write(Iova::new(0xfa0), &bytes).unwrap();

@@ -29,38 +29,12 @@ const _: () = assert!(
     "the largest access does not fit into a frame"
 );
 
-/// Which page-table format a software device walks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum DeviceFormat {
-    /// AMD v1.
-    AmdV1,
-}
-
-impl DeviceFormat {
-    /// Its number in DEVICE_CREATE.
-    #[must_use]
-    pub const fn number(self) -> u32 {
-        match self {
-            Self::AmdV1 => 1,
-        }
-    }
-
-    /// The format with this number.
-    #[must_use]
-    pub const fn from_number(number: u32) -> Option<Self> {
-        match number {
-            1 => Some(Self::AmdV1),
-            _ => None,
-        }
-    }
-}
-
 commands! {
     /// Makes a software device.
     DeviceCreate = 0x3bc0 "DEVICE_CREATE", min 16, size 16 {
         /// [`DEVICE_OWN_IOMMU`].
         flags: u32 = 4,
-        /// [`DeviceFormat::number`].
+        /// The page-table format it walks: [`FormatId::number`](crate::formats::FormatId::number).
         format: u32 = 8,
         /// Out: the new device.
         out_device_id: DeviceId = 12,
@@ -181,11 +155,5 @@ mod tests {
         let mut numbers = Numbers(Vec::new());
         visit_all(&mut numbers);
         assert_eq!(numbers.0, (0x3bc0..=0x3bc8).collect::<Vec<_>>());
-    }
-
-    #[test]
-    fn a_format_is_its_number_and_back() {
-        assert_eq!(DeviceFormat::from_number(DeviceFormat::AmdV1.number()), Some(DeviceFormat::AmdV1));
-        assert_eq!(DeviceFormat::from_number(0), None);
     }
 }
