@@ -12,6 +12,7 @@ mod credits;
 mod death;
 mod devices;
 mod fixture;
+mod formats;
 mod helper;
 mod iova_rules;
 mod limits;
