@@ -15,7 +15,7 @@ const ROOMS: [(&str, &[&str]); 10] = [
     ("actors", &["sys", "storage", "sources", "domains"]),
     ("uapi", &["sys", "storage", "sources", "domains", "actors"]),
     ("telemetry", &["storage", "actors"]),
-    ("admin", &["storage", "actors", "telemetry"]),
+    ("admin", &["sys", "storage", "actors", "telemetry"]),
     ("config", &["storage", "telemetry", "admin"]),
     ("cli", &["sys", "storage", "sources", "domains", "actors", "uapi", "telemetry", "admin", "config"]),
 ];

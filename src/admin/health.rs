@@ -23,6 +23,14 @@ impl Check {
     pub fn new(name: &'static str, probe: impl Fn() -> Result<(), String> + Send + Sync + 'static) -> Self {
         Self { name, probe: Box::new(probe) }
     }
+
+    /// Asks now.
+    ///
+    /// # Errors
+    /// What is missing, with the name of the check.
+    pub fn ask(&self) -> Result<(), String> {
+        (self.probe)().map_err(|missing| format!("{}: {missing}", self.name))
+    }
 }
 
 impl fmt::Debug for Check {

@@ -1,6 +1,8 @@
 //! Where the admin server listens: a loopback TCP address, a Unix socket, or both.
 //!
-//! Imports allowed: `std`, the error of `admin`.
+//! A Unix socket that a service manager bound already is used as it is and left where it is.
+//!
+//! Imports allowed: `std`, sys::activation, the error of `admin`.
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
@@ -11,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use super::AdminError;
+use crate::sys::activation;
 
 /// A TCP address that only programs of this host can reach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,8 +76,13 @@ pub(super) fn tcp(address: LoopbackAddr) -> Result<TcpListener, AdminError> {
     TcpListener::bind(address.0).map_err(|source| AdminError::Tcp { address: address.0, source })
 }
 
-pub(super) fn unix(path: &Path) -> Result<(UnixListener, SocketFile), AdminError> {
-    bind(path).map_err(|source| AdminError::Unix { path: path.to_owned(), source })
+pub(super) fn unix(path: &Path) -> Result<(UnixListener, Option<SocketFile>), AdminError> {
+    if let Some(socket) = activation::take(path) {
+        return Ok((socket.into(), None));
+    }
+    bind(path)
+        .map(|(listener, file)| (listener, Some(file)))
+        .map_err(|source| AdminError::Unix { path: path.to_owned(), source })
 }
 
 fn bind(path: &Path) -> io::Result<(UnixListener, SocketFile)> {

@@ -10,7 +10,7 @@
 //! The server has a thread and an actix system of its own, so `/livez` answers when the data side is stuck. Everything
 //! else is `application/problem+json`: 404 for an unknown path, 405 with `Allow` for a method a path does not take.
 //!
-//! Imports allowed: `actors::registry`, `telemetry`.
+//! Imports allowed: `actors::registry`, `telemetry`, sys::activation.
 
 pub mod health;
 pub mod listen;
@@ -134,14 +134,14 @@ pub fn start(
 fn spawn(
     shown: Shown,
     tcp: Option<TcpListener>,
-    unix: Option<(UnixListener, SocketFile)>,
+    unix: Option<(UnixListener, Option<SocketFile>)>,
 ) -> io::Result<AdminHandle> {
     let address = tcp.as_ref().map(TcpListener::local_addr).transpose()?;
     let (unix, socket) = unix.unzip();
     let (started, when_started) = sync_channel(1);
     let thread = Builder::new().name("admin".to_owned()).spawn(move || run(shown, tcp, unix, &started))?;
     match when_started.recv() {
-        Ok(server) => Ok(AdminHandle { address, server, thread: Some(thread), _socket: socket }),
+        Ok(server) => Ok(AdminHandle { address, server, thread: Some(thread), _socket: socket.flatten() }),
         Err(_) => Err(outcome(thread)),
     }
 }

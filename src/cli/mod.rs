@@ -7,6 +7,7 @@
 pub mod agent;
 pub mod demo;
 pub mod serve;
+mod service_manager;
 
 use std::error::Error;
 use std::num::NonZeroU16;

@@ -21,6 +21,7 @@ use futures_util::future::select;
 use ioasd_client::units::ByteLen;
 use tracing::field::display;
 
+use super::service_manager;
 use super::{Exit, ServeArgs, with_causes};
 use crate::actors::registry::Registry;
 use crate::admin::health::{Check, Readiness};
@@ -28,6 +29,7 @@ use crate::admin::{self, AdminError, AdminHandle};
 use crate::config::Config;
 use crate::config::load::{self, ConfigError};
 use crate::config::place::Environment;
+use crate::sys::activation::{self, ActivationError};
 use crate::sys::limits;
 use crate::telemetry::logging::{self, LoggingError};
 
@@ -65,6 +67,9 @@ pub enum ServeError {
     /// No admin server.
     #[error(transparent)]
     Admin(#[from] AdminError),
+    /// Sockets that were inherited for nothing.
+    #[error(transparent)]
+    Activation(#[from] ActivationError),
     /// No signals.
     #[error("cannot wait for signals")]
     Signals(#[source] io::Error),
@@ -78,7 +83,7 @@ impl ServeError {
     #[must_use]
     pub const fn exit(&self) -> Exit {
         match self {
-            Self::Config(_) => Exit::Usage,
+            Self::Config(_) | Self::Activation(_) => Exit::Usage,
             Self::LeftPinned(_) => Exit::LeftPinned,
             Self::Logging(_) | Self::Engine(_) | Self::Admin(_) | Self::Signals(_) => Exit::Failed,
         }
@@ -97,6 +102,7 @@ pub fn serve<E: Engine>(args: ServeArgs) -> Exit {
 }
 
 fn try_serve<E: Engine>(args: ServeArgs, environment: &Environment) -> Result<(), ServeError> {
+    activation::inherit()?;
     let config = load::load(args.into(), environment)?;
     logging::init(&config.log.filter, config.log.format)?;
     match limits::raise_descriptors() {
@@ -136,13 +142,16 @@ async fn serve_until<E: Engine>(
     environment: &Environment,
     engine: &E,
     registry: &Arc<Registry>,
-) -> Result<Option<AdminHandle>, AdminError> {
+) -> Result<Option<AdminHandle>, ServeError> {
     let endpoints = config.admin_endpoints(environment);
     let admin = admin::start(&endpoints, Arc::clone(registry), Readiness::new(engine.checks()))?;
     let socket = config.socket(environment);
     let address = admin.as_ref().and_then(AdminHandle::address).map(display);
     tracing::info!(socket = %socket.display(), admin = address, "serving");
+    activation::all_taken()?;
+    let told = service_manager::serving(engine.checks(), Arc::clone(registry));
     stop.await;
+    drop(told);
     tracing::info!("stopping");
     Ok(admin)
 }

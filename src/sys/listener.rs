@@ -4,6 +4,9 @@
 //! that nobody answers is a left-over and is removed; one that somebody answers, or a file that is no socket, is not
 //! touched.
 //!
+//! A socket that a service manager bound is listened to as it is: its path, its permissions and its life are the
+//! manager's.
+//!
 //! Imports allowed: error, fault_points, rustix.
 
 use std::ffi::OsString;
@@ -12,12 +15,13 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, FlockOperation, Mode, OFlags, chmod, flock, lstat, open, unlink};
-use rustix::io::{Errno, retry_on_intr};
-use rustix::net::sockopt::set_socket_passcred;
+use rustix::io::{Errno, ioctl_fionbio, retry_on_intr};
+use rustix::net::sockopt::{set_socket_passcred, socket_type};
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect, listen, socket_with,
 };
 
+use super::activation;
 use crate::error::Coded;
 use crate::fault_points::{self, Point};
 
@@ -39,6 +43,14 @@ pub enum ListenError {
         /// The path.
         path: PathBuf,
     },
+    /// A service manager listens there in another way.
+    #[error(
+        "the inherited socket {path} is not of type SOCK_SEQPACKET: write ListenSequentialPacket= in its unit"
+    )]
+    WrongType {
+        /// The path.
+        path: PathBuf,
+    },
     /// The kernel refuses.
     #[error("cannot {doing} {path}")]
     Failed {
@@ -52,26 +64,50 @@ pub enum ListenError {
     },
 }
 
-/// A listening socket. Its path is removed when it is dropped.
+/// A listening socket. If it is the agent's own, its path is removed when it is dropped.
 #[derive(Debug)]
 pub struct Listener {
     socket: OwnedFd,
+    _path: Option<OwnPath>,
+}
+
+/// A path that this agent bound, and the lock that says so.
+#[derive(Debug)]
+struct OwnPath {
     path: PathBuf,
     _lock: OwnedFd,
 }
 
 impl Listener {
-    /// Listens at `path`, which gets the permissions `mode` before anybody can connect.
+    /// Listens at `path`: with the socket that a service manager bound there, else with one of its own, which gets the
+    /// permissions `mode` before anybody can connect.
     ///
     /// # Errors
     /// If somebody else listens there, something else is there, or the kernel refuses.
     pub fn bind(path: &Path, mode: Mode) -> Result<Self, ListenError> {
+        match activation::take(path) {
+            Some(socket) => Self::adopt(socket, path),
+            None => Self::bind_anew(path, mode),
+        }
+    }
+
+    fn adopt(socket: OwnedFd, path: &Path) -> Result<Self, ListenError> {
+        let failed = |doing| move |source| ListenError::Failed { doing, path: path.to_owned(), source };
+        if socket_type(&socket).map_err(failed("ask for the type of"))? != SocketType::SEQPACKET {
+            return Err(ListenError::WrongType { path: path.to_owned() });
+        }
+        ioctl_fionbio(&socket, true).map_err(failed("make non-blocking"))?;
+        set_socket_passcred(&socket, true).map_err(failed("ask for credentials at"))?;
+        Ok(Self { socket, _path: None })
+    }
+
+    fn bind_anew(path: &Path, mode: Mode) -> Result<Self, ListenError> {
         let lock = lock(path)?;
         remove_left_over(path)?;
         let failed = |doing| move |source| ListenError::Failed { doing, path: path.to_owned(), source };
         let (socket, address) = new_socket(path, SocketFlags::NONBLOCK)?;
         bind(&socket, &address).map_err(failed("bind"))?;
-        let listener = Self { socket, path: path.to_owned(), _lock: lock };
+        let listener = Self { socket, _path: Some(OwnPath { path: path.to_owned(), _lock: lock }) };
         chmod(path, mode).map_err(failed("set the permissions of"))?;
         set_socket_passcred(&listener.socket, true).map_err(failed("ask for credentials at"))?;
         listen(&listener.socket, BACKLOG).map_err(failed("listen at"))?;
@@ -103,7 +139,7 @@ impl AsRawFd for Listener {
     }
 }
 
-impl Drop for Listener {
+impl Drop for OwnPath {
     /// The lock is still held, so the path is ours. If it is gone already, nothing is left to do.
     fn drop(&mut self) {
         unlink(&self.path).ok();
@@ -176,6 +212,32 @@ mod tests {
         assert_eq!(received.credentials.unwrap().pid, Some(rustix::process::getpid()));
         let nothing = rustix::io::read(&accepted, &mut [0_u8; 1]);
         assert_eq!(nothing, Err(Errno::AGAIN), "the accepted socket blocks");
+    }
+
+    #[test]
+    fn an_inherited_socket_is_served_and_its_path_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ioasd.sock");
+        let (socket, address) = new_socket(&path, SocketFlags::empty()).unwrap();
+        bind(&socket, &address).unwrap();
+        listen(&socket, BACKLOG).unwrap();
+        let client = client(&path);
+        send(client.as_fd(), &[b"before the agent"], &[]).unwrap();
+        let listener = Listener::adopt(socket, &path).unwrap();
+        let accepted = listener.accept().unwrap();
+        let received = receive(accepted.as_fd(), &mut [0; 64]).unwrap();
+        assert_eq!(received.credentials.unwrap().pid, Some(rustix::process::getpid()));
+        assert_eq!(listener.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        drop(listener);
+        assert!(path.exists());
+    }
+
+    #[test]
+    fn an_inherited_stream_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ioasd.sock");
+        let stream = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        assert!(matches!(Listener::adopt(stream.into(), &path), Err(ListenError::WrongType { .. })));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`memfd`], [`mapping`] | memory files, sealed; shared mappings of them |
 //! | [`socket`], [`listener`] | SEQPACKET sockets with descriptors and credentials |
+//! | [`activation`] | sockets that a service manager bound for the agent |
 //! | [`identity`], [`peer`], [`pidfd`] | who connected or sent a message, whether it lives, what it may lock |
 //! | [`opener`] | its program, for people |
 //! | [`client_fd`] | a client's descriptor, closed where nobody waits |
@@ -14,6 +15,7 @@
 //!
 //! Imports allowed: units, error, fault_points; nothing else of ours.
 
+pub mod activation;
 pub mod client_fd;
 pub mod failure;
 pub mod file_io;
