@@ -2,11 +2,13 @@
 
 use std::process::ExitCode;
 
-use ioasd::cli::{self, Command, agent::Agent, demo, serve};
+use ioasd::cli::{self, Command, agent::Agent, bench, demo, serve};
 
 fn main() -> ExitCode {
     match cli::parse() {
         Ok(Command::Serve(args)) => serve::serve::<Agent>(args),
+        Ok(Command::Bench(args)) => bench::bench(&args),
+        Ok(Command::BenchPeer(args)) => bench::peer::run(&args),
         Ok(Command::Demo(args)) => demo::demo(&args),
         Ok(Command::DemoClient(args)) => demo::client::run(&args),
         Ok(Command::DemoDevice(args)) => demo::device::run(&args),

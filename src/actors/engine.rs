@@ -199,6 +199,16 @@ impl Engine {
         contexts.insert(number, context);
     }
 
+    /// Runs `work` on an arbiter, beside its actors; dropped if there is no such arbiter. For measurements.
+    pub fn on_arbiter(&self, shard: u16, work: impl FnOnce(Arc<Agent>, Local) + Send + 'static) {
+        let local = self.locals.get(usize::from(shard)).cloned();
+        if let Some((local, arbiter)) = local.zip(self.agent.arbiters.get(usize::from(shard))) {
+            let agent = Arc::clone(&self.agent);
+            let spawned = arbiter.spawn_fn(move || work(agent, local));
+            debug_assert!(spawned, "an arbiter has ended");
+        }
+    }
+
     /// Whether every arbiter answers; to be asked now and then.
     pub fn probe(&self) -> impl Future<Output = Result<(), String>> + use<> {
         let retirements: Vec<Addr<Retirement>> =

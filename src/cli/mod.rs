@@ -5,6 +5,7 @@
 //! Imports allowed: everything.
 
 pub mod agent;
+pub mod bench;
 pub mod demo;
 pub mod serve;
 mod service_manager;
@@ -36,6 +37,11 @@ pub enum Command {
     Serve(ServeArgs),
     /// Show the whole path on this machine: an agent, a client and devices, each in a process of its own.
     Demo(DemoArgs),
+    /// Measure how fast the engine is on this machine, beside floors that bare code sets in the same run.
+    Bench(bench::BenchArgs),
+    /// The other process of a bench, started by it.
+    #[command(hide = true)]
+    BenchPeer(bench::peer::BenchPeerArgs),
     /// The client of a demo, started by it.
     #[command(hide = true)]
     DemoClient(demo::client::DemoClientArgs),

@@ -1,0 +1,148 @@
+//! The test bed: an engine in this process, and one context on its arbiter, used as the uAPI uses it.
+//!
+//! The engine has one arbiter, so that what is measured is the work and not how many processors share it.
+//!
+//! Imports allowed: actors, domains, storage, config, units.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use actix::Addr;
+use ioasd_client::formats::FormatId;
+use ioasd_client::ids::ObjectId;
+use ioasd_client::units::{ByteLen, Iova, IovaRange, PAGE_SIZE, Permission};
+use rustix::process::getuid;
+use tokio::sync::oneshot;
+
+use super::report::Row;
+use super::{BenchError, Plan};
+use crate::actors::agent::Agent;
+use crate::actors::client_context::address_spaces::{FileSlice, Mapping, NewPages};
+use crate::actors::client_context::state::ClientState;
+use crate::actors::engine::{Engine, EngineSettings};
+use crate::actors::figures::ContextStats;
+use crate::actors::objects::{HwptObject, Iommu};
+use crate::actors::pages::{Pages, Payer};
+use crate::actors::registry::Registry;
+use crate::cli::agent::settings;
+use crate::config::Config;
+use crate::storage::counts::ArrayLen;
+use crate::storage::io_pagetable::{Placement, UnmapRequest, Writable};
+use crate::storage::iova_allocator::OriginAddr;
+use crate::storage::ledger::{AccountKey, AccountMode};
+use crate::storage::refusal::Refusal;
+use crate::storage::source::PageSource;
+
+use super::memory::Memory;
+
+/// Where everything is mapped: aligned to whatever a leaf can be.
+pub(super) const IOVA: Iova = Iova::new(1 << 32);
+
+/// An engine and a context in it. Lives on the arbiter.
+pub(super) struct Bed {
+    /// What all contexts share.
+    pub(super) agent: Arc<Agent>,
+    /// The context.
+    pub(super) state: Rc<ClientState>,
+    /// How much, and how often.
+    pub(super) plan: Plan,
+}
+
+/// Settings of an engine with one arbiter.
+pub(super) fn engine_settings() -> EngineSettings {
+    EngineSettings { arbiters: 1, ..settings(&Config::default()) }
+}
+
+/// Runs `scenario` on the arbiter of a new engine.
+pub(super) fn run(
+    plan: Plan,
+    scenario: impl AsyncFnOnce(&Bed) -> Result<Vec<Row>, BenchError> + Send + 'static,
+) -> Result<Vec<Row>, BenchError> {
+    actix_rt::System::new().block_on(async move {
+        let engine = Engine::start(engine_settings(), Registry::new()).await?;
+        let (sender, rows) = oneshot::channel();
+        engine.on_arbiter(0, move |agent, local| {
+            let stats = agent.registry.register_context(ContextStats::new(getuid(), None));
+            let state = Rc::new(ClientState::new(Arc::clone(&agent), local, stats));
+            actix_rt::spawn(async move {
+                let bed = Bed { agent, state, plan };
+                let rows = scenario(&bed).await;
+                bed.state.close().await;
+                let unheard = sender.send(rows).is_err();
+                debug_assert!(!unheard, "the bench stopped waiting for its scenario");
+            });
+        });
+        let rows = rows.await.unwrap_or(Err(BenchError::Lost));
+        engine.stop().await;
+        rows
+    })
+}
+
+impl Bed {
+    /// What one mapping covers.
+    pub(super) fn range(&self) -> IovaRange {
+        IovaRange::from_length(IOVA, self.plan.size).unwrap_or(IovaRange::ALL)
+    }
+
+    /// Attaches `count` domains to an address space, of `formats` in turn.
+    pub(super) async fn attach(
+        &self,
+        ioas: ObjectId,
+        count: usize,
+        formats: &[FormatId],
+    ) -> Result<Vec<Rc<HwptObject>>, Refusal> {
+        let mut domains = Vec::new();
+        for format in formats.iter().cycle().take(count) {
+            let device = self.state.device_create(Iommu::Own, *format)?;
+            let hwpt = self.state.device_attach(device, ioas).await?;
+            let hwpt = self.state.with_objects(|objects| objects.hwpt(hwpt));
+            domains.push(hwpt.map_err(|error| Refusal::of(&error))?);
+        }
+        Ok(domains)
+    }
+
+    /// Maps pages of a source, as many as the plan says, at [`IOVA`].
+    pub(super) async fn map(&self, ioas: ObjectId, source: Arc<dyn PageSource>) -> Result<(), Refusal> {
+        self.map_at(ioas, source, self.range()).await.map(drop)
+    }
+
+    /// Maps the first pages of a source; tells the pages object.
+    pub(super) async fn map_at(
+        &self,
+        ioas: ObjectId,
+        source: Arc<dyn PageSource>,
+        range: IovaRange,
+    ) -> Result<Addr<Pages>, Refusal> {
+        let len = ArrayLen::new(range.length().get() / PAGE_SIZE);
+        let new = NewPages { source, len, origin: OriginAddr::new(0), backing: None };
+        let account = self.agent.ledger.account(AccountKey { uid: getuid().as_raw() });
+        let payer = Payer { account, mode: AccountMode::None, limit: None };
+        let pages = self.state.start_pages(new, payer)?;
+        let actor = pages.pages().clone();
+        let slice = ((ByteLen::new(0), range.length()), Writable::Yes);
+        self.state.map_pages(ioas, pages, slice, mapping(range.start())).await?;
+        Ok(actor)
+    }
+
+    /// Maps a file at [`IOVA`], as MAP_FILE does.
+    pub(super) async fn map_file(&self, ioas: ObjectId, memory: &Memory) -> Result<(), BenchError> {
+        let file = memory.descriptor()?;
+        let slice = FileSlice { file, start: ByteLen::new(0), length: self.plan.size };
+        self.state.map_file(ioas, slice, mapping(IOVA), None).await?;
+        Ok(())
+    }
+
+    /// Shows what one address space maps in another one as well.
+    pub(super) async fn copy(&self, from: ObjectId, to: ObjectId) -> Result<(), Refusal> {
+        self.state.copy((from, self.range()), to, mapping(IOVA)).await.map(drop)
+    }
+
+    /// Unmaps everything.
+    pub(super) async fn unmap(&self, ioas: ObjectId) -> Result<(), Refusal> {
+        self.state.unmap(ioas, UnmapRequest::Everything).await.map(drop)
+    }
+}
+
+const fn mapping(iova: Iova) -> Mapping {
+    Mapping { permission: Permission::ReadWrite, placement: Placement::Fixed(iova) }
+}

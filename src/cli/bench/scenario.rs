@@ -1,0 +1,106 @@
+//! What can be measured. The names are fixed: figures of different versions are compared by them.
+//!
+//! Imports allowed: the scenarios, clap.
+
+use std::fmt;
+
+use clap::ValueEnum;
+use serde::Serialize;
+
+use super::report::Row;
+use super::{BenchError, Plan, access, attach, fan_out, footprint, mapping, small};
+
+/// A scenario.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Scenario {
+    /// Bytes of the agent's own memory: first, while this process is small.
+    Memory,
+    /// Frames into the tables of many domains.
+    Fanout,
+    /// What one more domain costs.
+    FanoutMarginal,
+    /// A file with pages in memory into one domain.
+    MapFile,
+    /// A domain attached to an address space that is full.
+    Attach,
+    /// An area shown in another address space as well.
+    Copy,
+    /// An area out of its domains.
+    Unmap,
+    /// One page, through the socket of an agent in another process.
+    Small,
+    /// Bytes read and written by a software user.
+    Access,
+}
+
+impl fmt::Display for Scenario {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.to_possible_value();
+        f.pad(name.as_ref().map_or("", |value| value.get_name()))
+    }
+}
+
+/// Scenarios that come out of the same runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Group {
+    FanOut,
+    Mapping,
+    Attach,
+    Small,
+    Access,
+    Footprint,
+}
+
+impl Scenario {
+    const fn group(self) -> Group {
+        match self {
+            Self::Fanout | Self::FanoutMarginal | Self::Unmap => Group::FanOut,
+            Self::MapFile | Self::Copy => Group::Mapping,
+            Self::Attach => Group::Attach,
+            Self::Small => Group::Small,
+            Self::Access => Group::Access,
+            Self::Memory => Group::Footprint,
+        }
+    }
+}
+
+/// The groups that the wanted scenarios need, each once; all if none is named.
+pub(super) fn groups(wanted: &[Scenario]) -> Vec<Group> {
+    let all = Scenario::value_variants();
+    let mut groups: Vec<Group> = Vec::new();
+    for scenario in if wanted.is_empty() { all } else { wanted } {
+        if !groups.contains(&scenario.group()) {
+            groups.push(scenario.group());
+        }
+    }
+    groups
+}
+
+impl Group {
+    /// Runs what belongs together.
+    pub(super) fn measure(self, plan: Plan) -> Result<Vec<Row>, BenchError> {
+        match self {
+            Self::FanOut => fan_out::measure(plan),
+            Self::Mapping => mapping::measure(plan),
+            Self::Attach => attach::measure(plan),
+            Self::Small => small::measure(plan),
+            Self::Access => access::measure(plan),
+            Self::Footprint => footprint::measure(plan),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scenarios_of_the_same_runs_are_run_once() {
+        assert_eq!(
+            groups(&[Scenario::Copy, Scenario::Small, Scenario::MapFile]),
+            [Group::Mapping, Group::Small]
+        );
+        assert_eq!(groups(&[]).len(), 6);
+    }
+}

@@ -1,0 +1,98 @@
+//! `ioasd bench`, as small as it goes: every scenario runs, finds its tables right, and gives figures that make sense.
+//! How fast anything is, no test says.
+#![expect(clippy::unwrap_used, reason = "a failed test helper is a failed test")]
+
+use std::collections::BTreeSet;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+/// The scenarios whose names are fixed.
+const SCENARIOS: [&str; 9] =
+    ["memory", "fanout", "fanout-marginal", "map-file", "attach", "copy", "unmap", "small", "access"];
+
+const KEYS: [&str; 9] = ["case", "floor", "median", "p10", "p90", "ratio", "scenario", "unit", "valid"];
+
+fn bench(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_ioasd")).arg("bench").args(arguments).output().unwrap()
+}
+
+/// Runs scenarios and gives the rows they wrote.
+fn rows(scenarios: &[&str]) -> Vec<Value> {
+    let folder = tempfile::tempdir().unwrap();
+    let json = folder.path().join("figures.jsonl");
+    let mut arguments = vec!["--size", "2MiB", "--rounds", "2", "--json", json.to_str().unwrap()];
+    arguments.extend(scenarios);
+    let output = bench(&arguments);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = std::fs::read_to_string(json).unwrap();
+    let rows: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let shown = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(
+        shown.lines().count(),
+        rows.len() + 1,
+        "people and programs are told different things:\n{shown}"
+    );
+    rows
+}
+
+fn text<'a>(row: &'a Value, key: &str) -> &'a str {
+    row[key].as_str().unwrap()
+}
+
+fn number(row: &Value, key: &str) -> f64 {
+    row[key].as_f64().unwrap()
+}
+
+#[test]
+fn every_scenario_gives_complete_and_sane_figures() {
+    let rows = rows(&[]);
+    let found: BTreeSet<&str> = rows.iter().map(|row| text(row, "scenario")).collect();
+    assert_eq!(found, BTreeSet::from(SCENARIOS));
+    let mut cases = BTreeSet::new();
+    for row in &rows {
+        let keys: BTreeSet<&str> = row.as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(keys, BTreeSet::from(KEYS), "{row}");
+        assert!(cases.insert((text(row, "scenario"), text(row, "case"))), "twice: {row}");
+        assert!(text(row, "case").split(',').all(|pair| pair.split('=').count() == 2), "{row}");
+        check_figures(row);
+    }
+}
+
+fn check_figures(row: &Value) {
+    let [p10, median, p90] = ["p10", "median", "p90"].map(|key| number(row, key));
+    assert!(p10 <= median && median <= p90, "{row}");
+    // A difference of two times may come out below zero.
+    assert!(median > 0.0 || ["fanout-marginal", "memory"].contains(&text(row, "scenario")), "{row}");
+    assert!(row["valid"].is_boolean(), "{row}");
+    if row["floor"].is_null() {
+        assert!(row["ratio"].is_null() && text(row, "unit") == "B", "only bytes have no floor: {row}");
+    } else {
+        let ratio = median / number(row, "floor");
+        assert!(number(row, "floor") > 0.0 && (number(row, "ratio") - ratio).abs() < 1e-9, "{row}");
+    }
+}
+
+#[test]
+fn only_what_was_named_is_shown() {
+    let rows = rows(&["fanout-marginal"]);
+    let cases: BTreeSet<&str> = rows.iter().map(|row| text(row, "case")).collect();
+    for domains in [4, 16, 64] {
+        for frames in ["contiguous", "scattered"] {
+            for formats in ["one", "mixed"] {
+                let case = format!("domains={domains},frames={frames},formats={formats}");
+                assert!(cases.contains(case.as_str()), "{case} is missing");
+            }
+        }
+    }
+    assert!(rows.iter().all(|row| text(row, "scenario") == "fanout-marginal"));
+}
+
+#[test]
+fn a_size_that_cannot_be_measured_and_a_scenario_that_is_not_there_are_wrong_usage() {
+    for arguments in [["--size", "4095"], ["--size", "1MiB"], ["--rounds", "0"], ["speed", "--size=2MiB"]] {
+        let output = bench(&arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(!output.stderr.is_empty());
+    }
+}
