@@ -21,7 +21,7 @@ use ioasd_client::units::ByteLen;
 use serde::Deserialize;
 
 use self::place::{Environment, Place, Socket};
-use self::values::{FileMode, Listen, ThreadCount, WalkerPolicy};
+use self::values::{FileMode, Listen, ScopeChoice, ThreadCount, WalkerPolicy};
 use crate::admin::Endpoints;
 use crate::storage::source::Strength;
 use crate::telemetry::logging::Format;
@@ -54,7 +54,11 @@ impl Config {
     /// What the admin server listens on.
     #[must_use]
     pub fn admin_endpoints(&self, environment: &Environment) -> Endpoints {
-        Endpoints { tcp: self.admin.listen.address(), socket: self.admin_socket(environment) }
+        Endpoints {
+            tcp: self.admin.listen.address(),
+            socket: self.admin_socket(environment),
+            scope: self.admin.scope.resolve(environment.uid),
+        }
     }
 
     /// An agent whose clients' socket lies elsewhere is not the only one of its user: it opens no admin socket unasked.
@@ -90,6 +94,8 @@ impl Default for ServerConfig {
 pub struct AdminConfig {
     /// TCP address.
     pub listen: Listen,
+    /// What is shown there.
+    pub scope: ScopeChoice,
     /// Path of the admin socket, if there shall be one.
     #[serde(deserialize_with = "place::or_off")]
     pub socket: Option<Place>,
@@ -97,7 +103,7 @@ pub struct AdminConfig {
 
 impl Default for AdminConfig {
     fn default() -> Self {
-        Self { listen: Listen::default(), socket: Some(Place::Auto) }
+        Self { listen: Listen::default(), scope: ScopeChoice::Auto, socket: Some(Place::Auto) }
     }
 }
 
@@ -189,6 +195,7 @@ mod tests {
     use std::num::NonZeroUsize;
 
     use super::*;
+    use crate::admin::door::Scope;
 
     const SHOWN: &str = include_str!("../config/ioasd.toml");
 
@@ -224,6 +231,7 @@ mod tests {
         arbiters = 3
         [admin]
         listen = "off"
+        scope = "metrics"
         socket = "off"
         [log]
         filter = "warn"
@@ -250,7 +258,7 @@ mod tests {
                 socket_mode: FileMode::parse("0600").expect("a mode"),
                 arbiters: fixed(3),
             },
-            admin: AdminConfig { listen: Listen::Off, socket: None },
+            admin: AdminConfig { listen: Listen::Off, scope: ScopeChoice::Metrics, socket: None },
             log: LogConfig { filter: "warn".to_owned(), format: Format::Json },
             limits: Limits {
                 objects_per_context: nonzero::<1>(),
@@ -270,6 +278,14 @@ mod tests {
     #[test]
     fn every_value_of_the_file_reaches_its_field() {
         assert_eq!(toml::from_str::<Config>(OTHER).unwrap(), other());
+    }
+
+    #[test]
+    fn an_agent_of_root_shows_metrics_only_unless_told() {
+        let scope = |choice: ScopeChoice, uid| choice.resolve(rustix::process::Uid::from_raw(uid));
+        assert_eq!([0, 1000].map(|uid| scope(ScopeChoice::Auto, uid)), [Scope::Metrics, Scope::Full]);
+        assert_eq!([0, 1000].map(|uid| scope(ScopeChoice::Metrics, uid)), [Scope::Metrics; 2]);
+        assert_eq!([0, 1000].map(|uid| scope(ScopeChoice::Full, uid)), [Scope::Full; 2]);
     }
 
     #[test]

@@ -212,6 +212,36 @@ impl Registry {
         self.domains.get(number)
     }
 
+    /// The contexts, in the order of their numbers.
+    #[must_use]
+    pub fn contexts(&self) -> Vec<Entry<ContextStats>> {
+        self.contexts.list()
+    }
+
+    /// The address spaces, in the order of their numbers.
+    #[must_use]
+    pub fn ioases(&self) -> Vec<Entry<IoasStats>> {
+        self.ioases.list()
+    }
+
+    /// The pages objects, in the order of their numbers.
+    #[must_use]
+    pub fn all_pages(&self) -> Vec<Entry<PagesStats>> {
+        self.pages.list()
+    }
+
+    /// The domains, in the order of their numbers.
+    #[must_use]
+    pub fn domains(&self) -> Vec<Entry<DomainStats>> {
+        self.domains.list()
+    }
+
+    /// The accesses, in the order of their numbers.
+    #[must_use]
+    pub fn accesses(&self) -> Vec<Entry<AccessStats>> {
+        self.accesses.list()
+    }
+
     /// The counts of answered requests.
     #[must_use]
     pub const fn requests(&self) -> &RequestCounts {

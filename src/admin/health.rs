@@ -52,6 +52,12 @@ impl Readiness {
         Self { checks }
     }
 
+    /// What is missing, a line a check that does not pass.
+    pub(super) fn missing(&self) -> Vec<String> {
+        let failing = self.report().results.into_iter();
+        failing.filter_map(|(name, result)| Some(format!("{name}: {}", result.err()?))).collect()
+    }
+
     fn report(&self) -> Report {
         let results = self.checks.iter().map(|check| (check.name, (check.probe)())).collect();
         Report { results }

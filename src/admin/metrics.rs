@@ -8,5 +8,5 @@ use super::Shown;
 use crate::telemetry::metrics::{CONTENT_TYPE, scrape};
 
 pub(super) async fn metrics(shown: web::Data<Shown>) -> HttpResponse {
-    HttpResponse::Ok().content_type(CONTENT_TYPE).body(scrape(&shown.registry))
+    HttpResponse::Ok().content_type(CONTENT_TYPE).body(scrape(&shown.view.registry))
 }

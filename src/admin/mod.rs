@@ -1,22 +1,49 @@
 //! The admin server: what people and monitoring ask the agent over HTTP.
 //!
 //! ```text
-//! GET /livez            200 while this server runs
-//! GET /readyz           200 when every check passes, else 503 with the failing ones; ?verbose lists all
-//! GET /metrics          Prometheus text, made afresh from the registry
-//! GET /version          name and version
+//! GET /livez                      200 while this server runs
+//! GET /readyz                     200 when every check passes, else 503 with the failing ones; ?verbose lists all
+//! GET /metrics                    Prometheus text, made afresh from the registry
+//! GET /version                    name and version
+//!
+//! GET /                           a page for people
+//! GET /v1/status                  the agent at a glance
+//! GET /v1/contexts[/{id}]         who has it open
+//! GET /v1/ioas[/{id}]             address spaces
+//! GET /v1/ioas/{id}/areas         what one shows
+//! GET /v1/pages[/{id}]            pages objects
+//! GET /v1/domains[/{id}]          IO page tables
+//! GET /v1/domains/{id}/walk       ?iova=0x..: the way to an address
+//! GET /v1/accesses                software users
+//! GET /v1/accounts                who pays
 //! ```
 //!
-//! The server has a thread and an actix system of its own, so `/livez` answers when the data side is stuck. Everything
-//! else is `application/problem+json`: 404 for an unknown path, 405 with `Allow` for a method a path does not take.
+//! Lists come in parts: `?limit=`, and `?after=` with the `next` of the part before. The server has a thread and an actix
+//! system of its own, and asks the data side with a deadline: when that is stuck, `/livez`, `/metrics` and the lists still
+//! answer, and what needs an owner's answer is 503. Whatever cannot be answered is `application/problem+json`.
 //!
-//! Imports allowed: `actors::registry`, `telemetry`, sys::activation.
+//! Which of this is shown to whom: `door`. Nothing here changes anything.
+//!
+//! Imports allowed: the actors' view (registry, inboxes, questions), `telemetry`, sys::activation, units, storage's words for reports.
 
+pub(crate) mod accesses;
+pub(crate) mod accounts;
+pub(crate) mod areas;
+pub(crate) mod contexts;
+pub(crate) mod domains;
+pub mod door;
 pub mod health;
+pub(crate) mod ioases;
+pub(crate) mod json;
 pub mod listen;
 mod metrics;
+pub(crate) mod pages;
+pub(crate) mod parameters;
 mod problem;
+pub(crate) mod status;
+mod ui;
 mod version;
+pub(crate) mod walk;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -25,14 +52,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::{Builder, JoinHandle};
+use std::time::SystemTime;
 
 use actix_web::dev::{Server, ServerHandle};
+use actix_web::middleware::from_fn;
 use actix_web::rt::System;
 use actix_web::{App, HttpServer, Resource, Route, web};
 
+use self::door::Scope;
 use self::health::Readiness;
 use self::listen::{LoopbackAddr, SocketFile};
-use crate::actors::registry::Registry;
+use crate::actors::view::View;
 
 /// Seconds that a connection may still take when the server stops.
 const SHUTDOWN_SECONDS: u64 = 1;
@@ -70,13 +100,17 @@ pub struct Endpoints {
     pub tcp: Option<LoopbackAddr>,
     /// The path of a Unix socket.
     pub socket: Option<PathBuf>,
+    /// What is shown through TCP.
+    pub scope: Scope,
 }
 
 /// What the handlers answer from.
 #[derive(Clone, Debug)]
 struct Shown {
-    registry: Arc<Registry>,
+    view: View,
     readiness: Arc<Readiness>,
+    scope: Scope,
+    since: SystemTime,
 }
 
 /// A running admin server; stops it when dropped.
@@ -119,13 +153,14 @@ impl Drop for AdminHandle {
 /// If an endpoint cannot be listened on, or the thread not be started.
 pub fn start(
     endpoints: &Endpoints,
-    registry: Arc<Registry>,
+    view: View,
     readiness: Readiness,
 ) -> Result<Option<AdminHandle>, AdminError> {
-    if *endpoints == Endpoints::default() {
+    if endpoints.tcp.is_none() && endpoints.socket.is_none() {
         return Ok(None);
     }
-    let shown = Shown { registry, readiness: Arc::new(readiness) };
+    let (scope, since) = (endpoints.scope, SystemTime::now());
+    let shown = Shown { view, readiness: Arc::new(readiness), scope, since };
     let tcp = endpoints.tcp.map(listen::tcp).transpose()?;
     let unix = endpoints.socket.as_deref().map(listen::unix).transpose()?;
     spawn(shown, tcp, unix).map(Some).map_err(AdminError::Start)
@@ -167,8 +202,12 @@ fn run(
 }
 
 fn server(shown: Shown, tcp: Option<TcpListener>, unix: Option<UnixListener>) -> io::Result<Server> {
-    let app = move || App::new().app_data(web::Data::new(shown.clone())).configure(routes);
-    let mut server = HttpServer::new(app).workers(1).disable_signals().shutdown_timeout(SHUTDOWN_SECONDS);
+    let app = move || {
+        let shown = web::Data::new(shown.clone());
+        App::new().app_data(shown).wrap(from_fn(door::keep)).configure(routes)
+    };
+    let server = HttpServer::new(app).on_connect(door::note).workers(1).disable_signals();
+    let mut server = server.shutdown_timeout(SHUTDOWN_SECONDS);
     if let Some(listener) = tcp {
         server = server.listen(listener)?;
     }
@@ -184,6 +223,20 @@ fn routes(config: &mut web::ServiceConfig) {
         .service(read_only("/readyz", web::get().to(health::readyz)))
         .service(read_only("/metrics", web::get().to(metrics::metrics)))
         .service(read_only("/version", web::get().to(version::version)))
+        .configure(ui::routes)
+        .service(read_only("/v1/status", web::get().to(status::status)))
+        .service(read_only("/v1/contexts", web::get().to(contexts::list)))
+        .service(read_only("/v1/contexts/{id}", web::get().to(contexts::one)))
+        .service(read_only("/v1/ioas", web::get().to(ioases::list)))
+        .service(read_only("/v1/ioas/{id}", web::get().to(ioases::one)))
+        .service(read_only("/v1/ioas/{id}/areas", web::get().to(areas::list)))
+        .service(read_only("/v1/pages", web::get().to(pages::list)))
+        .service(read_only("/v1/pages/{id}", web::get().to(pages::one)))
+        .service(read_only("/v1/domains", web::get().to(domains::list)))
+        .service(read_only("/v1/domains/{id}", web::get().to(domains::one)))
+        .service(read_only("/v1/domains/{id}/walk", web::get().to(walk::walk)))
+        .service(read_only("/v1/accesses", web::get().to(accesses::list)))
+        .service(read_only("/v1/accounts", web::get().to(accounts::list)))
         .default_service(web::to(problem::not_found));
 }
 

@@ -1,47 +1,172 @@
 //! What the admin server says when it cannot answer: `application/problem+json` (RFC 9457).
 //!
-//! The `type` is stable and ends in the code of the error; people read `title` and `detail`.
+//! The `type` is stable and ends in the code of the error; people read `title` and `detail`. One table, [`Kind::facts`],
+//! gives each kind its code, HTTP status and errno.
 //!
-//! Imports allowed: `actix_web`.
+//! Imports allowed: `actix_web`, error, the actors' inbox.
+
+use std::fmt;
 
 use actix_web::http::{StatusCode, header};
-use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
+use actix_web::{HttpRequest, HttpResponse, ResponseError};
 use serde::Serialize;
+
+use crate::actors::inbox::NoAnswer;
+use crate::error::Errno;
 
 const CONTENT_TYPE: &str = "application/problem+json";
 
+/// What kind of problem it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// No such path.
+    NotFound,
+    /// A path that does not take this method.
+    MethodNotAllowed,
+    /// No such object, or no longer.
+    ObjectAbsent,
+    /// A parameter with a value that cannot be meant.
+    ParameterInvalid,
+    /// A parameter that the path does not take.
+    ParameterUnknown,
+    /// A path that is not shown through this door.
+    OutOfScope,
+    /// A host name that is not this host's.
+    HostNotAllowed,
+    /// The owner of an object did not answer in time.
+    OwnerSilent,
+    /// Too many questions wait for the owner of an object.
+    OwnerBusy,
+}
+
+/// Code, title, status and errno.
+type Facts = (&'static str, &'static str, StatusCode, Errno);
+
+impl Kind {
+    const fn facts(self) -> Facts {
+        match self {
+            Self::NotFound => ("not-found", "no such resource", StatusCode::NOT_FOUND, Errno::NOENT),
+            Self::MethodNotAllowed => {
+                ("method-not-allowed", "method not allowed", StatusCode::METHOD_NOT_ALLOWED, Errno::OPNOTSUPP)
+            }
+            Self::ObjectAbsent => ("object-absent", "no such object", StatusCode::NOT_FOUND, Errno::NOENT),
+            Self::ParameterInvalid => {
+                ("parameter-invalid", "a parameter cannot be used", StatusCode::BAD_REQUEST, Errno::INVAL)
+            }
+            Self::ParameterUnknown => {
+                ("parameter-unknown", "an unknown parameter", StatusCode::BAD_REQUEST, Errno::INVAL)
+            }
+            Self::OutOfScope => ("out-of-scope", "not shown here", StatusCode::FORBIDDEN, Errno::ACCESS),
+            Self::HostNotAllowed => {
+                ("host-not-allowed", "not a name of this host", StatusCode::FORBIDDEN, Errno::ACCESS)
+            }
+            Self::OwnerSilent => (
+                "owner-silent",
+                "the data side does not answer",
+                StatusCode::SERVICE_UNAVAILABLE,
+                Errno::TIMEDOUT,
+            ),
+            Self::OwnerBusy => {
+                ("owner-busy", "the data side does not answer", StatusCode::SERVICE_UNAVAILABLE, Errno::BUSY)
+            }
+        }
+    }
+}
+
+/// A problem.
+#[derive(Debug)]
+pub(super) struct Problem {
+    kind: Kind,
+    detail: String,
+    parameter: Option<&'static str>,
+}
+
 #[derive(Serialize)]
-struct Problem {
-    r#type: &'static str,
+struct Body<'a> {
+    r#type: String,
     title: &'static str,
     status: u16,
-    detail: String,
+    detail: &'a str,
+    errno: i32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parameter: Option<&'static str>,
+}
+
+impl Problem {
+    /// A problem of `kind`; `detail` says what was found and what to do.
+    pub(super) fn new(kind: Kind, detail: impl Into<String>) -> Self {
+        Self { kind, detail: detail.into(), parameter: None }
+    }
+
+    /// Parameter `name` has a value that cannot be used.
+    pub(super) fn parameter(name: &'static str, detail: impl fmt::Display) -> Self {
+        let detail = format!("{name}: {detail}");
+        Self { kind: Kind::ParameterInvalid, detail, parameter: Some(name) }
+    }
+
+    /// There is no such `object`.
+    pub(super) fn absent(object: impl fmt::Display) -> Self {
+        Self::new(Kind::ObjectAbsent, format!("there is no {object}, or no longer"))
+    }
+
+    /// The owner of `object` was asked and gave no answer.
+    pub(super) fn no_answer(object: impl fmt::Display, why: NoAnswer) -> Self {
+        match why {
+            NoAnswer::Gone => Self::absent(object),
+            NoAnswer::Busy => {
+                Self::new(Kind::OwnerBusy, format!("{object}: {why}; see /readyz, and try again later"))
+            }
+            NoAnswer::Late => {
+                Self::new(Kind::OwnerSilent, format!("{object}: {why}; see /readyz, and try again later"))
+            }
+        }
+    }
+
+    /// The answer.
+    pub(super) fn response(&self) -> HttpResponse {
+        let (code, title, status, errno) = self.kind.facts();
+        let mut response = HttpResponse::build(status);
+        match self.kind {
+            Kind::MethodNotAllowed => response.insert_header((header::ALLOW, "GET")),
+            Kind::OwnerSilent | Kind::OwnerBusy => response.insert_header((header::RETRY_AFTER, "1")),
+            _ => &mut response,
+        };
+        response.content_type(CONTENT_TYPE).json(Body {
+            r#type: format!("urn:ioasd:error:{code}"),
+            title,
+            status: status.as_u16(),
+            detail: &self.detail,
+            errno: errno.raw_os_error(),
+            parameter: self.parameter,
+        })
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.detail)
+    }
+}
+
+impl ResponseError for Problem {
+    fn status_code(&self) -> StatusCode {
+        let (_, _, status, _) = self.kind.facts();
+        status
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        self.response()
+    }
 }
 
 /// The answer to a path that does not exist.
 pub(super) async fn not_found(request: HttpRequest) -> HttpResponse {
-    Problem {
-        r#type: "urn:ioasd:error:not-found",
-        title: "no such resource",
-        status: StatusCode::NOT_FOUND.as_u16(),
-        detail: format!("there is nothing at {}, try /livez, /readyz, /metrics or /version", request.path()),
-    }
-    .answer(&mut HttpResponse::NotFound())
+    let detail = format!("there is nothing at {}, see / for what there is", request.path());
+    Problem::new(Kind::NotFound, detail).response()
 }
 
 /// The answer to any method but GET at a path that can only be read.
 pub(super) async fn only_get(request: HttpRequest) -> HttpResponse {
-    Problem {
-        r#type: "urn:ioasd:error:method-not-allowed",
-        title: "method not allowed",
-        status: StatusCode::METHOD_NOT_ALLOWED.as_u16(),
-        detail: format!("{} takes GET, not {}", request.path(), request.method()),
-    }
-    .answer(HttpResponse::MethodNotAllowed().insert_header((header::ALLOW, "GET")))
-}
-
-impl Problem {
-    fn answer(self, response: &mut HttpResponseBuilder) -> HttpResponse {
-        response.content_type(CONTENT_TYPE).json(self)
-    }
+    let detail = format!("{} takes GET, not {}", request.path(), request.method());
+    Problem::new(Kind::MethodNotAllowed, detail).response()
 }

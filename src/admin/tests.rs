@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::health::Check;
 use super::*;
 use crate::actors::figures::examples;
+use crate::actors::registry::Registry;
 
 struct Answer {
     status: u16,
@@ -28,7 +29,7 @@ impl Answer {
 }
 
 fn ask(mut stream: impl Read + Write, method: &str, target: &str) -> Answer {
-    let request = format!("{method} {target} HTTP/1.1\r\nHost: ioasd\r\nConnection: close\r\n\r\n");
+    let request = format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).expect("request is sent");
     let mut text = String::new();
     stream.read_to_string(&mut text).expect("answer is text");
@@ -38,11 +39,13 @@ fn ask(mut stream: impl Read + Write, method: &str, target: &str) -> Answer {
 }
 
 fn any_port() -> Endpoints {
-    Endpoints { tcp: "127.0.0.1:0".parse().ok(), socket: None }
+    Endpoints { tcp: "127.0.0.1:0".parse().ok(), socket: None, scope: Scope::Full }
 }
 
 fn started(registry: &Arc<Registry>, readiness: Readiness) -> AdminHandle {
-    start(&any_port(), Arc::clone(registry), readiness).expect("a free port").expect("something to listen on")
+    start(&any_port(), View::of(Arc::clone(registry)), readiness)
+        .expect("a free port")
+        .expect("something to listen on")
 }
 
 fn connect(admin: &AdminHandle) -> TcpStream {
@@ -101,8 +104,8 @@ fn version_is_the_package_version() {
 #[test]
 fn an_unknown_path_is_a_problem() {
     let admin = started(&Registry::new(), Readiness::default());
-    for (method, target) in [("GET", "/"), ("GET", "/livez/"), ("POST", "/metric"), ("GET", "/v1/ioas?x=%00")]
-    {
+    let paths = [("GET", "/v1"), ("GET", "/livez/"), ("POST", "/metric"), ("GET", "/v1/ioas/1/area?x=%00")];
+    for (method, target) in paths {
         let answer = ask(connect(&admin), method, target);
         assert_eq!(answer.status, 404, "{method} {target}");
         answer.assert_header("content-type", "application/problem+json");
@@ -140,8 +143,10 @@ fn two_servers_run_beside_each_other_and_a_taken_port_is_refused_by_name() {
     let one = started(&Registry::new(), Readiness::default());
     let other = started(&Registry::new(), Readiness::default());
     assert_ne!(one.address(), other.address());
-    let taken = Endpoints { tcp: one.address().and_then(|address| address.try_into().ok()), socket: None };
-    let error = start(&taken, Registry::new(), Readiness::default()).expect_err("the port is taken");
+    let tcp = one.address().and_then(|address| address.try_into().ok());
+    let taken = Endpoints { tcp, ..Endpoints::default() };
+    let error =
+        start(&taken, View::of(Registry::new()), Readiness::default()).expect_err("the port is taken");
     let address = one.address().expect("listens on TCP").to_string();
     assert!(error.to_string().contains(&address), "{error}");
 }
@@ -150,8 +155,8 @@ fn two_servers_run_beside_each_other_and_a_taken_port_is_refused_by_name() {
 fn the_unix_socket_answers_as_the_port_does() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("admin.sock");
-    let endpoints = Endpoints { tcp: None, socket: Some(path.clone()) };
-    let admin = start(&endpoints, Registry::new(), Readiness::default())
+    let endpoints = Endpoints { socket: Some(path.clone()), ..Endpoints::default() };
+    let admin = start(&endpoints, View::of(Registry::new()), Readiness::default())
         .expect("a free path")
         .expect("something to listen on");
     assert_eq!(admin.address(), None);
@@ -162,7 +167,7 @@ fn the_unix_socket_answers_as_the_port_does() {
 
 #[test]
 fn with_nothing_to_listen_on_there_is_no_server() {
-    let none = start(&Endpoints::default(), Registry::new(), Readiness::default());
+    let none = start(&Endpoints::default(), View::of(Registry::new()), Readiness::default());
     assert!(matches!(none, Ok(None)));
 }
 

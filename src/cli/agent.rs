@@ -15,6 +15,7 @@ use super::serve;
 use crate::actors::agent::Settings;
 use crate::actors::engine::{Engine, EngineError, EngineSettings};
 use crate::actors::registry::Registry;
+use crate::actors::view::View;
 use crate::admin::health::Check;
 use crate::config::Config;
 use crate::storage::Tuning;
@@ -40,6 +41,10 @@ impl serve::Engine for Agent {
         let health = Arc::new(Mutex::new(engine.probe().await));
         let heartbeat = actix_rt::spawn(beat(Arc::clone(&engine), Arc::clone(&health)));
         Ok(Self { engine, health, heartbeat })
+    }
+
+    fn view(&self, _: &Arc<Registry>) -> View {
+        self.engine.view()
     }
 
     fn checks(&self) -> Vec<Check> {

@@ -24,6 +24,7 @@ use tracing::field::display;
 use super::service_manager;
 use super::{Exit, ServeArgs, with_causes};
 use crate::actors::registry::Registry;
+use crate::actors::view::View;
 use crate::admin::health::{Check, Readiness};
 use crate::admin::{self, AdminError, AdminHandle};
 use crate::config::Config;
@@ -44,6 +45,9 @@ pub trait Engine: Sized {
         socket: &Path,
         registry: &Arc<Registry>,
     ) -> impl Future<Output = Result<Self, Self::Error>>;
+
+    /// What the admin server may look at.
+    fn view(&self, registry: &Arc<Registry>) -> View;
 
     /// What must hold for it to be ready.
     fn checks(&self) -> Vec<Check>;
@@ -144,7 +148,7 @@ async fn serve_until<E: Engine>(
     registry: &Arc<Registry>,
 ) -> Result<Option<AdminHandle>, ServeError> {
     let endpoints = config.admin_endpoints(environment);
-    let admin = admin::start(&endpoints, Arc::clone(registry), Readiness::new(engine.checks()))?;
+    let admin = admin::start(&endpoints, engine.view(registry), Readiness::new(engine.checks()))?;
     let socket = config.socket(environment);
     let address = admin.as_ref().and_then(AdminHandle::address).map(display);
     tracing::info!(socket = %socket.display(), admin = address, "serving");
@@ -206,6 +210,10 @@ mod tests {
             pages.pinned.set(ByteLen::new(4096));
             let pages = registry.register_pages(pages);
             Ok(Self(socket.ends_with("leak").then_some(pages)))
+        }
+
+        fn view(&self, registry: &Arc<Registry>) -> View {
+            View::of(Arc::clone(registry))
         }
 
         fn checks(&self) -> Vec<Check> {

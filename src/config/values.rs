@@ -3,7 +3,7 @@
 //! Sizes are bytes or a whole number with a unit (`"64MiB"`), durations a whole number with a unit (`"10s"`). Both are
 //! stricter than the usual crates: no fractions, no unit that could be read two ways.
 //!
-//! Imports allowed: units, `storage::source`, `admin::listen`, `telemetry::logging`.
+//! Imports allowed: units, `storage::source`, `admin::{door, listen}`, `telemetry::logging`.
 
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -11,9 +11,11 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use ioasd_client::units::ByteLen;
+use rustix::process::Uid;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
+use crate::admin::door::Scope;
 use crate::admin::listen::{AddressError, LoopbackAddr};
 use crate::storage::source::Strength;
 use crate::telemetry::logging;
@@ -202,6 +204,31 @@ impl FromStr for Listen {
 impl<'de> Deserialize<'de> for Listen {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         String::deserialize(from)?.parse().map_err(D::Error::custom)
+    }
+}
+
+/// What the admin server shows through TCP.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ScopeChoice {
+    /// Everything that reads for an unprivileged agent, metrics only for root's.
+    #[default]
+    Auto,
+    /// Whether the agent lives and what it counts.
+    Metrics,
+    /// Everything that only reads.
+    Full,
+}
+
+impl ScopeChoice {
+    /// The scope for an agent of user `uid`.
+    #[must_use]
+    pub const fn resolve(self, uid: Uid) -> Scope {
+        match self {
+            Self::Full => Scope::Full,
+            Self::Auto if !uid.is_root() => Scope::Full,
+            Self::Auto | Self::Metrics => Scope::Metrics,
+        }
     }
 }
 

@@ -106,7 +106,7 @@ fn count<T>(entries: &[T]) -> u64 {
 }
 
 fn set_bytes(metric: Metric, labels: Vec<Label>, values: impl Iterator<Item = ByteLen>) {
-    set(metric, labels, values.map(ByteLen::get).sum());
+    set(metric, labels, values.map(ByteLen::get).fold(0, u64::saturating_add));
 }
 
 /// Prometheus samples are doubles: exact up to 2^53, which is 8 PiB.

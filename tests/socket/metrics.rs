@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
+use ioasd::actors::view::View;
 use ioasd::admin::health::Readiness;
 use ioasd::admin::{self, Endpoints};
 use ioasd_client::calls::Iommu;
@@ -16,7 +17,7 @@ use crate::walking::open;
 /// The samples of one scrape, by name and labels.
 fn scrape(address: SocketAddr) -> BTreeMap<String, u64> {
     let mut stream = TcpStream::connect(address).unwrap();
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\r\n").unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
@@ -28,8 +29,9 @@ fn scrape(address: SocketAddr) -> BTreeMap<String, u64> {
 }
 
 fn admin(agent: &Agent) -> admin::AdminHandle {
-    let endpoints = Endpoints { tcp: Some("127.0.0.1:0".parse().unwrap()), socket: None };
-    let started = admin::start(&endpoints, Arc::clone(agent.registry()), Readiness::default());
+    let endpoints = Endpoints { tcp: Some("127.0.0.1:0".parse().unwrap()), ..Endpoints::default() };
+    let view = View::of(Arc::clone(agent.registry()));
+    let started = admin::start(&endpoints, view, Readiness::default());
     started.unwrap().unwrap()
 }
 

@@ -8,7 +8,7 @@ use ioasd_client::units::{ByteLen, Iova, Permission, PhysAddr};
 use crate::actors::figures::PagesStats;
 use crate::actors::inbox::Ask;
 use crate::actors::number::Number;
-use crate::domains::table::WalkStep;
+pub use crate::domains::table::WalkStep;
 use crate::storage::area::AreaShape;
 use crate::storage::io_pagetable::AreaState;
 use crate::storage::pages::AreaKey;

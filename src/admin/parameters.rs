@@ -1,0 +1,135 @@
+//! What a request asks for: ids in the path, parameters in the query, and the part of a list it wants.
+//!
+//! A parameter that is wrong, given twice or not known is a problem that names it.
+//!
+//! Imports allowed: `actix_web`, problem, json, the actors' registry.
+
+use std::fmt::Display;
+use std::str::FromStr;
+
+use actix_web::{HttpRequest, web};
+
+use super::json::{Hex, Listed};
+use super::problem::{Kind, Problem};
+use crate::actors::registry::Entry;
+
+/// Rows in an answer when nobody says.
+const LIMIT: usize = 100;
+
+/// Rows in an answer at most.
+pub(crate) const LIMIT_MAX: usize = 1000;
+
+/// The parameters of a request that nobody has taken yet.
+pub(super) struct Parameters(Vec<(String, String)>);
+
+impl Parameters {
+    /// Those of `request`.
+    pub(super) fn of(request: &HttpRequest) -> Result<Self, Problem> {
+        let pairs = web::Query::<Vec<(String, String)>>::from_query(request.query_string());
+        let pairs = pairs.map_err(|error| {
+            Problem::new(Kind::ParameterInvalid, format!("the query cannot be read: {error}"))
+        })?;
+        Ok(Self(pairs.into_inner()))
+    }
+
+    /// Takes parameter `name`.
+    pub(super) fn take<T: FromStr<Err: Display>>(
+        &mut self,
+        name: &'static str,
+    ) -> Result<Option<T>, Problem> {
+        let mut given = self.0.extract_if(.., |(key, _)| key == name).map(|(_, value)| value);
+        let (first, second) = (given.next(), given.next());
+        drop(given);
+        if second.is_some() {
+            return Err(Problem::parameter(name, "it is given more than once"));
+        }
+        first.map(|text| text.parse().map_err(|error| Problem::parameter(name, error))).transpose()
+    }
+
+    /// Takes parameter `name`, which must be there.
+    pub(super) fn need<T: FromStr<Err: Display>>(
+        &mut self,
+        name: &'static str,
+        example: &str,
+    ) -> Result<T, Problem> {
+        let missing = || Problem::parameter(name, format_args!("it is missing, add ?{name}={example}"));
+        self.take(name)?.ok_or_else(missing)
+    }
+
+    /// Fails if a parameter is left.
+    pub(super) fn finish(self) -> Result<(), Problem> {
+        let Some((name, _)) = self.0.first() else { return Ok(()) };
+        let detail = format!("{name:?} is no parameter of this path");
+        Err(Problem::new(Kind::ParameterUnknown, detail))
+    }
+}
+
+/// A whole number as it is written in paths and cursors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Whole(pub(super) u64);
+
+impl FromStr for Whole {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let plain = text.bytes().all(|byte| byte.is_ascii_digit());
+        let number = plain.then(|| text.parse().ok()).flatten();
+        number.map(Self).ok_or_else(|| format!("{text:?} is not a number"))
+    }
+}
+
+/// The `{id}` in the path of `request`.
+pub(super) fn id(request: &HttpRequest) -> Result<u64, Problem> {
+    let text = request.match_info().get("id").unwrap_or_default();
+    text.parse::<Whole>().map(|id| id.0).map_err(|error| Problem::parameter("id", error))
+}
+
+/// Fails if `request` has a parameter.
+pub(super) fn none(request: &HttpRequest) -> Result<(), Problem> {
+    Parameters::of(request)?.finish()
+}
+
+/// Which part of a list is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Part<C> {
+    /// The last row known already.
+    pub(super) after: Option<C>,
+    /// Rows wanted at most.
+    pub(super) limit: usize,
+}
+
+impl<C: FromStr<Err: Display>> Part<C> {
+    /// What `request` wants, if it wants nothing else.
+    pub(super) fn of(request: &HttpRequest) -> Result<Self, Problem> {
+        let mut parameters = Parameters::of(request)?;
+        let (after, limit) = (parameters.take("after")?, parameters.take::<Whole>("limit")?);
+        parameters.finish()?;
+        let limit = match limit.map(|limit| usize::try_from(limit.0)) {
+            None => LIMIT,
+            Some(Ok(limit @ 1..=LIMIT_MAX)) => limit,
+            Some(_) => {
+                let detail = format_args!("a part of a list has 1 to {LIMIT_MAX} rows");
+                return Err(Problem::parameter("limit", detail));
+            }
+        };
+        Ok(Self { after, limit })
+    }
+}
+
+/// A part of a list of areas.
+pub(super) type AddressPart = Part<Hex>;
+
+/// A part of a list of numbered objects.
+pub(super) type NumberPart = Part<Whole>;
+
+impl NumberPart {
+    /// This part of `entries`, which are in the order of their numbers.
+    pub(super) fn list<S, T>(self, entries: &[Entry<S>], row: impl Fn(&Entry<S>) -> T) -> Listed<T> {
+        let known =
+            self.after.map_or(0, |after| entries.partition_point(|entry| entry.number.get() <= after.0));
+        let rest = entries.get(known..).unwrap_or_default();
+        let items = rest.iter().take(self.limit).map(row).collect();
+        let next = rest.get(self.limit.saturating_sub(1)).filter(|_| rest.len() > self.limit);
+        Listed { items, next: next.map(|last| last.number.get().to_string()) }
+    }
+}

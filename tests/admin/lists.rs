@@ -1,0 +1,161 @@
+//! What each list shows of a client at work, and lists that come in parts.
+
+use ioasd_client::calls::{AccessKind, PinIntent, Placement};
+use ioasd_client::units::{Iova, Permission};
+use serde_json::{Value, json};
+
+use crate::fixture::{Agent, attach, eventually, map, memory, range};
+use crate::http::Door;
+
+/// All rows of a list, part by part.
+#[track_caller]
+fn all(door: &Door, target: &str, limit: usize) -> (Vec<Value>, usize) {
+    let (mut rows, mut parts, mut after) = (Vec::new(), 0, String::new());
+    loop {
+        let part = door.json(&format!("{target}?limit={limit}{after}"));
+        let items = part["items"].as_array().unwrap();
+        assert!(items.len() <= limit, "{} rows", items.len());
+        rows.extend(items.iter().cloned());
+        parts += 1;
+        match part["next"].as_str() {
+            Some(next) => after = format!("&after={next}"),
+            None => return (rows, parts),
+        }
+    }
+}
+
+#[track_caller]
+fn only(door: &Door, target: &str) -> Value {
+    let rows = door.json(target)["items"].as_array().unwrap().clone();
+    assert_eq!(rows.len(), 1, "{target}: {rows:?}");
+    rows[0].clone()
+}
+
+#[test]
+fn every_list_shows_a_client_at_work_and_both_doors_say_the_same() {
+    let agent = Agent::start();
+    let (mut client, file) = (agent.connect(), memory(8));
+    let ioas = client.ioas_alloc().unwrap();
+    map(&mut client, ioas, &file, (0x1000, 0x4000), 0x10_0000);
+    attach(&mut client, ioas);
+    let access = client.access_create(ioas, AccessKind::Pinning).unwrap();
+    client.access_pin(access, range(0x10_1000, 0x2000), PinIntent::Read).unwrap();
+    let door = agent.socket();
+    let context = only(&door, "/v1/contexts");
+    assert_eq!(context["pid"], rustix::process::getpid().as_raw_pid());
+    assert_eq!(context["uid"], rustix::process::getuid().as_raw());
+    let exe = std::env::current_exe().unwrap();
+    assert_eq!(context["exe"], exe.to_str().unwrap());
+    assert_eq!((&context["objects"], &context["pinned_bytes"]), (&json!(4), &json!(0x4000)));
+    assert!(context["since"].as_str().unwrap().ends_with('Z') && context["comm"].is_string(), "{context}");
+    let row = only(&door, "/v1/ioas");
+    let expected = json!({ "id": row["id"], "context": context["id"], "object": ioas.get(), "areas": 1,
+        "mapped_bytes": 0x4000, "domains": 1, "accesses": 1 });
+    assert_eq!(row, expected);
+    let pages = only(&door, "/v1/pages");
+    assert_eq!(
+        (&pages["length"], &pages["pinned_bytes"], &pages["charged_bytes"]),
+        (&json!(0x4000), &json!(0x4000), &json!(0x4000))
+    );
+    let domain = only(&door, "/v1/domains");
+    assert_eq!(
+        (&domain["ioas"], &domain["format"], &domain["mapped_bytes"]),
+        (&row["id"], &json!("amd-v1"), &json!(0x4000))
+    );
+    let access_row = only(&door, "/v1/accesses");
+    assert_eq!(
+        (&access_row["pins"], &access_row["pinned_bytes"], &access_row["may"]),
+        (&json!(1), &json!(0x2000), &json!("pin"))
+    );
+    let account = only(&door, "/v1/accounts");
+    assert_eq!((&account["uid"], &account["charged_bytes"]), (&context["uid"], &json!(0x4000)));
+    assert_eq!(account["table_bytes"], domain["table_bytes"]);
+    assert_eq!(account["pinned_bytes"], json!({ pages["strength"].as_str().unwrap(): 0x4000 }));
+    for target in ["contexts", "ioas", "pages", "domains", "accesses", "accounts"] {
+        let target = format!("/v1/{target}");
+        assert_eq!(agent.tcp().json(&target), door.json(&target), "{target}");
+    }
+    client.access_unpin(access, range(0x10_1000, 0x2000)).unwrap();
+    assert_eq!(only(&door, "/v1/accesses")["pins"], 0);
+}
+
+#[test]
+fn an_object_by_its_number_tells_more_and_is_absent_when_it_is_gone() {
+    let agent = Agent::start();
+    let (mut client, file) = (agent.connect(), memory(8));
+    let ioas = client.ioas_alloc().unwrap();
+    map(&mut client, ioas, &file, (0x1800, 0x800), 0x800);
+    let door = agent.tcp();
+    let area = only(&door, &format!("/v1/ioas/{}/areas", only(&door, "/v1/ioas")["id"]));
+    let source = only(&door, "/v1/pages")["source"].clone();
+    let expected = json!({ "start": "0x800", "last": "0xfff", "length": 0x800, "permission": "rw", "state": "ready",
+        "pages": area["pages"], "first_page": 0, "page_offset": 0x800, "accesses": 0, "source": source,
+        "strength": area["strength"] });
+    assert_eq!(area, expected);
+    client.unmap_all(ioas).unwrap();
+    map(&mut client, ioas, &file, (0, 0x2000), 0x5000);
+    attach(&mut client, ioas);
+    let pages = only(&door, "/v1/pages");
+    let detail = door.json(&format!("/v1/pages/{}", pages["id"]));
+    assert_eq!((&detail["length"], &detail["shown_areas"]), (&pages["length"], &json!(1)));
+    assert_eq!(detail["shown"][0]["start"], "0x5000");
+    let domain = only(&door, "/v1/domains");
+    let detail = door.json(&format!("/v1/domains/{}", domain["id"]));
+    assert_eq!(
+        (&detail["levels"], &detail["granule"], &detail["aperture_start"]),
+        (&json!(4), &json!(4096), &json!("0x0"))
+    );
+    let context = only(&door, "/v1/contexts");
+    assert_eq!(door.json(&format!("/v1/contexts/{}", context["id"])), context);
+    let ids =
+        [("contexts", &context), ("ioas", &only(&door, "/v1/ioas")), ("pages", &pages), ("domains", &domain)];
+    drop(client);
+    for (kind, row) in ids {
+        let target = format!("/v1/{kind}/{}", row["id"]);
+        assert!(eventually(|| door.get(&target).status == 404), "{target} is still there");
+        let detail = door.get(&target).assert_problem(404, "object-absent", rustix::io::Errno::NOENT);
+        assert!(detail.contains(&row["id"].to_string()), "{detail}");
+    }
+}
+
+#[test]
+fn ten_thousand_areas_come_in_parts_without_one_missing_or_shown_twice() {
+    const AREAS: u64 = 10_000;
+    let agent = Agent::start();
+    let (mut client, file) = (agent.connect(), memory(1));
+    let (source, ioas) = (client.ioas_alloc().unwrap(), client.ioas_alloc().unwrap());
+    map(&mut client, source, &file, (0, 0x1000), 0);
+    for number in 0..AREAS {
+        let place = Placement::Fixed(Iova::new(number * 0x2000));
+        client.copy((source, range(0, 0x1000)), (ioas, place), Permission::Read).unwrap();
+    }
+    let ioases = agent.socket().json("/v1/ioas");
+    let row = ioases["items"].as_array().unwrap().iter().find(|row| row["object"] == ioas.get()).unwrap();
+    assert_eq!(row["areas"], AREAS);
+    let target = format!("/v1/ioas/{}/areas", row["id"]);
+    let (rows, parts) = all(&agent.socket(), &target, 1000);
+    assert_eq!(parts, 10, "a full last part is the end");
+    let starts: Vec<String> = rows.iter().map(|area| area["start"].as_str().unwrap().to_owned()).collect();
+    let expected: Vec<String> = (0..AREAS).map(|number| format!("{:#x}", number * 0x2000)).collect();
+    assert!(starts == expected, "rows are missing, twice or out of order");
+    let within = agent.tcp().json(&format!("{target}?after=0x4fff&limit=1"));
+    assert_eq!((&within["items"][0]["start"], &within["next"]), (&json!("0x6000"), &json!("0x6fff")));
+    let none = agent.tcp().json(&format!("{target}?after=0xffffffffffffffff"));
+    assert_eq!(none, json!({ "items": [], "next": null }));
+}
+
+#[test]
+fn numbered_lists_come_in_parts_too() {
+    let agent = Agent::start();
+    let mut client = agent.connect();
+    for _ in 0..25 {
+        client.ioas_alloc().unwrap();
+    }
+    let (rows, parts) = all(&agent.tcp(), "/v1/ioas", 10);
+    let mut ids: Vec<u64> = rows.iter().map(|row| row["id"].as_u64().unwrap()).collect();
+    assert_eq!((ids.len(), parts), (25, 3));
+    assert!(ids.is_sorted());
+    ids.dedup();
+    assert_eq!(ids.len(), 25);
+    assert_eq!(agent.tcp().json("/v1/status")["ioases"], 25);
+}

@@ -1,0 +1,11 @@
+//! The admin server of an agent at work, asked through its socket and over TCP; and `ioasd ctl` as a process.
+
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failed test helper is a failed test")]
+
+mod doors;
+mod fixture;
+mod http;
+mod lists;
+mod refusals;
+mod stuck;
+mod walks;

@@ -1,0 +1,62 @@
+//! When the data side is stuck: what can be told without it is told, and the rest is refused in time.
+
+use std::sync::mpsc::{Sender, channel};
+
+use ioasd::actors::inbox::WAITING_MAX;
+use rustix::io::Errno;
+
+use crate::fixture::{Agent, attach, map, memory};
+
+/// Keeps an arbiter from doing anything until the sender is dropped; returns when it is stuck.
+fn stick(agent: &Agent, arbiter: usize) -> Sender<()> {
+    let (release, released) = channel::<()>();
+    let (begun, when_begun) = channel();
+    let spawned = agent.shared.arbiters[arbiter].spawn(async move {
+        begun.send(()).unwrap();
+        assert!(released.recv().is_err(), "the sender is only dropped");
+    });
+    assert!(spawned);
+    when_begun.recv().unwrap();
+    release
+}
+
+#[test]
+fn a_stuck_data_side_stops_no_figure_and_collects_no_questions() {
+    let agent = Agent::start();
+    let (mut client, file) = (agent.connect(), memory(2));
+    let ioas = client.ioas_alloc().unwrap();
+    attach(&mut client, ioas);
+    map(&mut client, ioas, &file, (0, 0x2000), 0x1000);
+    let stuck = [stick(&agent, 0), stick(&agent, 1)];
+    let door = agent.tcp();
+    for target in [
+        "/livez",
+        "/readyz",
+        "/metrics",
+        "/version",
+        "/",
+        "/v1/status",
+        "/v1/ioas",
+        "/v1/pages",
+        "/v1/accounts",
+    ] {
+        assert_eq!(door.get(target).status, 200, "{target}");
+    }
+    for target in ["/v1/ioas/1/areas", "/v1/pages/1", "/v1/domains/1", "/v1/domains/1/walk?iova=0x1000"] {
+        let answer = door.get(target);
+        answer.assert_problem(503, "owner-silent", Errno::TIMEDOUT);
+        assert!(answer.head.contains("retry-after: 1"), "{}", answer.head);
+    }
+    let together: Vec<_> = (1..WAITING_MAX)
+        .map(|_| {
+            let door = door.clone();
+            std::thread::spawn(move || door.get("/v1/ioas/1/areas").status)
+        })
+        .collect();
+    for asking in together {
+        assert_eq!(asking.join().unwrap(), 503);
+    }
+    door.get("/v1/ioas/1/areas").assert_problem(503, "owner-busy", Errno::BUSY);
+    drop(stuck);
+    assert_eq!(door.json("/v1/ioas/1/areas")["items"][0]["start"], "0x1000");
+}
