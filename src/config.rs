@@ -137,6 +137,8 @@ pub struct Limits {
     pub table_bytes_per_context: ByteLen,
     /// Requests of one channel under way at once.
     pub credits_per_channel: NonZeroU32,
+    /// Channels and notice channels of one context, besides its lease.
+    pub channels_per_context: NonZeroU32,
 }
 
 impl Default for Limits {
@@ -146,6 +148,7 @@ impl Default for Limits {
             areas_per_context: nonzero::<1_048_576>(),
             table_bytes_per_context: ByteLen::new(1 << 30),
             credits_per_channel: nonzero::<64>(),
+            channels_per_context: nonzero::<1024>(),
         }
     }
 }
@@ -241,6 +244,7 @@ mod tests {
         areas_per_context = 2
         table_bytes_per_context = "3MiB"
         credits_per_channel = 5
+        channels_per_context = 6
         [engine]
         batch_runs = 7
         pin_threads = 8
@@ -265,6 +269,7 @@ mod tests {
                 areas_per_context: nonzero::<2>(),
                 table_bytes_per_context: ByteLen::new(3 << 20),
                 credits_per_channel: nonzero::<5>(),
+                channels_per_context: nonzero::<6>(),
             },
             engine: EngineConfig {
                 batch_runs: nonzero::<7>(),

@@ -45,8 +45,10 @@ pub enum Point {
     ProcRead,
     /// Creating a socket pair.
     SocketPair,
-    /// Opening a pidfd.
+    /// Opening a pidfd, or taking one that came with a message.
     PidfdOpen,
+    /// Asking for pidfds with messages.
+    PassPidfd,
     /// Duplicating a descriptor.
     Dup,
     /// Reading or writing a client's file.

@@ -10,6 +10,7 @@ use ioasd_client::layout::BootId;
 use ioasd_client::units::ByteLen;
 
 use super::frame_service::FrameService;
+use super::messages::dispatch::Dispatch;
 use super::pinner::Pinner;
 use super::registry::Registry;
 use super::retirement::Retirement;
@@ -24,6 +25,8 @@ pub struct Settings {
     pub objects: u32,
     /// Requests of one channel that may wait.
     pub credits: usize,
+    /// Sockets a context may have besides its lease.
+    pub channels: usize,
     /// Limits of movements.
     pub tuning: Tuning,
     /// Areas a context may have.
@@ -46,6 +49,8 @@ pub struct Agent {
     pub arbiters: Vec<ArbiterHandle>,
     /// Limits.
     pub settings: Settings,
+    /// Understands messages.
+    pub dispatch: Arc<dyn Dispatch>,
     /// Tells this start of the agent from others.
     pub boot: BootId,
     /// The last number given to a domain or an access.

@@ -80,7 +80,6 @@ pub enum EngineError {
 /// A running engine.
 pub struct Engine {
     agent: Arc<Agent>,
-    dispatch: Arc<dyn Dispatch>,
     arbiters: Vec<Arbiter>,
     locals: Vec<Local>,
     next: AtomicUsize,
@@ -125,20 +124,12 @@ impl Engine {
             shards,
             arbiters: handles,
             settings: start.settings,
+            dispatch: start.dispatch,
             boot: boot_id(),
             last_number: AtomicU64::new(0),
         });
         let (contexts, accepting) = Default::default();
-        let dispatch = start.dispatch;
-        Ok(Arc::new(Self {
-            agent,
-            dispatch,
-            arbiters,
-            locals,
-            next: AtomicUsize::new(0),
-            contexts,
-            accepting,
-        }))
+        Ok(Arc::new(Self { agent, arbiters, locals, next: AtomicUsize::new(0), contexts, accepting }))
     }
 
     /// What all contexts share.
@@ -190,9 +181,9 @@ impl Engine {
         let stats = ContextStats::new(Uid::from_raw(opener.uid), opener.pid).by(program_of(opener.pid));
         let stats = self.agent.registry.register_context(stats);
         let number = self.contexts.last.fetch_add(1, Ordering::Relaxed);
-        let (agent, dispatch) = (Arc::clone(&self.agent), Arc::clone(&self.dispatch));
+        let agent = Arc::clone(&self.agent);
         let context = ClientContext::start_in_arbiter(arbiter, move |_| {
-            ClientContext::new(ClientState::new(agent, local, stats), dispatch, socket)
+            ClientContext::new(ClientState::new(agent, local, stats), socket)
         });
         let mut contexts = self.contexts.all.lock();
         contexts.retain(|_, context| context.connected());

@@ -78,6 +78,7 @@ pub fn settings(config: &Config) -> EngineSettings {
         settings: Settings {
             objects: config.limits.objects_per_context.get(),
             credits: usize::try_from(config.limits.credits_per_channel.get()).unwrap_or(usize::MAX),
+            channels: usize::try_from(config.limits.channels_per_context.get()).unwrap_or(usize::MAX),
             tuning: Tuning { runs, ..Tuning::default() },
             areas: u64::from(config.limits.areas_per_context.get()),
             table_bytes: config.limits.table_bytes_per_context,

@@ -5,7 +5,8 @@
 //! | [`memfd`], [`mapping`] | memory files, sealed; shared mappings of them |
 //! | [`socket`], [`listener`] | SEQPACKET sockets with descriptors and credentials |
 //! | [`activation`] | sockets that a service manager bound for the agent |
-//! | [`identity`], [`peer`], [`pidfd`] | who connected or sent a message, whether it lives, what it may lock |
+//! | [`identity`], [`peer`], [`pidfd`] | who connected, whether a process lives, what it may lock |
+//! | [`sender`] | which process sent each message of a socket |
 //! | [`opener`] | its program, for people |
 //! | [`client_fd`] | a client's descriptor, closed where nobody waits |
 //! | [`file_state`], [`file_io`] | a client's file: what it is, reading and writing it without mapping it |
@@ -28,5 +29,6 @@ pub mod memfd;
 pub mod opener;
 pub mod peer;
 pub mod pidfd;
+pub mod sender;
 pub mod socket;
 pub mod watched;

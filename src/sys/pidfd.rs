@@ -31,6 +31,15 @@ impl PidFd {
         Ok(Self { fd: pidfd_open(pid, PidfdFlags::empty())?, pid })
     }
 
+    /// Takes a handle that the kernel made for process `pid`.
+    ///
+    /// # Errors
+    /// Only if a test makes it fail.
+    pub fn passed(fd: OwnedFd, pid: Pid) -> Result<Self, Errno> {
+        fault_points::hit(Point::PidfdOpen).map_err(|injected| injected.errno())?;
+        Ok(Self { fd, pid })
+    }
+
     /// The number of the process.
     #[must_use]
     pub const fn pid(&self) -> Pid {

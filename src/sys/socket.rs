@@ -7,17 +7,18 @@
 //! Control data are read here byte by byte: the sender's pid is 0 if it lives outside of our pid namespace, and rustix
 //! has no value for that.
 //!
-//! Imports allowed: error, fault_points, rustix.
+//! Imports allowed: error, fault_points, rustix, nix's `libc`.
 
 #![expect(
     unsafe_code,
-    reason = "descriptors arrive as numbers in the control data and must be owned from there"
+    reason = "descriptors arrive as numbers in the control data and must be owned from there; one socket option has no wrapper"
 )]
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::{ManuallyDrop, MaybeUninit};
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
+use nix::libc;
 use rustix::io::retry_on_intr;
 use rustix::net::sockopt::set_socket_passcred;
 use rustix::net::{
@@ -40,13 +41,20 @@ pub const FDS_SENT_MAX: usize = 253;
 const SOL_SOCKET: u32 = 1;
 const SCM_RIGHTS: u32 = 1;
 const SCM_CREDENTIALS: u32 = 2;
+const SCM_PIDFD: u32 = 4;
+
+/// Socket option: a handle on the sender with each message; as in the headers of Linux 6.5.
+const SO_PASSPIDFD: libc::c_int = 76;
 
 /// Bytes of a control header: length (8), level (4), type (4). Headers start at multiples of 8.
 const CONTROL_HEADER: usize = 16;
 const CONTROL_ALIGN: usize = 8;
 
 /// Room for the sender's credentials and [`FDS_TAKEN`] descriptors.
-const CONTROL_SPACE: usize = CONTROL_HEADER + 16 + CONTROL_HEADER + 4 * FDS_TAKEN;
+const PLAIN_SPACE: usize = CONTROL_HEADER + 16 + CONTROL_HEADER + 4 * FDS_TAKEN;
+
+/// Room for a pidfd of the sender as well. It comes last, so surplus descriptors can take its place.
+const CONTROL_SPACE: usize = PLAIN_SPACE + CONTROL_HEADER + 8;
 
 /// Who sent a message, by the word of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +89,17 @@ pub struct Received {
     pub fds: Vec<ClientFd>,
     /// Its sender; `None` only at the end of the stream, if the socket passes credentials.
     pub credentials: Option<Credentials>,
+    /// A handle on its sender, if the socket passes such.
+    pub pidfd: Option<OwnedFd>,
+}
+
+/// Whether a socket is asked for a handle on the sender of each message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PassPidfd {
+    /// It is: that costs a descriptor a message.
+    On,
+    /// It is not.
+    Off,
 }
 
 impl Received {
@@ -107,20 +126,55 @@ pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
 /// # Errors
 /// `WouldBlock` if there is none; what the kernel says otherwise.
 pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Received> {
+    receive_with(socket, buffer, PassPidfd::Off)
+}
+
+/// Asks the kernel for a handle on the sender of each message to come, or no longer.
+///
+/// # Errors
+/// ENOPROTOOPT if the kernel is too old for it.
+pub fn set_pass_pidfd(socket: BorrowedFd<'_>, pass: PassPidfd) -> io::Result<()> {
+    fault_points::hit(Point::PassPidfd).map_err(|injected| injected.errno())?;
+    let value = libc::c_int::from(pass == PassPidfd::On);
+    let length = libc::socklen_t::try_from(size_of_val(&value)).unwrap_or(0);
+    // SAFETY: the pointer is that of a living integer and `length` is its size; the kernel only reads it.
+    let set = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_PASSPIDFD,
+            std::ptr::from_ref(&value).cast(),
+            length,
+        )
+    };
+    if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Receives one message into `buffer`, with room for a handle on its sender if `pass` says so.
+///
+/// # Errors
+/// `WouldBlock` if there is none; what the kernel says otherwise.
+pub fn receive_with(socket: BorrowedFd<'_>, buffer: &mut [u8], pass: PassPidfd) -> io::Result<Received> {
     fault_points::hit(Point::SocketReceive).map_err(|injected| injected.errno())?;
     let mut space = ControlSpace::default();
+    let room = match pass {
+        PassPidfd::On => CONTROL_SPACE,
+        PassPidfd::Off => PLAIN_SPACE,
+    };
     let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
     let message = retry_on_intr(|| {
         // Never dropped: dropping it reads the credentials.
-        let mut control = ManuallyDrop::new(RecvAncillaryBuffer::new(&mut space.0));
+        let room = space.0.get_mut(..room).unwrap_or_default();
+        let mut control = ManuallyDrop::new(RecvAncillaryBuffer::new(room));
         recvmsg(socket, &mut [IoSliceMut::new(buffer)], &mut control, flags)
     })?;
     let control = Control::own(&space.bytes());
     Ok(Received {
         len: message.bytes,
-        loss: loss(message.flags),
+        loss: if control.surplus { Loss::Descriptors } else { loss(message.flags) },
         fds: control.fds,
         credentials: control.credentials,
+        pidfd: control.pidfd,
     })
 }
 
@@ -174,6 +228,9 @@ impl ControlSpace {
 struct Control {
     fds: Vec<ClientFd>,
     credentials: Option<Credentials>,
+    pidfd: Option<OwnedFd>,
+    /// There were more than [`FDS_TAKEN`] descriptors.
+    surplus: bool,
 }
 
 impl Control {
@@ -183,12 +240,15 @@ impl Control {
         let mut rest = bytes;
         while let Some((kind, data, behind)) = next_control(rest) {
             match kind {
-                (SOL_SOCKET, SCM_RIGHTS) => control.fds.extend(own_fds(data)),
+                (SOL_SOCKET, SCM_RIGHTS) => control.fds.extend(own_fds(data).map(ClientFd::from)),
                 (SOL_SOCKET, SCM_CREDENTIALS) => control.credentials = credentials(data),
+                (SOL_SOCKET, SCM_PIDFD) => control.pidfd = own_fds(data).next(),
                 _ => {}
             }
             rest = behind;
         }
+        control.surplus = control.fds.len() > FDS_TAKEN;
+        control.fds.truncate(FDS_TAKEN);
         control
     }
 }
@@ -216,11 +276,12 @@ fn word(bytes: &[u8], index: usize) -> Option<u32> {
     words.get(index).map(|word| u32::from_ne_bytes(*word))
 }
 
-fn own_fds(data: &[u8]) -> impl Iterator<Item = ClientFd> {
+/// What stands where a pidfd should is a negative number if the kernel could not make one.
+fn own_fds(data: &[u8]) -> impl Iterator<Item = OwnedFd> {
     let (words, _) = data.as_chunks::<4>();
-    words.iter().map(|word| {
+    words.iter().map(|word| RawFd::from_ne_bytes(*word)).filter(|fd| *fd >= 0).map(|fd| {
         // SAFETY: the kernel has just installed this descriptor for us, and this is the one place that takes it over.
-        unsafe { OwnedFd::from_raw_fd(RawFd::from_ne_bytes(*word)) }.into()
+        unsafe { OwnedFd::from_raw_fd(fd) }
     })
 }
 

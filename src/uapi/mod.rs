@@ -5,6 +5,7 @@
 //! | [`ioas`] | DESTROY, IOAS_ALLOC, IOAS_MAP_FILE, IOAS_COPY, IOAS_UNMAP |
 //! | [`iova_rules`] | IOAS_ALLOW_IOVAS, IOAS_IOVA_RANGES |
 //! | [`devices`] | DEVICE_CREATE, DEVICE_ATTACH, DEVICE_DETACH, DOMAIN_EXPORT |
+//! | [`channels`] | CHANNEL_OPEN |
 //! | [`accesses`] | ACCESS_CREATE, ACCESS_PIN, ACCESS_UNPIN, ACCESS_RW |
 //!
 //! Checks bite in the order of the kernel: the frame, the command's number, the argument's size, flags and reserved
@@ -16,6 +17,7 @@
 
 pub mod accesses;
 mod array;
+pub mod channels;
 pub mod devices;
 pub mod ioas;
 pub mod iova_rules;
@@ -24,6 +26,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use futures_util::future::LocalBoxFuture;
+use ioasd_client::wire::channels::ChannelOpen;
 use ioasd_client::wire::command::{Argument, Command, Decoded};
 use ioasd_client::wire::frame::{Echo, Reply, Request};
 use ioasd_client::wire::own::{
@@ -40,7 +43,8 @@ use crate::actors::requests::OK;
 use crate::error::{Coded, Errno};
 use crate::storage::refusal::Refusal;
 use crate::sys::client_fd::ClientFd;
-use crate::sys::socket::{Credentials, Loss};
+use crate::sys::sender::Sender;
+use crate::sys::socket::Loss;
 
 /// The name under which messages without a known command are counted.
 const UNKNOWN: &str = "unknown";
@@ -52,13 +56,13 @@ pub struct Uapi;
 /// What came with a command besides its struct.
 pub struct Call<'m> {
     /// The context it is for.
-    pub client: &'m ClientState,
+    pub client: &'m Rc<ClientState>,
     /// Bytes behind the struct.
     pub payload: &'m [u8],
     /// Descriptors of the message.
     pub fds: Vec<ClientFd>,
     /// Who sent it.
-    pub sender: Option<Credentials>,
+    pub sender: Option<Sender>,
 }
 
 /// What a command gives back.
@@ -146,7 +150,7 @@ impl Dispatch for Uapi {
 }
 
 /// Finds the command and runs it; tells its name, too.
-async fn answer(client: &ClientState, incoming: Incoming) -> (&'static str, Result<Answer, Refusal>) {
+async fn answer(client: &Rc<ClientState>, incoming: Incoming) -> (&'static str, Result<Answer, Refusal>) {
     let Incoming { message, fds, loss, sender } = incoming;
     if let Err(refusal) = whole(loss) {
         return (UNKNOWN, Err(refusal));
@@ -172,6 +176,7 @@ async fn answer(client: &ClientState, incoming: Incoming) -> (&'static str, Resu
         AccessPin::NUMBER => run::<AccessPin>(request.argument, call).await,
         AccessUnpin::NUMBER => run::<AccessUnpin>(request.argument, call).await,
         AccessRw::NUMBER => run::<AccessRw>(request.argument, call).await,
+        ChannelOpen::NUMBER => run::<ChannelOpen>(request.argument, call).await,
         other => (UNKNOWN, Err(unknown_command(other, request.argument))),
     }
 }

@@ -48,8 +48,14 @@ use crate::source::{Memory, Source};
 
 /// Starts an engine with two more arbiters for tables, and what the clients of this arbiter need.
 pub async fn engine(tuning: Tuning) -> (Arc<Engine>, Local) {
-    let settings =
-        Settings { objects: 1000, credits: 64, tuning, areas: 1000, table_bytes: ByteLen::new(1 << 20) };
+    let settings = Settings {
+        objects: 1000,
+        credits: 64,
+        channels: 16,
+        tuning,
+        areas: 1000,
+        table_bytes: ByteLen::new(1 << 20),
+    };
     let start = EngineSettings {
         arbiters: 2,
         pin_threads: 2,

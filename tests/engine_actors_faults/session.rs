@@ -55,6 +55,7 @@ async fn serve(
     let settings = Settings {
         objects: 100,
         credits: 64,
+        channels: 16,
         tuning: Tuning::default(),
         areas: 1000,
         table_bytes: ByteLen::new(1 << 20),
@@ -102,6 +103,9 @@ fn memory() -> OwnedFd {
 fn session(path: &Path) -> Result<(), CallError> {
     let mut client = Connection::connect(path)?;
     let ioas = client.ioas_alloc()?;
+    let mut channel = client.open_channel()?.channel;
+    let second = channel.ioas_alloc()?;
+    channel.destroy(second)?;
     let device = client.device_create(FormatId::AmdV1, Iommu::Own)?;
     let hwpt = client.device_attach(device, ioas)?;
     let file = memory();
@@ -134,9 +138,17 @@ fn a_session_ends_with_an_answer_or_a_hang_up_whatever_fails_and_leaves_nothing(
         n += 1;
     }
     println!("a session: {n} points: {tally:?}");
-    for point in
-        ["Accept", "SocketReceive", "SocketSend", "Watch", "ProcRead", "PidfdOpen", "Dup", "SocketPair"]
-    {
+    for point in [
+        "Accept",
+        "SocketReceive",
+        "SocketSend",
+        "Watch",
+        "ProcRead",
+        "PidfdOpen",
+        "Dup",
+        "SocketPair",
+        "PassPidfd",
+    ] {
         assert!(tally.contains_key(point), "{point} is never reached: {tally:?}");
     }
 }

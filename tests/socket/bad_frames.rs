@@ -5,21 +5,25 @@ use ioasd_client::connection::Connection;
 use ioasd_client::ids::{AccessId, DeviceId, HwptId, IoasId, ObjectId};
 use ioasd_client::units::{ByteLen, Iova};
 use ioasd_client::wire::FRAME_MAX;
-use ioasd_client::wire::command::Command;
+use ioasd_client::wire::channels::{ChannelOpen, Notice};
+use ioasd_client::wire::command::{Command, Visitor};
 use ioasd_client::wire::frame::{Echo, REQUEST_HEADER, Tag};
 use ioasd_client::wire::own::{
     AccessCreate, AccessPin, AccessRw, AccessUnpin, DeviceAttach, DeviceCreate, DeviceDetach, DomainExport,
     WalkerOpen,
 };
-use ioasd_client::wire::uapi::{Destroy, IoasAlloc, IoasCopy, IoasMap, IoasMapFile, IoasUnmap, MAP_READABLE};
+use ioasd_client::wire::uapi::{
+    Destroy, IoasAlloc, IoasCopy, IoasMap, IoasMapFile, IoasUnmap, IommuOption, MAP_READABLE,
+};
+use ioasd_client::wire::{channels, own, uapi};
 use rustix::io::Errno;
 
 use crate::fixture::Agent;
 use crate::memory::{Bystander, Memory, at, attach_new, map};
 use crate::raw::{call_argument, call_message, refusal, request};
 
-/// Number and size of every command that the agent serves.
-const SERVED: [(u32, usize); 13] = [
+/// Number and size of every command whose flags and reserved fields are looked at here.
+const WITH_FLAGS: [(u32, usize); 14] = [
     (Destroy::NUMBER, Destroy::SIZE),
     (IoasAlloc::NUMBER, IoasAlloc::SIZE),
     (IoasCopy::NUMBER, IoasCopy::SIZE),
@@ -33,7 +37,37 @@ const SERVED: [(u32, usize); 13] = [
     (AccessPin::NUMBER, AccessPin::SIZE),
     (AccessUnpin::NUMBER, AccessUnpin::SIZE),
     (AccessRw::NUMBER, AccessRw::SIZE),
+    (ChannelOpen::NUMBER, ChannelOpen::SIZE),
 ];
+
+/// Commands that are declared and not served on a channel.
+const NOT_SERVED: [u32; 4] = [IoasMap::NUMBER, IommuOption::NUMBER, WalkerOpen::NUMBER, Notice::NUMBER];
+
+/// A command that the agent serves on a channel.
+struct Served {
+    number: u32,
+    min: usize,
+    size: usize,
+}
+
+struct All(Vec<Served>);
+
+impl Visitor for All {
+    fn visit<C: Command>(&mut self) {
+        if !NOT_SERVED.contains(&C::NUMBER) {
+            self.0.push(Served { number: C::NUMBER, min: C::MIN, size: C::SIZE });
+        }
+    }
+}
+
+/// All of them.
+fn served() -> Vec<Served> {
+    let mut all = All(Vec::new());
+    uapi::visit_all(&mut all);
+    own::visit_all(&mut all);
+    channels::visit_all(&mut all);
+    all.0
+}
 
 /// `length` bytes, zero behind a `size` field.
 fn argument(size: usize, length: usize) -> Vec<u8> {
@@ -47,15 +81,15 @@ fn argument(size: usize, length: usize) -> Vec<u8> {
 fn every_command_keeps_the_size_rules() {
     let agent = Agent::start();
     let (mut client, mut bystander) = (agent.connect(), Bystander::new(&agent));
-    for (number, size) in SERVED {
+    for Served { number, min, size } in served() {
         let mut refused = |argument: &[u8]| call_argument(&mut client, number, argument).refusal();
         let mut tail = argument(size + 9, size + 9);
         tail[size + 8] = 1;
         let cases = [
-            ("too small", argument(size - 1, size - 1), Errno::INVAL),
+            ("too small", argument(min - 1, min - 1), Errno::INVAL),
             ("too small, though more follows", argument(4, size), Errno::INVAL),
             ("zero", argument(0, size), Errno::INVAL),
-            ("too small and cut", argument(size - 1, 4), Errno::INVAL),
+            ("too small and cut", argument(min - 1, 4), Errno::INVAL),
             ("a tail that is not zero", tail, Errno::TOOBIG),
             ("cut by a byte", argument(size, size - 1), Errno::FAULT),
             ("cut in a zero tail", argument(size + 100, size + 50), Errno::FAULT),
@@ -74,7 +108,7 @@ fn every_command_keeps_the_size_rules() {
 #[test]
 fn a_zero_tail_changes_nothing_and_is_not_copied_back() {
     let agent = Agent::start();
-    for (number, size) in SERVED {
+    for Served { number, size, .. } in served().into_iter().filter(|it| it.number != ChannelOpen::NUMBER) {
         let exact = call_argument(&mut agent.connect(), number, &argument(size, size));
         let longer = call_argument(&mut agent.connect(), number, &argument(size + 64, size + 64));
         assert_eq!(exact.errno, longer.errno, "{number:#x}");
@@ -87,10 +121,11 @@ fn a_zero_tail_changes_nothing_and_is_not_copied_back() {
 fn numbers_that_are_not_served_are_told_from_bad_arguments_as_in_the_kernel() {
     let agent = Agent::start();
     let (mut client, mut bystander) = (agent.connect(), Bystander::new(&agent));
-    let in_table = [IoasMap::NUMBER, 0x3b82, 0x3b87, 0x3b95];
+    let served: Vec<u32> = served().iter().map(|command| command.number).collect();
+    let in_table: Vec<u32> = (0x3b80..=0x3b95).filter(|number| !served.contains(number)).collect();
     let outside = [0, 0x80, 0x3b00, 0x3b64, 0x3b7f, 0x3b96, 0x3ba0, 0x3bbf, WalkerOpen::NUMBER, 0x3bdf];
     let others = [0x1_3b81, 0xc000_3b81, u32::MAX];
-    for number in in_table.into_iter().chain(outside).chain(others) {
+    for number in in_table.iter().copied().chain(outside).chain(others) {
         let answer = call_argument(&mut client, number, &argument(64, 64));
         assert_eq!(answer.refusal(), Some(Errno::NOTTY), "{number:#x}");
         assert_eq!(answer.echo, Echo { command: number, tag: Tag(7) });
@@ -264,7 +299,7 @@ fn unknown_flags_and_reserved_fields_are_unsupported_before_anything_else() {
         _ => 0,
     };
     let with_flags =
-        SERVED.into_iter().filter(|(number, _)| ![Destroy::NUMBER, IoasUnmap::NUMBER].contains(number));
+        WITH_FLAGS.into_iter().filter(|(number, _)| ![Destroy::NUMBER, IoasUnmap::NUMBER].contains(number));
     for (number, size) in with_flags {
         for bit in (0..32).map(|bit| 1 << bit).filter(|bit| known(number) & bit == 0) {
             unsupported(number, size, 4, bit);
@@ -276,8 +311,9 @@ fn unknown_flags_and_reserved_fields_are_unsupported_before_anything_else() {
         AccessPin::NUMBER,
         AccessUnpin::NUMBER,
         AccessRw::NUMBER,
+        ChannelOpen::NUMBER,
     ];
-    for (number, size) in SERVED.into_iter().filter(|(number, _)| reserved.contains(number)) {
+    for (number, size) in WITH_FLAGS.into_iter().filter(|(number, _)| reserved.contains(number)) {
         unsupported(number, size, 12, 1);
     }
     for format in [0, 7, u32::MAX] {

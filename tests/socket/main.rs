@@ -7,6 +7,7 @@ mod arena;
 mod bad_files;
 mod bad_frames;
 mod bad_numbers;
+mod channels;
 mod commands;
 mod credits;
 mod death;

@@ -1,26 +1,23 @@
 //! A connection to the agent: one frame out, one frame in, each with its descriptors.
 //!
-//! Blocking, one call at a time. Nothing the agent sends is trusted: lengths, tags and numbers of descriptors are
-//! checked, and what was not asked for is closed.
+//! Blocking, one call at a time; [`Pipeline`](crate::pipeline::Pipeline) is the form that does not wait. Nothing the
+//! agent sends is trusted: lengths, tags and numbers of descriptors are checked, and what was not asked for is closed.
 //!
-//! Imports allowed: error, wire, rustix.
+//! A socket that was connected is the *lease* of its context: when the last copy of it is closed, in whatever process,
+//! the context ends. It is a channel as well; more of them come from [`Connection::open_channel`].
+//!
+//! Imports allowed: error, transport, wire, rustix.
 
-use std::io::{IoSlice, IoSliceMut};
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::io::{Errno, retry_on_intr};
-use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, recvmsg, sendmsg,
-    socket_with,
-};
+use rustix::io::Errno;
 
 use crate::error::{CallError, ProtocolError};
+use crate::transport::{self, Wait};
+use crate::wire::FRAME_MAX;
 use crate::wire::command::{Argument, Command, encode};
-use crate::wire::frame::{Echo, FrameError, Reply, Request, Tag};
-use crate::wire::{FDS_MAX, FRAME_MAX};
+use crate::wire::frame::{Echo, Reply, Request, Tag};
 
 /// A connection to the agent, or an export channel.
 #[derive(Debug)]
@@ -57,12 +54,7 @@ impl Connection {
     /// # Errors
     /// If nobody answers there, or access is denied.
     pub fn connect(path: &Path) -> Result<Self, CallError> {
-        let doing = |doing| move |source| CallError::Io { doing, source };
-        let address = SocketAddrUnix::new(path).map_err(doing("use the path as a socket address"))?;
-        let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-            .map_err(doing("create a socket"))?;
-        retry_on_intr(|| connect(&socket, &address)).map_err(doing("connect to the agent"))?;
-        Ok(Self::from_fd(socket))
+        transport::connect(path).map(Self::from_fd)
     }
 
     /// Takes over a connected `SOCK_SEQPACKET` socket.
@@ -121,10 +113,7 @@ impl Connection {
         payload: &[u8],
     ) -> Result<Echo, CallError> {
         let echo = Echo { command: C::NUMBER, tag: self.take_tag() };
-        let mut argument = encode(value);
-        argument.extend_from_slice(payload);
-        let message = Request { echo, argument: Argument::new(&argument) }.encode()?;
-        self.send(&message, fds)?;
+        self.send(&request(echo, value, payload)?, fds)?;
         Ok(echo)
     }
 
@@ -135,40 +124,13 @@ impl Connection {
     }
 
     fn send(&self, message: &[u8], fds: &[BorrowedFd<'_>]) -> Result<(), CallError> {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
-            return Err(CallError::Io {
-                doing: "pass that many descriptors in a message",
-                source: Errno::TOOBIG,
-            });
-        }
-        let bytes = [IoSlice::new(message)];
-        match retry_on_intr(|| sendmsg(&self.socket, &bytes, &mut control, SendFlags::NOSIGNAL)) {
-            Ok(_) => Ok(()),
-            Err(Errno::PIPE | Errno::CONNRESET) => Err(ProtocolError::Closed.into()),
-            Err(source) => Err(CallError::Io { doing: "send to the agent", source }),
-        }
+        transport::send(self.socket.as_fd(), message, fds, Wait::Yes)
     }
 
     fn receive(&mut self) -> Result<(&[u8], Vec<OwnedFd>), CallError> {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
-        let mut control = RecvAncillaryBuffer::new(&mut space);
-        let (socket, buffer) = (&self.socket, &mut self.buffer);
-        let message = retry_on_intr(|| {
-            recvmsg(socket, &mut [IoSliceMut::new(buffer)], &mut control, RecvFlags::CMSG_CLOEXEC)
-        });
-        let message = match message {
-            Ok(message) => message,
-            Err(Errno::CONNRESET) => return Err(ProtocolError::Closed.into()),
-            Err(source) => return Err(CallError::Io { doing: "receive from the agent", source }),
-        };
-        let fds = take_descriptors(&mut control);
-        require_whole(message.flags)?;
-        match self.buffer.get(..message.bytes) {
-            Some([]) | None => Err(ProtocolError::Closed.into()),
-            Some(bytes) => Ok((bytes, fds)),
-        }
+        let received = transport::receive(self.socket.as_fd(), &mut self.buffer, Wait::Yes)?;
+        let (length, fds) = received.ok_or(ProtocolError::Closed)?;
+        Ok((self.buffer.get(..length).unwrap_or_default(), fds))
     }
 }
 
@@ -178,22 +140,11 @@ impl AsFd for Connection {
     }
 }
 
-fn take_descriptors(control: &mut RecvAncillaryBuffer<'_>) -> Vec<OwnedFd> {
-    let rights = control.drain().filter_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(fds) => Some(fds),
-        _ => None,
-    });
-    rights.flatten().collect()
-}
-
-fn require_whole(flags: ReturnFlags) -> Result<(), ProtocolError> {
-    if flags.contains(ReturnFlags::TRUNC) {
-        return Err(FrameError::Long { found: FRAME_MAX + 1 }.into());
-    }
-    if flags.contains(ReturnFlags::CTRUNC) {
-        return Err(ProtocolError::DescriptorsLost);
-    }
-    Ok(())
+/// The message that asks for command `C`.
+pub(crate) fn request<C: Command>(echo: Echo, value: &C, payload: &[u8]) -> Result<Vec<u8>, CallError> {
+    let mut argument = encode(value);
+    argument.extend_from_slice(payload);
+    Ok(Request { echo, argument: Argument::new(&argument) }.encode()?)
 }
 
 /// The reply in `message`, if it is the one to `echo` and no refusal.
@@ -203,19 +154,24 @@ fn accepted<C: Command>(message: &[u8], echo: Echo) -> Result<Reply<'_>, CallErr
         let Echo { command, tag: Tag(tag) } = reply.echo;
         return Err(ProtocolError::OtherRequest { command, tag }.into());
     }
-    if reply.errno != 0 {
-        return Err(CallError::Refused {
-            command: C::NAME,
-            errno: Errno::from_raw_os_error(reply.errno),
-            code: reply.code.to_owned(),
-            text: reply.text.to_owned(),
-        });
+    not_refused::<C>(reply)
+}
+
+/// The reply, unless it is a refusal of command `C`.
+pub(crate) fn not_refused<C: Command>(reply: Reply<'_>) -> Result<Reply<'_>, CallError> {
+    if reply.errno == 0 {
+        return Ok(reply);
     }
-    Ok(reply)
+    Err(CallError::Refused {
+        command: C::NAME,
+        errno: Errno::from_raw_os_error(reply.errno),
+        code: reply.code.to_owned(),
+        text: reply.text.to_owned(),
+    })
 }
 
 /// The struct that came back. It must have the length it was sent with: a missing id is not id 0.
-fn body<C: Command>(bytes: &[u8]) -> Result<C, ProtocolError> {
+pub(crate) fn body<C: Command>(bytes: &[u8]) -> Result<C, ProtocolError> {
     if bytes.len() != C::SIZE {
         return Err(ProtocolError::Body { command: C::NAME, wanted: C::SIZE, found: bytes.len() });
     }

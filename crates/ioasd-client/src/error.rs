@@ -30,6 +30,12 @@ pub enum CallError {
         #[source]
         source: Errno,
     },
+    /// Not now: the call would have to wait, and was asked not to. Nothing was sent.
+    #[error("not now: {why}; receive answers first, or wait until the descriptor is ready")]
+    NotNow {
+        /// What it would wait for.
+        why: &'static str,
+    },
     /// The agent, or what claims to be it, does not keep to the protocol. Close the connection.
     #[error("the agent broke the protocol")]
     Protocol(#[source] ProtocolError),
@@ -100,12 +106,13 @@ impl From<FrameError> for CallError {
 }
 
 impl CallError {
-    /// The errno a caller of the uAPI would see: the agent's, the socket's, or EPROTO.
+    /// The errno a caller of the uAPI would see: the agent's, the socket's, EAGAIN, or EPROTO.
     #[must_use]
     pub const fn errno(&self) -> Errno {
         match self {
             Self::Refused { errno, .. } => *errno,
             Self::Io { source, .. } => *source,
+            Self::NotNow { .. } => Errno::AGAIN,
             Self::Protocol(_) => Errno::PROTO,
         }
     }
@@ -115,7 +122,7 @@ impl CallError {
     pub fn code(&self) -> Option<&str> {
         match self {
             Self::Refused { code, .. } => Some(code),
-            Self::Io { .. } | Self::Protocol(_) => None,
+            Self::Io { .. } | Self::NotNow { .. } | Self::Protocol(_) => None,
         }
     }
 }

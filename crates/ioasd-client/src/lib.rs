@@ -6,6 +6,7 @@
 //! | [`ids`] | object ids |
 //! | [`wire`] | frames and commands on the socket |
 //! | [`connection`], [`calls`], [`error`] | the blocking client |
+//! | [`lease`] | what keeps a context alive and opens channels |
 //! | [`formats`] | page-table formats, bit by bit |
 //! | [`layout`] | what agent and walkers share in memory: arena header, slots, frame windows |
 //! | [`mapping`] | shared memory as atomics |
@@ -19,7 +20,9 @@ pub mod error;
 pub mod formats;
 pub mod ids;
 pub mod layout;
+pub mod lease;
 pub mod mapping;
+mod transport;
 pub mod units;
 pub mod walker;
 pub mod wire;

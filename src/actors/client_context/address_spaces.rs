@@ -29,8 +29,7 @@ use crate::storage::refusal::Refusal;
 use crate::storage::source::PageSource;
 use crate::sys::client_fd::ClientFd;
 use crate::sys::identity::{LockPrivilege, lock_privilege};
-use crate::sys::pidfd::PidFd;
-use crate::sys::socket::Credentials;
+use crate::sys::sender::Sender;
 
 /// The user who pays for a sender that the kernel did not name.
 const NOBODY: u32 = 65534;
@@ -91,7 +90,7 @@ impl ClientState {
         ioas: ObjectId,
         slice: FileSlice,
         mapping: Mapping,
-        who: Option<Credentials>,
+        who: Option<Sender>,
     ) -> Result<Iova, Refusal> {
         let FileSlice { file, start, length } = slice;
         let pages = pages_of(start, length)?;
@@ -104,7 +103,7 @@ impl ClientState {
             origin: OriginAddr::new(start.get() - into_page.get()),
             backing: Some(source),
         };
-        let pages = self.start_pages(new, self.payer(who))?;
+        let pages = self.start_pages(new, self.payer(who.as_ref()))?;
         let writable = if mapping.permission.can_write() { Writable::Yes } else { Writable::No };
         let mapped = self.map_pages(ioas, pages, ((into_page, length), writable), mapping).await;
         Ok(mapped?.start())
@@ -160,10 +159,10 @@ impl ClientState {
     /// Who pays for what `who` maps. A sender that is unknown has no privilege, and pays as nobody's user. Pins at
     /// strength `resident` lock nothing, so no limit of the sender applies to them.
     #[must_use]
-    pub fn payer(&self, who: Option<Credentials>) -> Payer {
-        let uid = who.map_or(NOBODY, |who| who.uid);
-        let process = who.and_then(|who| who.pid).and_then(|pid| PidFd::open(pid).ok());
-        let privilege = process.and_then(|process| lock_privilege(&process).ok());
+    pub fn payer(&self, who: Option<&Sender>) -> Payer {
+        let uid = who.map_or(NOBODY, |who| who.credentials.uid);
+        let process = who.and_then(|who| who.process.as_ref());
+        let privilege = process.and_then(|process| lock_privilege(process).ok());
         let mode = match privilege {
             Some(LockPrivilege::Unlimited) => AccountMode::None,
             Some(LockPrivilege::Limited) | None => AccountMode::User,

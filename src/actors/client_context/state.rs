@@ -1,12 +1,14 @@
 //! The state of one context: its objects, and what it shares with the agent.
 //!
-//! Imports allowed: agent, objects, storage.
+//! Imports allowed: agent, objects, channels, storage.
 
 use std::cell::RefCell;
 use std::sync::Arc;
 
 use ioasd_client::ids::ObjectId;
+use ioasd_client::wire::FRAME_MAX;
 
+use super::channels::Channels;
 use crate::actors::agent::{Agent, Local};
 use crate::actors::figures::ContextStats;
 use crate::actors::objects::{Object, ObjectError, Objects};
@@ -26,6 +28,10 @@ pub struct ClientState {
     pub(super) areas: Arc<Quota>,
     /// Bytes of all its tables.
     pub(super) tables: Arc<Quota>,
+    /// Where messages are received into.
+    pub(super) buffer: RefCell<Vec<u8>>,
+    /// What it is used through, besides its lease.
+    pub(super) channels: Channels,
     /// Its figures.
     pub(super) stats: Registered<ContextStats>,
 }
@@ -37,7 +43,9 @@ impl ClientState {
         let limits = agent.settings;
         let objects = RefCell::new(Objects::new(limits.objects));
         let (areas, tables) = (Quota::new(limits.areas), Quota::new(limits.table_bytes.get()));
-        Self { agent, local, objects, areas, tables, stats }
+        let channels = Channels::new(limits.channels);
+        let buffer = RefCell::new(vec![0; FRAME_MAX]);
+        Self { agent, local, objects, areas, tables, buffer, channels, stats }
     }
 
     /// Requests of one channel that may wait.

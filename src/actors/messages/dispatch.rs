@@ -12,7 +12,8 @@ use futures_util::future::LocalBoxFuture;
 
 use crate::actors::client_context::state::ClientState;
 use crate::sys::client_fd::ClientFd;
-use crate::sys::socket::{Credentials, Loss};
+use crate::sys::sender::Sender;
+use crate::sys::socket::Loss;
 
 /// One message of a client.
 #[derive(Debug)]
@@ -24,7 +25,7 @@ pub struct Incoming {
     /// What of it was lost.
     pub loss: Loss,
     /// Who sent it.
-    pub sender: Option<Credentials>,
+    pub sender: Option<Sender>,
 }
 
 /// One answer.

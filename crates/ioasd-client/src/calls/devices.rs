@@ -4,11 +4,12 @@
 
 use std::os::fd::OwnedFd;
 
-use super::no_descriptors;
+use super::{no_descriptors, only_descriptor};
 use crate::connection::Connection;
-use crate::error::{CallError, ProtocolError};
+use crate::error::CallError;
 use crate::formats::FormatId;
 use crate::ids::{DeviceId, HwptId, IoasId};
+use crate::wire::command::Command;
 use crate::wire::own::{DEVICE_OWN_IOMMU, DeviceAttach, DeviceCreate, DeviceDetach, DomainExport};
 
 /// Which IOMMU a software device is behind.
@@ -60,8 +61,7 @@ impl Connection {
     /// [`CallError::Refused`]; the socket's.
     pub fn domain_export(&mut self, hwpt: HwptId) -> Result<OwnedFd, CallError> {
         let export = DomainExport { hwpt_id: hwpt, ..DomainExport::default() };
-        let mut answer = self.call(&export, &[], &[], |_| 1)?;
-        let missing = ProtocolError::Descriptors { command: "DOMAIN_EXPORT", wanted: 1, found: 0 };
-        answer.fds.pop().ok_or_else(|| missing.into())
+        let answer = self.call(&export, &[], &[], |_| 1)?;
+        Ok(only_descriptor(DomainExport::NAME, answer.fds)?)
     }
 }

@@ -5,21 +5,37 @@
 //! | [`ioas`] | `ioas_alloc`, `map_file`, `unmap`, `unmap_all`, `copy`, `destroy` |
 //! | [`devices`] | `device_create`, `device_attach`, `device_detach`, `domain_export` |
 //! | [`accesses`] | `access_create`, `access_pin`, `access_unpin`, `access_read`, `access_write` |
+//! | [`channels`] | `open_channel`, `into_lease` |
 //! | [`walkers`] | [`ExportChannel::open`](walkers::ExportChannel::open) |
 //!
 //! Imports allowed: connection, error, ids, units, wire.
 
 pub mod accesses;
+pub mod channels;
 pub mod devices;
 pub mod ioas;
 pub mod walkers;
 
 pub use accesses::{AccessKind, PinIntent};
+pub use channels::OpenedChannel;
 pub use devices::Iommu;
 pub use ioas::{FileSlice, Placement};
 pub use walkers::{DomainParts, ExportChannel};
 
+use std::os::fd::OwnedFd;
+
 use crate::error::ProtocolError;
+
+/// The one descriptor of an answer.
+pub(crate) fn only_descriptor(command: &'static str, fds: Vec<OwnedFd>) -> Result<OwnedFd, ProtocolError> {
+    let found = fds.len();
+    let [fd] = <[OwnedFd; 1]>::try_from(fds).map_err(|_| ProtocolError::Descriptors {
+        command,
+        wanted: 1,
+        found,
+    })?;
+    Ok(fd)
+}
 
 /// No descriptors are expected with an answer.
 fn no_descriptors<C>(_: &C) -> u64 {

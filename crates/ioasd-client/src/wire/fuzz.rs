@@ -4,7 +4,7 @@
 
 use super::command::{Argument, Command, Visitor, encode};
 use super::frame::{Reply, Request};
-use super::{own, uapi};
+use super::{channels, own, uapi};
 
 /// Decodes `message` as a request, and its argument as that of every command. What is understood must survive being
 /// encoded again.
@@ -27,6 +27,7 @@ pub fn fuzz_argument(bytes: &[u8]) {
     let mut round_trip = RoundTrip(Argument::new(bytes));
     uapi::visit_all(&mut round_trip);
     own::visit_all(&mut round_trip);
+    channels::visit_all(&mut round_trip);
 }
 
 /// Decodes `message` as a reply. What is understood must survive being encoded again.
@@ -154,6 +155,7 @@ mod tests {
         for _ in 0..200 {
             uapi::visit_all(&mut Values(&mut rng));
             own::visit_all(&mut Values(&mut rng));
+            channels::visit_all(&mut Values(&mut rng));
         }
     }
 }

@@ -16,13 +16,15 @@
 //! | [`command`] | the trait of all commands, the macro that declares them, decode and encode of arguments |
 //! | [`record`] | the elements of arrays beside a command |
 //! | [`uapi`] | the iommufd commands |
-//! | [`own`] | ioasd's own commands, 0x3bc0 to 0x3bdf |
+//! | [`own`] | ioasd's own commands, 0x3bc0 to 0x3bcf |
+//! | [`channels`] | ioasd's own commands about leases, channels and notices, 0x3bd0 to 0x3bdf |
 //! | [`fuzz`] | entry points for fuzzers: whatever the bytes are, nothing may panic |
 //!
 //! Nothing here does I/O, and nothing trusts a length it was sent.
 //!
 //! Imports allowed: units, ids, `rustix::io::Errno`.
 
+pub mod channels;
 pub mod command;
 pub mod field;
 pub mod frame;

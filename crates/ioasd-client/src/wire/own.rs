@@ -1,4 +1,4 @@
-//! ioasd's own commands, numbers 0x3bc0 to 0x3bdf: devices, domains for other processes, accesses.
+//! ioasd's own commands, numbers 0x3bc0 to 0x3bcf: devices, domains for other processes, accesses.
 //!
 //! They obey the same rules as the uAPI's. DOMAIN_EXPORT answers with one descriptor, an *export channel*: a connected
 //! socket on which WALKER_OPEN is the one command. Whoever holds it may open the domain, also in another process.
@@ -15,6 +15,8 @@ use crate::units::{ByteLen, Iova};
 pub const DEVICE_OWN_IOMMU: u32 = 1;
 /// ACCESS_CREATE: the access may pin, not only read and write.
 pub const ACCESS_MAY_PIN: u32 = 1;
+/// ACCESS_CREATE: the access gets notices; its notice channel is the one descriptor of the reply.
+pub const ACCESS_NOTICES: u32 = 2;
 /// ACCESS_PIN, ACCESS_RW: towards the memory.
 pub const ACCESS_WRITE: u32 = 1;
 /// Bytes one ACCESS_RW can carry at most.
@@ -85,7 +87,7 @@ commands! {
 
     /// Makes an access of an address space.
     AccessCreate = 0x3bc5 "ACCESS_CREATE", min 16, size 16 {
-        /// [`ACCESS_MAY_PIN`].
+        /// [`ACCESS_MAY_PIN`], [`ACCESS_NOTICES`].
         flags: u32 = 4,
         /// The address space.
         ioas_id: IoasId = 8,

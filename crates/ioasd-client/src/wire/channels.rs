@@ -1,0 +1,61 @@
+//! Leases, channels and notices: numbers 0x3bd0 to 0x3bd1.
+//!
+//! The socket that a client has connected is the *lease* of its context and a channel as well. CHANNEL_OPEN, on any
+//! channel, answers with one descriptor: a further channel of the same context.
+//!
+//! ACCESS_CREATE with [`ACCESS_NOTICES`](super::own::ACCESS_NOTICES) answers with one descriptor: the access's *notice
+//! channel*, on which the roles are turned round. The agent sends NOTICE as a request; the client answers with a reply
+//! that has no struct, once it has let go of what it could.
+//!
+//! Imports allowed: units, ids, command.
+
+use super::command::commands;
+use crate::ids::AccessId;
+use crate::units::Iova;
+
+commands! {
+    /// Opens a further channel of the same context; it is the one descriptor of the reply.
+    ChannelOpen = 0x3bd0 "CHANNEL_OPEN", min 16, size 16 {
+        /// Must be 0.
+        flags: u32 = 4,
+        /// Out: requests that may wait on a channel.
+        out_credits: u32 = 8,
+        /// Must be 0.
+        reserved: u32 = 12,
+    }
+
+    /// From the agent, on a notice channel: let go of everything that is pinned in a range.
+    Notice = 0x3bd1 "NOTICE", min 32, size 32 {
+        /// 0.
+        flags: u32 = 4,
+        /// The access.
+        access_id: AccessId = 8,
+        /// 0.
+        reserved: u32 = 12,
+        /// First address of the range.
+        iova: Iova = 16,
+        /// Its last address.
+        last: Iova = 24,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::command::{Command, encode};
+
+    #[test]
+    fn a_notice_names_the_last_address_because_a_range_may_end_at_the_end_of_all() {
+        let notice = Notice {
+            access_id: AccessId::new(4),
+            iova: Iova::new(0x1000),
+            last: Iova::new(u64::MAX),
+            ..Notice::default()
+        };
+        let bytes = encode(&notice);
+        assert_eq!((bytes.len(), Notice::NUMBER), (32, 0x3bd1));
+        assert_eq!(bytes[..16], [32, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(bytes[16..24], [0, 0x10, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(bytes[24..], [0xff; 8]);
+    }
+}

@@ -1,0 +1,155 @@
+//! One channel of a context: reads its socket, keeps order and credits.
+//!
+//! ```text
+//!   socket ──message──▶ lane? ──in order──▶ waiting (at most `credits`) ──one at a time──▶ Dispatch ──▶ answer
+//!                         └────express──────────────────────────────────────────────────▶ Dispatch ──▶ answer
+//! ```
+//!
+//! The socket is always read: a request over the credits gets EAGAIN at once. What takes something back needs no credit
+//! and never waits behind another request. Who goes on asking without reading answers is hung up on.
+//!
+//! Imports allowed: sys, messages, state.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
+
+use futures_util::future::{Either, LocalBoxFuture, select};
+use futures_util::stream::{FuturesUnordered, StreamExt};
+
+use super::state::ClientState;
+use crate::actors::messages::dispatch::{Incoming, Lane, Outgoing};
+use crate::sys::sender::Senders;
+use crate::sys::socket;
+use crate::sys::watched::Watched;
+
+/// Requests without a credit that may run or have answers nobody reads, before the client is hung up on.
+const UNREAD_MAX: usize = 4096;
+
+/// A client's socket, with what waits and what runs.
+pub(super) struct Channel {
+    state: Rc<ClientState>,
+    socket: Rc<Watched<OwnedFd>>,
+    senders: Senders,
+    waiting: VecDeque<Incoming>,
+    running: FuturesUnordered<LocalBoxFuture<'static, Lane>>,
+    in_order_runs: bool,
+}
+
+/// What a channel waits for.
+enum Event {
+    /// A message, or why none comes any more.
+    Message(io::Result<Incoming>),
+    /// A request that took this lane has ended.
+    Ended(Lane),
+}
+
+impl Channel {
+    pub(super) fn new(state: Rc<ClientState>, socket: Rc<Watched<OwnedFd>>) -> Self {
+        let senders = Senders::new((*socket).as_fd());
+        let (waiting, running) = Default::default();
+        Self { state, socket, senders, waiting, running, in_order_runs: false }
+    }
+
+    /// Serves until the client hangs up, or does not read its answers. Requests may still run then.
+    pub(super) async fn serve(&mut self) {
+        while self.turn().await.is_ok() {
+            self.start_next();
+        }
+        hang_up(&self.socket);
+    }
+
+    /// Waits until every running request has ended.
+    pub(super) async fn drain(&mut self) {
+        while self.running.next().await.is_some() {}
+    }
+
+    /// Takes a message, or the end of a running request, whichever comes first.
+    async fn turn(&mut self) -> io::Result<()> {
+        match self.next().await {
+            Event::Message(incoming) => self.take(incoming?),
+            Event::Ended(lane) => {
+                self.in_order_runs &= lane != Lane::InOrder;
+                Ok(())
+            }
+        }
+    }
+
+    async fn next(&mut self) -> Event {
+        let message = Box::pin(receive(&self.state, &self.socket, &mut self.senders));
+        if self.running.is_empty() {
+            return Event::Message(message.await);
+        }
+        match select(message, self.running.next()).await {
+            Either::Left((incoming, _)) => Event::Message(incoming),
+            Either::Right((ended, _)) => Event::Ended(ended.unwrap_or(Lane::Express)),
+        }
+    }
+
+    fn take(&mut self, incoming: Incoming) -> io::Result<()> {
+        let credits = self.state.credits();
+        let dispatch = &self.state.agent.dispatch;
+        match dispatch.lane(&incoming.message) {
+            Lane::Express if self.running.len() < UNREAD_MAX => self.run(incoming, Lane::Express),
+            Lane::Express => return Err(io::ErrorKind::WouldBlock.into()),
+            Lane::InOrder if self.waiting.len() < credits => self.waiting.push_back(incoming),
+            Lane::InOrder => {
+                let refusal = dispatch.refuse_for_credit(&incoming.message, credits);
+                return socket::send((*self.socket).as_fd(), &[&refusal.message], &[]);
+            }
+        }
+        Ok(())
+    }
+
+    fn start_next(&mut self) {
+        if self.in_order_runs {
+            return;
+        }
+        if let Some(incoming) = self.waiting.pop_front() {
+            self.in_order_runs = true;
+            self.run(incoming, Lane::InOrder);
+        }
+    }
+
+    fn run(&mut self, incoming: Incoming, lane: Lane) {
+        let answer = self.state.agent.dispatch.dispatch(Rc::clone(&self.state), incoming);
+        let socket = Rc::clone(&self.socket);
+        self.running.push(Box::pin(async move {
+            if let Err(error) = send(&socket, answer.await).await {
+                tracing::debug!(%error, "an answer could not be sent: the client must not wait for it");
+                hang_up(&socket);
+            }
+            lane
+        }));
+    }
+}
+
+/// Ends the stream: nothing comes in any more, and no answer waits to be read.
+pub(super) fn hang_up(socket: &Watched<OwnedFd>) {
+    let shut = rustix::net::shutdown(socket.as_fd(), rustix::net::Shutdown::Both);
+    tracing::debug!(?shut, "hung up on a client");
+}
+
+/// Waits for a message; an error at the end of the stream.
+pub(super) async fn receive(
+    state: &ClientState,
+    socket: &Watched<OwnedFd>,
+    senders: &mut Senders,
+) -> io::Result<Incoming> {
+    let taken = socket.read_with(|socket| {
+        let mut buffer = state.buffer.borrow_mut();
+        let (received, sender) = senders.receive(socket.as_fd(), &mut buffer)?;
+        if received.is_end() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let message = buffer.get(..received.len).unwrap_or_default().to_vec();
+        Ok(Incoming { message, fds: received.fds, loss: received.loss, sender })
+    });
+    taken.await
+}
+
+async fn send(socket: &Watched<OwnedFd>, answer: Outgoing) -> io::Result<()> {
+    let fds: Vec<BorrowedFd<'_>> = answer.fds.iter().map(AsFd::as_fd).collect();
+    socket.write_with(|socket| socket::send(socket.as_fd(), &[&answer.message], &fds)).await
+}
