@@ -78,10 +78,10 @@ impl From<ServeArgs> for Flags {
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct DemoArgs {
     /// How much memory to map.
-    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = parse_size)]
+    #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = parse_size)]
     pub size: ByteLen,
     /// How many IO page tables to write it into.
-    #[arg(long, value_name = "N", default_value = "2")]
+    #[arg(long, value_name = "N", default_value = "4")]
     pub domains: NonZeroU16,
 }
 
@@ -171,7 +171,7 @@ mod tests {
                 domains: NonZeroU16::new(domains).unwrap(),
             }))
         };
-        assert_eq!(command("ioasd demo"), demo(64 << 20, 2));
+        assert_eq!(command("ioasd demo"), demo(1 << 30, 4));
         assert_eq!(command("ioasd demo --size 1GiB --domains 7"), demo(1 << 30, 7));
     }
 

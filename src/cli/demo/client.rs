@@ -15,15 +15,14 @@ use clap::Args;
 use ioasd_client::calls::{FileSlice, Iommu, Placement};
 use ioasd_client::connection::Connection;
 use ioasd_client::error::CallError;
-use ioasd_client::formats::FormatId;
 use ioasd_client::ids::{DeviceId, HwptId, IoasId};
-use ioasd_client::units::{ByteLen, Iova, Permission};
+use ioasd_client::units::{ByteLen, Iova, IovaRange, PAGE_SHIFT, PAGE_SIZE, PageIndex, Permission};
 
 use super::device;
 use super::family::{Awaited, Family, FamilyError, Role, die_with_parent};
 use super::memory::{Memory, MemoryError};
 use super::pattern::Writer;
-use super::plan::{DeviceNumber, Plan, PlanError, human};
+use super::plan::{DeviceNumber, PlacesError, Plan, PlanError, Space, human};
 use super::speech::{Milestone, say, since, tell};
 use crate::cli::{DemoArgs, Exit};
 
@@ -55,6 +54,8 @@ enum ClientError {
     #[error(transparent)]
     Plan(#[from] PlanError),
     #[error(transparent)]
+    Places(#[from] PlacesError),
+    #[error(transparent)]
     Memory(#[from] MemoryError),
     #[error(transparent)]
     Call(#[from] CallError),
@@ -77,9 +78,10 @@ fn play(args: &DemoClientArgs) -> Result<(), ClientError> {
     die_with_parent()?;
     let mut client = Client::connect(Plan::new(&args.demo)?, &args.socket)?;
     client.attach(AttachTime::Early)?;
-    let iova = client.map()?;
+    let mapped = client.map()?;
+    let copied = client.copy(mapped)?;
     client.attach(AttachTime::Late)?;
-    client.use_devices(iova)?;
+    client.use_devices(mapped, copied)?;
     wait_for_the_word()?;
     client.unmap()?;
     client.destroy()
@@ -107,7 +109,8 @@ struct Client {
     plan: Plan,
     memory: Memory,
     agent: Connection,
-    ioas: IoasId,
+    mapped: IoasId,
+    copied: IoasId,
     attached: Vec<Attached>,
     family: Family,
 }
@@ -131,21 +134,27 @@ impl Client {
             format_args!("memfd of {size} filled and sealed, checksum {sum}, {}", since(start)),
         )?;
         let mut agent = Connection::connect(socket)?;
-        let ioas = agent.ioas_alloc()?;
-        Ok(Self { plan, memory, agent, ioas, attached: Vec::new(), family: Family::new() })
+        let (mapped, copied) = (agent.ioas_alloc()?, agent.ioas_alloc()?);
+        Ok(Self { plan, memory, agent, mapped, copied, attached: Vec::new(), family: Family::new() })
     }
 
     fn awaited(&self, what: &'static str) -> Awaited {
         Awaited { what, patience: self.plan.patience() }
     }
 
+    const fn ioas(&self, space: Space) -> IoasId {
+        match space {
+            Space::Mapped => self.mapped,
+            Space::Copied => self.copied,
+        }
+    }
+
     fn attach(&mut self, time: AttachTime) -> Result<(), ClientError> {
         let (start, plan, before) = (Instant::now(), self.plan, self.attached.len());
-        for number in
-            plan.devices().filter(|&number| plan.attached_early(number) == (time == AttachTime::Early))
-        {
-            let device = self.agent.device_create(FormatId::AmdV1, Iommu::Own)?;
-            let hwpt = self.agent.device_attach(device, self.ioas)?;
+        let now = plan.devices().filter(|&number| plan.attached_early(number) == (time == AttachTime::Early));
+        for number in now {
+            let device = self.agent.device_create(plan.format(number), Iommu::Own)?;
+            let hwpt = self.agent.device_attach(device, self.ioas(plan.space(number)))?;
             self.attached.push(Attached { number, device, hwpt });
         }
         let count = self.attached.len() - before;
@@ -157,20 +166,55 @@ impl Client {
         Ok(())
     }
 
+    /// Maps the contiguous part in one piece and the scattered pages behind it one by one.
     fn map(&mut self) -> Result<Iova, ClientError> {
+        let (start, plan) = (Instant::now(), self.plan);
+        let contiguous = ByteLen::new(plan.contiguous() << PAGE_SHIFT);
+        let slice = FileSlice { file: self.memory.as_fd(), offset: ByteLen::new(0), length: contiguous };
+        let iova = self.agent.map_file(self.mapped, slice, Permission::ReadWrite, Placement::Any)?;
+        tell(
+            Role::Client,
+            format_args!("mapped {} in one piece at IOVA {iova}, {}", human(contiguous), since(start)),
+        )?;
         let start = Instant::now();
-        let slice =
-            FileSlice { file: self.memory.as_fd(), offset: ByteLen::new(0), length: self.plan.size() };
-        let iova = self.agent.map_file(self.ioas, slice, Permission::ReadWrite, Placement::Any)?;
-        let what = format_args!("mapped {} at IOVA {iova}, {}", human(self.plan.size()), since(start));
-        tell(Role::Client, what)?;
+        for page in (plan.contiguous()..plan.pages()).map(PageIndex::new) {
+            let slice = FileSlice {
+                file: self.memory.as_fd(),
+                offset: page.byte_offset(),
+                length: ByteLen::new(PAGE_SIZE),
+            };
+            let place = Placement::Fixed(plan.iova_of(iova, page)?);
+            self.agent.map_file(self.mapped, slice, Permission::ReadWrite, place)?;
+        }
+        let scattered = plan.scattered();
+        tell(Role::Client, format_args!("mapped {scattered} pages behind it, scattered, {}", since(start)))?;
         Ok(iova)
     }
 
+    /// Shows all of it in the second address space, which costs no pin and no charge.
+    fn copy(&mut self, iova: Iova) -> Result<Iova, ClientError> {
+        let (start, size) = (Instant::now(), self.plan.size());
+        let range = IovaRange::from_length(iova, size).ok_or(PlacesError { base: iova })?;
+        let target = (self.copied, Placement::Any);
+        let copied = self.agent.copy((self.mapped, range), target, Permission::ReadWrite)?;
+        let what = format_args!(
+            "copied {} into a second address space at IOVA {copied}, {}",
+            human(size),
+            since(start)
+        );
+        tell(Role::Client, what)?;
+        Ok(copied)
+    }
+
     /// Starts a process for each device and waits until all have read and written.
-    fn use_devices(&mut self, iova: Iova) -> Result<(), ClientError> {
+    fn use_devices(&mut self, mapped: Iova, copied: Iova) -> Result<(), ClientError> {
         let program = std::env::current_exe()?;
+        self.attached.sort_unstable_by_key(|attached| attached.number.0);
         for Attached { number, hwpt, .. } in self.attached.clone() {
+            let iova = match self.plan.space(number) {
+                Space::Mapped => mapped,
+                Space::Copied => copied,
+            };
             let channel: OwnedFd = self.agent.domain_export(hwpt)?;
             let mut command = device::command(&program, self.plan, number, iova);
             self.family.start(Role::Device(number), command.stdin(Stdio::from(channel)))?;
@@ -183,17 +227,20 @@ impl Client {
 
     /// When the unmap is answered, no device reaches the memory any more: whatever is written then, none may see.
     fn unmap(&mut self) -> Result<(), ClientError> {
-        let start = Instant::now();
-        let found = self.agent.unmap_all(self.ioas)?.get();
-        let took = since(start);
-        let expected = self.plan.size().get();
-        if found != expected {
-            return Err(ClientError::Unmapped { found, expected });
+        for (ioas, what) in [(self.mapped, "the first"), (self.copied, "the second")] {
+            let start = Instant::now();
+            let found = self.agent.unmap_all(ioas)?.get();
+            let took = since(start);
+            let expected = self.plan.size().get();
+            if found != expected {
+                return Err(ClientError::Unmapped { found, expected });
+            }
+            let size = human(self.plan.size());
+            tell(
+                Role::Client,
+                format_args!("unmapped {size} of {what} address space under the devices' eyes, {took}"),
+            )?;
         }
-        tell(
-            Role::Client,
-            format_args!("unmapped {} under the devices' eyes, {took}", human(self.plan.size())),
-        )?;
         self.memory.check_writes()?;
         tell(
             Role::Client,
@@ -211,7 +258,8 @@ impl Client {
             self.agent.device_detach(*device)?;
             self.agent.destroy(*device)?;
         }
-        self.agent.destroy(self.ioas)?;
+        self.agent.destroy(self.mapped)?;
+        self.agent.destroy(self.copied)?;
         tell(Role::Client, "detached and destroyed everything")?;
         Ok(())
     }

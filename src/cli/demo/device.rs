@@ -22,7 +22,7 @@ use ioasd_client::walker::{
 
 use super::family::{Awaited, FamilyError, die_with_parent};
 use super::pattern::{self, Checksum, PAGE_BYTES, Writer, WrongByte, splitmix};
-use super::plan::{DeviceNumber, Plan, PlanError, human};
+use super::plan::{DeviceNumber, PlacesError, Plan, PlanError, human};
 use super::speech::{Milestone, say, since, tell};
 use crate::cli::{DemoArgs, Exit};
 
@@ -67,8 +67,8 @@ enum DeviceError {
     Open(#[from] OpenError),
     #[error("cannot open the domain")]
     Slot(#[from] NoSlot),
-    #[error("page {0} has no IOVA")]
-    OutOfSpace(PageIndex),
+    #[error(transparent)]
+    Places(#[from] PlacesError),
     #[error(transparent)]
     Walk(#[from] WalkFault),
     #[error(transparent)]
@@ -142,7 +142,7 @@ impl Device {
         let (plan, iova) = (self.plan, self.iova);
         let burst = self.stream.enter();
         for page in pages {
-            let bytes = read(&burst, iova, page)?;
+            let bytes = read(&burst, plan.iova_of(iova, page)?)?;
             pattern::check_shared(plan, page, &bytes)?;
             seen(plan, page, &bytes);
         }
@@ -153,9 +153,10 @@ impl Device {
     fn write_own(&mut self) -> Result<(), DeviceError> {
         let page = self.plan.page_of(self.number);
         let writer = Writer::Device(self.number);
+        let at = self.plan.iova_of(self.iova, page)?;
         let burst = self.stream.enter();
-        burst.write(place(self.iova, page)?, &writer.page(page))?;
-        pattern::check(writer, page, &read(&burst, self.iova, page)?)?;
+        burst.write(at, &writer.page(page))?;
+        pattern::check(writer, page, &read(&burst, at)?)?;
         drop(burst);
         Ok(tell(self.number, format_args!("wrote its own page {page} through the same table"))?)
     }
@@ -184,12 +185,8 @@ impl Device {
     }
 }
 
-fn read(burst: &Burst<'_>, iova: Iova, page: PageIndex) -> Result<[u8; PAGE_BYTES], DeviceError> {
+fn read(burst: &Burst<'_>, at: Iova) -> Result<[u8; PAGE_BYTES], DeviceError> {
     let mut bytes = [0; PAGE_BYTES];
-    burst.read(place(iova, page)?, &mut bytes)?;
+    burst.read(at, &mut bytes)?;
     Ok(bytes)
-}
-
-fn place(iova: Iova, page: PageIndex) -> Result<Iova, DeviceError> {
-    iova.checked_add(page.byte_offset().get()).ok_or(DeviceError::OutOfSpace(page))
 }

@@ -23,6 +23,7 @@ use super::agent::{AgentError, AgentFiles};
 use super::client;
 use super::family::{Awaited, Event, Family, FamilyError, Role};
 use super::figures::WrongFigure;
+use super::kernel_view::KernelView;
 use super::plan::{Plan, PlanError, human};
 use super::speech::{Milestone, say, since, tell};
 use crate::cli::Exit;
@@ -51,6 +52,8 @@ pub(super) enum DemoError {
     Figure(#[from] WrongFigure),
     #[error("the agent still holds something though every client is gone: {0}")]
     Left(String),
+    #[error("cannot ask the kernel what the agent holds")]
+    Kernel(#[source] io::Error),
     #[error("cannot write to standard output")]
     Say(#[from] io::Error),
 }
@@ -127,10 +130,12 @@ impl Stage {
         Ok(())
     }
 
-    fn show_held(&self) -> Result<(), DemoError> {
+    fn show_held(&mut self) -> Result<(), DemoError> {
         let figures = self.files.figures()?;
+        let kernel = KernelView::of(self.family.pid(Role::Agent)?).map_err(DemoError::Kernel)?;
         say("what the agent holds now, by its /metrics:")?;
         say(figures.table())?;
+        say(format_args!("  by the kernel: {kernel} of the agent's process"))?;
         say("  resident: the pages were there when they were mapped; nothing stronger is built yet")?;
         figures.check_mapped(self.plan)?;
         Ok(())

@@ -89,9 +89,9 @@ impl Figures {
             (RETIRING, 0),
             (MAPPED, plan.mapped().get()),
             (CONTEXTS, 1),
-            (IOASES, 1),
-            (PAGES, 1),
-            (AREAS, 1),
+            (IOASES, 2),
+            (PAGES, plan.areas()),
+            (AREAS, 2 * plan.areas()),
             (DOMAINS, devices),
             (WALKERS, devices),
         ];
@@ -155,9 +155,9 @@ ioasd_charged_bytes 65536
 ioasd_mapped_bytes 131072
 ioasd_table_bytes{format=\"amdv1\"} 40960
 ioasd_contexts 1
-ioasd_ioas 1
-ioasd_pages 1
-ioasd_areas 1
+ioasd_ioas 2
+ioasd_pages 5
+ioasd_areas 10
 ioasd_domains 2
 ioasd_walkers 2
 ";

@@ -3,7 +3,7 @@
 //! ```text
 //! demo ──starts──▶ agent (ioasd serve, private sockets)
 //!   │                ▲ uAPI
-//!   └────starts──▶ client: a memfd, an IOAS, N devices ──starts──▶ device × N, each with an export channel as stdin
+//!   └────starts──▶ client: a memfd, two IOASes, N devices ──starts──▶ device × N, each with an export channel as stdin
 //! ```
 //!
 //! | file | what it is |
@@ -14,6 +14,7 @@
 //! | `family`, `speech` | child processes, and what they say on their standard output |
 //! | `plan`, `pattern`, `memory` | how much, who owns which page, what stands in it, and where |
 //! | `http`, `figures` | asking the agent for its metrics, and understanding them |
+//! | `kernel_view` | what the kernel says the agent holds |
 //! | `folder` | a private folder that does not outlive the demo |
 //!
 //! Imports allowed: everything.
@@ -26,6 +27,7 @@ mod family;
 mod figures;
 mod folder;
 mod http;
+mod kernel_view;
 mod memory;
 mod pattern;
 mod plan;

@@ -1,14 +1,21 @@
-//! How much memory and how many devices, and which page belongs to whom.
+//! How much memory and how many devices, where each page lies, and to whom it belongs.
 //!
-//! The last pages belong to the devices, one each; all others to the client.
+//! ```text
+//!   file   | contiguous: one MAP_FILE, large leaves | scattered: a MAP_FILE a page, in another order |
+//!   IOVA   | as in the file                         | next to each other are pages that are not      |
+//! ```
 //!
-//! Imports allowed: units, the command line's arguments.
+//! The last pages belong to the devices, one each; all others to the client. Devices 1, 3, 5.. walk AMD v1 tables, the
+//! others Intel VT-d ones. The first half is attached to the address space that is mapped, the second half to a copy.
+//!
+//! Imports allowed: units, the client crate's formats, the command line's arguments.
 
 use std::fmt;
 use std::process::Command;
 use std::time::Duration;
 
-use ioasd_client::units::{ByteLen, PAGE_SHIFT, PAGE_SIZE, PageIndex};
+use ioasd_client::formats::FormatId;
+use ioasd_client::units::{ByteLen, Iova, PAGE_SHIFT, PAGE_SIZE, PageIndex};
 
 use crate::cli::DemoArgs;
 
@@ -18,9 +25,22 @@ const STEP: Duration = Duration::from_secs(60);
 /// Mapped bytes that every machine moves in a second, slow builds too.
 const BYTES_PER_SECOND: u64 = 8 << 20;
 
+/// The scattered part has at most this many bytes, and at most this part of the memory.
+const SCATTERED_MAX: u64 = 16 << 20;
+const SCATTERED_PART: u64 = 4;
+
 /// The number of a device, from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct DeviceNumber(pub(super) u16);
+
+/// One of the two address spaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Space {
+    /// The one that is mapped.
+    Mapped,
+    /// The one that gets a copy of it.
+    Copied,
+}
 
 impl fmt::Display for DeviceNumber {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -37,6 +57,13 @@ impl fmt::Display for DeviceNumber {
 pub(super) struct PlanError {
     size: ByteLen,
     domains: u16,
+}
+
+/// The memory does not fit behind an IOVA.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the memory does not fit behind IOVA {base}")]
+pub(super) struct PlacesError {
+    pub(super) base: Iova,
 }
 
 /// What the demo shows.
@@ -85,9 +112,48 @@ impl Plan {
         (1..=self.devices).map(DeviceNumber)
     }
 
-    /// The devices that attach before anything is mapped: the first half, at least one.
-    pub(super) fn attached_early(self, device: DeviceNumber) -> bool {
-        device.0 <= self.devices.div_ceil(2)
+    /// The format of the table that a device walks.
+    pub(super) const fn format(self, device: DeviceNumber) -> FormatId {
+        if device.0 % 2 == 1 { FormatId::AmdV1 } else { FormatId::VtdSs }
+    }
+
+    /// The address space that a device is attached to.
+    pub(super) const fn space(self, device: DeviceNumber) -> Space {
+        if device.0 <= self.devices.div_ceil(2) { Space::Mapped } else { Space::Copied }
+    }
+
+    /// Whether a device attaches before anything is mapped; the others meet a full address space.
+    pub(super) const fn attached_early(self, device: DeviceNumber) -> bool {
+        device.0 % 2 == 1
+    }
+
+    /// Pages at the start of the file that are mapped in one piece.
+    pub(super) fn contiguous(self) -> u64 {
+        self.pages() - self.scattered()
+    }
+
+    /// Pages behind them that are mapped one by one.
+    pub(super) fn scattered(self) -> u64 {
+        self.pages().div_ceil(SCATTERED_PART).min(SCATTERED_MAX >> PAGE_SHIFT)
+    }
+
+    /// Where `page` of the file lies in an address space, counted in pages from the first one mapped.
+    pub(super) fn place_of(self, page: PageIndex) -> PageIndex {
+        let (first, count) = (self.contiguous(), self.scattered());
+        match page.get().checked_sub(first) {
+            None => page,
+            Some(turn) => PageIndex::new(first + turn * stride(count) % count),
+        }
+    }
+
+    /// The IOVA of `page` in an address space whose first one mapped is `base`.
+    pub(super) fn iova_of(self, base: Iova, page: PageIndex) -> Result<Iova, PlacesError> {
+        base.checked_add(self.place_of(page).byte_offset().get()).ok_or(PlacesError { base })
+    }
+
+    /// Areas of one address space.
+    pub(super) fn areas(self) -> u64 {
+        1 + self.scattered()
     }
 
     /// The page that `device` writes.
@@ -106,6 +172,19 @@ impl Plan {
     pub(super) fn patience(self) -> Duration {
         STEP.saturating_add(Duration::from_secs(self.mapped().get() / BYTES_PER_SECOND))
     }
+}
+
+/// A step through `count` places that reaches each once and puts neighbours far apart.
+fn stride(count: u64) -> u64 {
+    let coprime = |step: &u64| greatest_common_divisor(*step, count) == 1;
+    (count * 5 / 8..).find(coprime).unwrap_or(1)
+}
+
+const fn greatest_common_divisor(mut a: u64, mut b: u64) -> u64 {
+    while b > 0 {
+        (a, b) = (b, a % b);
+    }
+    a
 }
 
 /// A number of bytes for people.
@@ -137,12 +216,34 @@ mod tests {
     }
 
     #[test]
-    fn the_first_half_attaches_early_and_a_single_device_too() {
-        let early = |devices| {
-            let plan = plan(100, devices).unwrap();
-            plan.devices().filter(|&device| plan.attached_early(device)).count()
-        };
-        assert_eq!([early(1), early(2), early(3), early(4)], [1, 1, 2, 2]);
+    fn four_devices_walk_both_formats_in_both_spaces_and_meet_them_empty_and_full() {
+        let plan = plan(100, 4).unwrap();
+        let what = |device| (plan.format(device), plan.space(device), plan.attached_early(device));
+        let (amd, vtd) = (FormatId::AmdV1, FormatId::VtdSs);
+        let expected = [
+            (amd, Space::Mapped, true),
+            (vtd, Space::Mapped, false),
+            (amd, Space::Copied, true),
+            (vtd, Space::Copied, false),
+        ];
+        assert_eq!(plan.devices().map(what).collect::<Vec<_>>(), expected);
+        let single = self::plan(2, 1).unwrap();
+        assert_eq!(single.space(DeviceNumber(1)), Space::Mapped);
+    }
+
+    #[test]
+    fn every_page_has_a_place_of_its_own_and_scattered_neighbours_lie_apart() {
+        for pages in [2, 3, 5, 8, 100, 1000, 20_000] {
+            let plan = plan(pages, 1).unwrap();
+            let mut places: Vec<_> =
+                (0..pages).map(|page| plan.place_of(PageIndex::new(page)).get()).collect();
+            let together = places.windows(2).skip(usize::try_from(plan.contiguous()).unwrap());
+            assert!(plan.scattered() < 8 || together.clone().all(|pair| pair[0].abs_diff(pair[1]) > 1));
+            places.sort_unstable();
+            assert_eq!(places, (0..pages).collect::<Vec<_>>());
+            assert_eq!(plan.contiguous() + plan.scattered(), pages);
+        }
+        assert_eq!(plan(1 << 18, 4).unwrap().scattered(), 4096);
     }
 
     #[test]
