@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use ioasd::cli::{self, Command, agent::Agent, bench, demo, serve};
+use ioasd::cli::{self, Command, agent::Agent, bench, demo, run, serve};
 
 fn main() -> ExitCode {
     match cli::parse() {
@@ -12,6 +12,7 @@ fn main() -> ExitCode {
         Ok(Command::Demo(args)) => demo::demo(&args),
         Ok(Command::DemoClient(args)) => demo::client::run(&args),
         Ok(Command::DemoDevice(args)) => demo::device::run(&args),
+        Ok(Command::Run(args)) => return run::run(&args),
         Err(exit) => exit,
     }
     .into()

@@ -7,6 +7,7 @@
 pub mod agent;
 pub mod bench;
 pub mod demo;
+pub mod run;
 pub mod serve;
 mod service_manager;
 
@@ -35,6 +36,8 @@ pub struct Cli {
 pub enum Command {
     /// Run the agent until SIGTERM or SIGINT.
     Serve(ServeArgs),
+    /// Run a program whose /dev/iommu is an agent.
+    Run(run::RunArgs),
     /// Show the whole path on this machine: an agent, a client and devices, each in a process of its own.
     Demo(DemoArgs),
     /// Measure how fast the engine is on this machine, beside floors that bare code sets in the same run.
@@ -161,6 +164,18 @@ mod tests {
         let line = "ioasd serve --config /c --socket /s --admin off --log debug";
         assert_eq!(command(line), Ok(Command::Serve(expected)));
         assert_eq!(command("ioasd serve"), Ok(Command::Serve(ServeArgs::default())));
+    }
+
+    #[test]
+    fn run_leaves_the_flags_behind_the_program_to_it() {
+        let expected = run::RunArgs {
+            socket: Some("/s".into()),
+            command: ["prog", "--socket", "/x"].map(Into::into).into(),
+        };
+        for line in ["ioasd run --socket /s -- prog --socket /x", "ioasd run --socket /s prog --socket /x"] {
+            assert_eq!(command(line), Ok(Command::Run(expected.clone())), "{line}");
+        }
+        assert_eq!(command("ioasd run"), Err(clap::error::ErrorKind::MissingRequiredArgument));
     }
 
     #[test]

@@ -108,6 +108,9 @@ pub(super) fn strength<'de, D: Deserializer<'de>>(from: D) -> Result<Strength, D
 pub struct FileMode(u32);
 
 impl FileMode {
+    /// The owner may read and write.
+    pub const OWNER: Self = Self(0o600);
+
     /// Owner and group may read and write.
     pub const GROUP: Self = Self(0o660);
 
@@ -270,7 +273,7 @@ mod tests {
     #[test]
     fn file_modes_are_octal() {
         assert_eq!(FileMode::parse("0660"), Ok(FileMode::GROUP));
-        assert_eq!(FileMode::parse("0600").map(FileMode::bits), Ok(0o600));
+        assert_eq!(FileMode::parse("0600"), Ok(FileMode::OWNER));
         for bad in ["", "660", "0999", "00660", "0+60", "1660", "rw-"] {
             assert_eq!(FileMode::parse(bad), Err(ValueError::FileMode(bad.to_owned())), "{bad}");
         }

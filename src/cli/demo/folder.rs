@@ -1,4 +1,4 @@
-//! A private folder that is removed at the end, however the demo ends.
+//! A private folder that is removed at the end, however the command ends.
 //!
 //! Imports allowed: `std`, `rustix`.
 
@@ -10,19 +10,19 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A folder that only its user can enter. Removed with everything in it when dropped.
 #[derive(Debug)]
-pub(super) struct PrivateFolder(PathBuf);
+pub(in crate::cli) struct PrivateFolder(PathBuf);
 
 impl PrivateFolder {
     /// Makes one among the temporary files of this machine. What is there already is never taken.
-    pub(super) fn new() -> io::Result<Self> {
+    pub(in crate::cli) fn new() -> io::Result<Self> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |passed| passed.subsec_nanos());
-        let name = format!("ioasd-demo-{}-{now:08x}", std::process::id());
+        let name = format!("ioasd-{}-{now:08x}", std::process::id());
         let path = std::env::temp_dir().join(name);
         DirBuilder::new().mode(0o700).create(&path)?;
         Ok(Self(path))
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(in crate::cli) fn path(&self) -> &Path {
         &self.0
     }
 }
@@ -30,7 +30,7 @@ impl PrivateFolder {
 impl Drop for PrivateFolder {
     fn drop(&mut self) {
         if let Err(error) = fs::remove_dir_all(&self.0) {
-            eprintln!("demo: cannot remove {}: {error}", self.0.display());
+            eprintln!("ioasd: cannot remove {}: {error}", self.0.display());
         }
     }
 }

@@ -25,7 +25,7 @@ pub mod device;
 mod director;
 mod family;
 mod figures;
-mod folder;
+pub(super) mod folder;
 mod http;
 mod kernel_view;
 mod memory;

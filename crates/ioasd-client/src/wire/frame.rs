@@ -164,17 +164,27 @@ impl<'a> Request<'a> {
         Ok(Self { echo: Echo::of(message), argument: Argument::new(argument) })
     }
 
+    /// The header of a request whose argument and payload have `argument` bytes together, for whoever sends the parts of
+    /// a message from where they are.
+    ///
+    /// # Errors
+    /// If the message would be longer than one may be.
+    pub fn header(echo: Echo, argument: usize) -> Result<[u8; REQUEST_HEADER], FrameError> {
+        let length = fit(REQUEST_HEADER.saturating_add(argument))?;
+        let mut header = [0; REQUEST_HEADER];
+        echo.store(&mut header);
+        VERSION.store(&mut header, 16);
+        length.store(&mut header, 20);
+        Ok(header)
+    }
+
     /// Puts a message together.
     ///
     /// # Errors
     /// If it would be longer than a message may be.
     pub fn encode(&self) -> Result<Vec<u8>, FrameError> {
         let argument = self.argument.bytes();
-        let length = fit(REQUEST_HEADER + argument.len())?;
-        let mut message = vec![0; REQUEST_HEADER];
-        self.echo.store(&mut message);
-        VERSION.store(&mut message, 16);
-        length.store(&mut message, 20);
+        let mut message = Self::header(self.echo, argument.len())?.to_vec();
         message.extend_from_slice(argument);
         Ok(message)
     }
@@ -250,6 +260,31 @@ impl<'a> Reply<'a> {
         fit(self.payload.len())?.store(&mut message, 28);
         message.extend(parts.into_iter().flatten());
         Ok(message)
+    }
+}
+
+/// What the header of a reply says, for whoever receives the parts of a message to where they belong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReplyHead {
+    /// What it repeats of its request.
+    pub echo: Echo,
+    /// 0, or a positive errno.
+    pub errno: i32,
+    /// Bytes of the struct that follows.
+    pub body: usize,
+    /// Bytes of payload behind it.
+    pub payload: usize,
+}
+
+impl ReplyHead {
+    /// Reads a header; whether the parts fill the message is not looked at.
+    ///
+    /// # Errors
+    /// If it is none.
+    pub fn decode(header: &[u8; REPLY_HEADER]) -> Result<Self, FrameError> {
+        behind_header(header, REPLY_HEADER)?;
+        let PartLengths { body, payload, .. } = PartLengths::load(header);
+        Ok(Self { echo: Echo::of(header), errno: require_errno(i32::load(header, 16))?, body, payload })
     }
 }
 

@@ -1,0 +1,157 @@
+//! One ioctl on a lease: from its argument in the program's memory to its result there.
+//!
+//! The order is the kernel's: size, unknown tail, struct, then the agent's checks, then the copy back.
+//!
+//! Imports allowed: channels, lease, memory, message, shape, the client crate's wire.
+
+use ioasd_client::wire::field::Field;
+use ioasd_client::wire::uapi::Destroy;
+use rustix::io::Errno;
+
+use crate::channels;
+use crate::lease::Lease;
+use crate::memory::{self, Address, Range};
+use crate::message::{Inbound, Outbound, Packed, STRUCT_MAX, exchange};
+use crate::shape::{self, Array, Beside, Shape};
+
+/// Commands of the table, known or not: for these a bad argument is noticed before an empty place is.
+const TABLE: std::ops::RangeInclusive<u32> = 0x80..=0x95;
+
+/// Bytes of an unknown tail that are looked at at once.
+const TAIL_PIECE: usize = 256;
+
+/// Carries out `command` on a lease. Tells what the ioctl returns.
+///
+/// # Errors
+/// The errno of the ioctl.
+pub(crate) fn ioctl(lease: Lease<'_>, command: u32, argument: Address) -> Result<i32, Errno> {
+    let Some(shape) = shape::of(command) else {
+        return Err(unknown(command, argument));
+    };
+    let given = Given::read(shape, argument)?;
+    let reply = given.carry_out(lease)?;
+    if reply.errno != 0 && reply.body().is_empty() {
+        return Err(Errno::from_raw_os_error(reply.errno));
+    }
+    if let Err(errno) = given.write_back(reply.body()) {
+        undo(lease, shape, &reply);
+        return Err(errno);
+    }
+    if reply.errno == 0 { Ok(0) } else { Err(Errno::from_raw_os_error(reply.errno)) }
+}
+
+fn unknown(command: u32, argument: Address) -> Errno {
+    let readable = memory::read(argument, &mut [0; 4]);
+    match readable {
+        Err(errno) if TABLE.contains(&(command & 0xff)) => errno,
+        _ => Errno::NOTTY,
+    }
+}
+
+/// The struct of a command as the program has given it.
+struct Given {
+    shape: &'static Shape,
+    argument: Address,
+    bytes: [u8; STRUCT_MAX],
+    /// Bytes of it that both sides know.
+    len: usize,
+}
+
+impl Given {
+    fn read(shape: &'static Shape, argument: Address) -> Result<Self, Errno> {
+        let mut size = [0; 4];
+        memory::read(argument, &mut size)?;
+        let size = u32::from_ne_bytes(size) as usize;
+        if size < shape.min {
+            return Err(Errno::INVAL);
+        }
+        require_zero_tail(argument.behind(shape.size), size.saturating_sub(shape.size))?;
+        let mut given = Self { shape, argument, bytes: [0; STRUCT_MAX], len: size.min(shape.size) };
+        memory::read(argument, given.bytes.get_mut(..given.len).unwrap_or_default())?;
+        Ok(given)
+    }
+
+    fn known(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or_default()
+    }
+
+    /// What of the struct means something only in this process, by offset and length.
+    const fn private(&self) -> (usize, usize) {
+        match self.shape.beside {
+            Beside::Nothing => (0, 0),
+            Beside::Reads(array) | Beside::Fills(array) => (array.pointer, size_of::<u64>()),
+            Beside::File { fd } => (fd, size_of::<i32>()),
+        }
+    }
+
+    fn range(&self, array: Array) -> Range {
+        let start = Address(u64::load(&self.bytes, array.pointer));
+        let count = u32::load(&self.bytes, array.count) as usize;
+        Range { start, len: count.saturating_mul(array.element) }
+    }
+
+    /// The struct as the agent gets it: with its known size, and zero where it names what travels beside it.
+    fn for_the_agent(&self) -> [u8; STRUCT_MAX] {
+        let mut bytes = self.bytes;
+        u32::try_from(self.len).unwrap_or(u32::MAX).store(&mut bytes, 0);
+        let (offset, len) = self.private();
+        bytes.iter_mut().skip(offset).take(len).for_each(|byte| *byte = 0);
+        bytes
+    }
+
+    fn carry_out(&self, lease: Lease<'_>) -> Result<Inbound, Errno> {
+        let bytes = self.for_the_agent();
+        let argument = bytes.get(..self.len).unwrap_or_default();
+        let (payload, into, fd) = match self.shape.beside {
+            Beside::Nothing => (None, None, None),
+            Beside::Reads(array) => (Some(self.range(array)), None, None),
+            Beside::Fills(array) => (None, Some(self.range(array)), None),
+            Beside::File { fd } => (None, None, Some(i32::load(&self.bytes, fd))),
+        };
+        let outbound = Outbound { command: self.shape.command, argument, payload, fd };
+        channels::call(lease, |channel| exchange(channel, outbound, into))
+    }
+
+    /// Copies the answer back. The size, and what means something only here, stay as they are.
+    fn write_back(&self, body: &[u8]) -> Result<(), Errno> {
+        let mut bytes = [0; STRUCT_MAX];
+        let len = body.len().min(self.len);
+        for (to, from) in bytes.iter_mut().zip(body) {
+            *to = *from;
+        }
+        let (offset, private) = self.private();
+        for (to, from) in bytes.iter_mut().zip(self.known()).skip(offset).take(private) {
+            *to = *from;
+        }
+        match bytes.get(size_of::<u32>()..len) {
+            Some(changed) if !changed.is_empty() => {
+                memory::write(self.argument.behind(size_of::<u32>()), changed)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Whatever lies behind the struct we know must be zero.
+fn require_zero_tail(start: Address, len: usize) -> Result<(), Errno> {
+    let (mut at, mut left) = (start, len);
+    while left > 0 {
+        let mut piece = [0; TAIL_PIECE];
+        let here = left.min(TAIL_PIECE);
+        let bytes = piece.get_mut(..here).unwrap_or_default();
+        memory::read(at, bytes)?;
+        if bytes.iter().any(|byte| *byte != 0) {
+            return Err(Errno::TOOBIG);
+        }
+        (at, left) = (at.behind(here), left - here);
+    }
+    Ok(())
+}
+
+/// Destroys what a command has made whose answer could not be written.
+fn undo(lease: Lease<'_>, shape: &Shape, reply: &Inbound) {
+    let Some(place) = shape.makes else { return };
+    let argument = Packed::of(&Destroy { id: Field::load(reply.body(), place) });
+    let undone = channels::call(lease, |channel| exchange(channel, Outbound::plain(&argument), None));
+    debug_assert!(undone.is_ok_and(|reply| reply.errno == 0), "a new object could not be destroyed");
+}

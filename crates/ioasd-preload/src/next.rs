@@ -1,0 +1,90 @@
+//! The functions that would have been called without us: the next library in the search order that has them.
+//!
+//! They are looked up when the shim is loaded, because looking up is not safe everywhere a program may call from.
+//!
+//! Imports allowed: `libc`.
+
+#![expect(unsafe_code, reason = "functions of other libraries are called by their address")]
+
+use std::ffi::{CStr, c_char, c_int, c_ulong, c_void};
+use std::mem::transmute;
+use std::ptr::null_mut;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+/// `open`, `open64`.
+pub(crate) type Open = unsafe extern "C" fn(*const c_char, c_int, ...) -> c_int;
+/// `openat`, `openat64`.
+pub(crate) type OpenAt = unsafe extern "C" fn(c_int, *const c_char, c_int, ...) -> c_int;
+/// `ioctl`.
+pub(crate) type Ioctl = unsafe extern "C" fn(c_int, c_ulong, ...) -> c_int;
+
+/// A function of another library.
+pub(crate) struct Next {
+    name: &'static CStr,
+    found: AtomicPtr<c_void>,
+}
+
+/// `open`.
+pub(crate) static OPEN: Next = Next::new(c"open");
+/// `open64`.
+pub(crate) static OPEN64: Next = Next::new(c"open64");
+/// `openat`.
+pub(crate) static OPENAT: Next = Next::new(c"openat");
+/// `openat64`.
+pub(crate) static OPENAT64: Next = Next::new(c"openat64");
+/// `__open_2`.
+pub(crate) static OPEN_2: Next = Next::new(c"__open_2");
+/// `__open64_2`.
+pub(crate) static OPEN64_2: Next = Next::new(c"__open64_2");
+/// `__openat_2`.
+pub(crate) static OPENAT_2: Next = Next::new(c"__openat_2");
+/// `__openat64_2`.
+pub(crate) static OPENAT64_2: Next = Next::new(c"__openat64_2");
+/// `ioctl`.
+pub(crate) static IOCTL: Next = Next::new(c"ioctl");
+
+const ALL: [&Next; 9] =
+    [&OPEN, &OPEN64, &OPENAT, &OPENAT64, &OPEN_2, &OPEN64_2, &OPENAT_2, &OPENAT64_2, &IOCTL];
+
+/// Looks all of them up.
+pub(crate) fn find_all() {
+    for next in ALL {
+        next.address();
+    }
+}
+
+impl Next {
+    const fn new(name: &'static CStr) -> Self {
+        Self { name, found: AtomicPtr::new(null_mut()) }
+    }
+
+    /// Its address; null if no library has it.
+    fn address(&self) -> *mut c_void {
+        let known = self.found.load(Ordering::Relaxed);
+        if !known.is_null() {
+            return known;
+        }
+        // SAFETY: the name is a C string, and RTLD_NEXT asks for the libraries behind this one.
+        let found = unsafe { libc::dlsym(libc::RTLD_NEXT, self.name.as_ptr()) };
+        self.found.store(found, Ordering::Relaxed);
+        found
+    }
+
+    /// As one of the `open` family without directory.
+    pub(crate) fn open(&self) -> Option<Open> {
+        // SAFETY: used only for functions of this signature, and a null address is no function.
+        unsafe { transmute::<*mut c_void, Option<Open>>(self.address()) }
+    }
+
+    /// As one of the `open` family with directory.
+    pub(crate) fn open_at(&self) -> Option<OpenAt> {
+        // SAFETY: used only for functions of this signature, and a null address is no function.
+        unsafe { transmute::<*mut c_void, Option<OpenAt>>(self.address()) }
+    }
+
+    /// As `ioctl`.
+    pub(crate) fn ioctl(&self) -> Option<Ioctl> {
+        // SAFETY: used only for functions of this signature, and a null address is no function.
+        unsafe { transmute::<*mut c_void, Option<Ioctl>>(self.address()) }
+    }
+}

@@ -1,0 +1,48 @@
+//! What is said on standard error: once in the life of a process, why a device is not there.
+//!
+//! Imports allowed: rustix.
+
+#![expect(unsafe_code, reason = "standard error is a descriptor by number")]
+
+use std::io::IoSlice;
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::io::{Errno, writev};
+
+static SAID: AtomicBool = AtomicBool::new(false);
+
+/// Says, unless something was said before, that no agent can be reached at `path`.
+pub(crate) fn no_agent(path: &[u8], why: Errno) {
+    let hint = ": start `ioasd serve`, or the program with `ioasd run -- PROGRAM`\n";
+    once(&[b"ioasd: no agent at ", path, b": ", reason(why).as_bytes(), hint.as_bytes()]);
+}
+
+/// Says, unless something was said before, that the agent has gone.
+pub(crate) fn agent_gone() {
+    once(&[b"ioasd: the agent has gone, and with it every mapping of /dev/iommu\n"]);
+}
+
+const fn reason(why: Errno) -> &'static str {
+    match why {
+        Errno::NOENT | Errno::CONNREFUSED => "nobody listens there",
+        Errno::ACCESS | Errno::PERM => "access denied",
+        Errno::NAMETOOLONG => "the path is too long for a socket",
+        Errno::MFILE | Errno::NFILE => "too many open files",
+        _ => "it cannot be reached",
+    }
+}
+
+fn once(parts: &[&[u8]]) {
+    if SAID.swap(true, Ordering::Relaxed) {
+        return;
+    }
+    let mut pieces = [IoSlice::new(b""); 8];
+    for (piece, part) in pieces.iter_mut().zip(parts) {
+        *piece = IoSlice::new(part);
+    }
+    // SAFETY: the number is not -1; if nothing is open there, the kernel says so and nothing is written.
+    let stderr = unsafe { BorrowedFd::borrow_raw(libc::STDERR_FILENO) };
+    let said = writev(stderr, &pieces);
+    debug_assert!(said.is_ok() || cfg!(not(test)), "standard error is closed");
+}

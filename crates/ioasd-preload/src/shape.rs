@@ -1,0 +1,110 @@
+//! What each command's struct is like, as far as a front end must know it: its sizes, what it points to, which
+//! descriptor it names, which object it makes.
+//!
+//! Imports allowed: the client crate's wire.
+
+use ioasd_client::wire::command::Command;
+use ioasd_client::wire::record::{IovaBounds, Record};
+use ioasd_client::wire::uapi::{
+    Destroy, IoasAlloc, IoasAllowIovas, IoasCopy, IoasIovaRanges, IoasMapFile, IoasUnmap,
+};
+
+/// A command's struct.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shape {
+    /// Number of the command.
+    pub(crate) command: u32,
+    /// The least size it may have.
+    pub(crate) min: usize,
+    /// Its size.
+    pub(crate) size: usize,
+    /// What it has beside itself.
+    pub(crate) beside: Beside,
+    /// Where the id of the object that it makes comes back.
+    pub(crate) makes: Option<usize>,
+}
+
+/// What a struct has beside itself; fields are given by their offset.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Beside {
+    /// Nothing.
+    Nothing,
+    /// A pointer to an array that the agent reads.
+    Reads(Array),
+    /// A pointer to an array that the agent fills.
+    Fills(Array),
+    /// A descriptor.
+    File {
+        /// Where its number is.
+        fd: usize,
+    },
+}
+
+/// A pointer to an array, and how long that is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Array {
+    /// Where the pointer is.
+    pub(crate) pointer: usize,
+    /// Where the number of elements is, a u32.
+    pub(crate) count: usize,
+    /// Bytes of an element.
+    pub(crate) element: usize,
+}
+
+/// The array of both commands about addresses.
+const BOUNDS: Array = Array { pointer: 16, count: 8, element: IovaBounds::BYTES };
+
+const ALL: [Shape; 7] = [
+    Shape::of::<Destroy>(Beside::Nothing),
+    Shape::of::<IoasAlloc>(Beside::Nothing).making(8),
+    Shape::of::<IoasAllowIovas>(Beside::Reads(BOUNDS)),
+    Shape::of::<IoasCopy>(Beside::Nothing),
+    Shape::of::<IoasIovaRanges>(Beside::Fills(BOUNDS)),
+    Shape::of::<IoasMapFile>(Beside::File { fd: 12 }),
+    Shape::of::<IoasUnmap>(Beside::Nothing),
+];
+
+impl Shape {
+    const fn of<C: Command>(beside: Beside) -> Self {
+        Self { command: C::NUMBER, min: C::MIN, size: C::SIZE, beside, makes: None }
+    }
+
+    const fn making(self, id: usize) -> Self {
+        Self { makes: Some(id), ..self }
+    }
+}
+
+/// The struct of a command.
+pub(crate) fn of(command: u32) -> Option<&'static Shape> {
+    ALL.iter().find(|shape| shape.command == command)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::STRUCT_MAX;
+
+    /// Where a field is, by its name.
+    fn place<C: Command>(name: &str) -> usize {
+        C::FIELDS.iter().find(|field| field.name == name).unwrap().offset
+    }
+
+    #[test]
+    fn offsets_are_those_of_the_fields() {
+        assert_eq!(of(IoasAlloc::NUMBER).unwrap().makes, Some(place::<IoasAlloc>("out_ioas_id")));
+        for (pointer, count) in [
+            (place::<IoasAllowIovas>("allowed_iovas"), place::<IoasAllowIovas>("num_iovas")),
+            (place::<IoasIovaRanges>("allowed_iovas"), place::<IoasIovaRanges>("num_iovas")),
+        ] {
+            assert_eq!((pointer, count), (BOUNDS.pointer, BOUNDS.count));
+        }
+        let Beside::File { fd } = of(IoasMapFile::NUMBER).unwrap().beside else { panic!("no file") };
+        assert_eq!(fd, place::<IoasMapFile>("fd"));
+    }
+
+    #[test]
+    fn every_struct_fits() {
+        assert!(ALL.iter().all(|shape| shape.min <= shape.size && shape.size <= STRUCT_MAX));
+        assert!(of(0).is_none());
+    }
+}

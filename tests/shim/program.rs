@@ -1,0 +1,78 @@
+//! Programs: started under the shim, in a process of their own, with `/dev/iommu` as all they know.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+use crate::fixture::Agent;
+
+const PROGRAM: &str = "IOASD_TEST_PROGRAM";
+
+/// A part that this binary can play: its name, and what it does.
+pub(crate) type Part = (&'static str, fn());
+
+fn parts() -> impl Iterator<Item = &'static Part> {
+    let all = [
+        crate::addresses::PARTS,
+        crate::descriptors::PARTS,
+        crate::mapping::PARTS,
+        crate::processes::PARTS,
+        crate::sizes::PARTS,
+    ];
+    all.into_iter().flatten()
+}
+
+#[test]
+#[ignore = "not a test: what the programs of other tests run"]
+fn plays() {
+    let Some(name) = env::var_os(PROGRAM) else { return };
+    let (_, play) = parts().find(|(part, _)| name == *part).expect("a part of this binary");
+    play();
+}
+
+/// The shim, as cargo builds it.
+pub(crate) fn shim() -> &'static Path {
+    static SHIM: OnceLock<PathBuf> = OnceLock::new();
+    SHIM.get_or_init(|| {
+        let folder = PathBuf::from(env!("CARGO_BIN_EXE_ioasd")).parent().unwrap().to_owned();
+        let mut build = Command::new(env!("CARGO"));
+        build.args(["build", "--quiet", "--package", "ioasd-preload"]);
+        build.current_dir(env!("CARGO_MANIFEST_DIR"));
+        if folder.ends_with("release") {
+            build.arg("--release");
+        }
+        assert!(build.status().unwrap().success(), "the shim cannot be built");
+        folder.join("libioasd_preload.so")
+    })
+}
+
+/// `command` with the shim before it and `socket` as the agent's.
+pub(crate) fn shimmed(mut command: Command, socket: &Path) -> Command {
+    command.env("LD_PRELOAD", shim()).env("IOASD_SOCKET", socket);
+    command
+}
+
+/// This binary in the part `name`.
+pub(crate) fn playing(name: &str) -> Command {
+    let mut command = Command::new(env::current_exe().unwrap());
+    command.args(["--exact", "program::plays", "--ignored", "--nocapture"]).env(PROGRAM, name);
+    command
+}
+
+/// Plays a part over an agent of its own, and asserts that the part was played well and nothing was left.
+#[track_caller]
+pub(crate) fn play(name: &str) {
+    let agent = Agent::start();
+    played(&shimmed(playing(name), &agent.socket()).output().unwrap());
+    agent.assert_clean();
+}
+
+/// Asserts that a part was played well.
+#[track_caller]
+pub(crate) fn played(output: &Output) {
+    let text = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}\n{text}\n{errors}", output.status);
+    assert!(text.contains("1 passed"), "nothing was played:\n{text}\n{errors}");
+}
