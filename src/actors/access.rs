@@ -15,7 +15,7 @@ use ioasd_client::units::IovaRange;
 const DEADLINE: Duration = Duration::from_secs(1);
 
 /// Takes a notice to the user; done when the user has answered.
-pub type NoticeSink = Box<dyn Fn(IovaRange) -> LocalBoxFuture<'static, ()> + Send>;
+pub type NoticeSink = Box<dyn Fn(IovaRange) -> LocalBoxFuture<'static, ()>>;
 
 /// One software user.
 pub struct Access {

@@ -1,15 +1,18 @@
 //! ACCESS_CREATE, ACCESS_PIN, ACCESS_UNPIN, ACCESS_RW.
 //!
-//! A notice cannot travel to a client yet: it counts as answered, so that an unmap of what such an access holds ends in
-//! EDEADLK, which names the access.
+//! Notices to an access without a notice channel count as answered, so that an unmap of what it holds ends in EDEADLK,
+//! which names the access.
 //!
 //! Imports allowed: actors, storage's request checks, the client crate's wire.
 
-use ioasd_client::ids::AccessId;
+use std::rc::Rc;
+
+use ioasd_client::ids::{AccessId, ObjectId};
 use ioasd_client::units::{ByteLen, Flag, Iova, IovaRange};
 use ioasd_client::wire::command::Command;
 use ioasd_client::wire::own::{
-    ACCESS_MAY_PIN, ACCESS_RW_MAX, ACCESS_WRITE, AccessCreate, AccessPin, AccessRw, AccessUnpin,
+    ACCESS_MAY_PIN, ACCESS_NOTICES, ACCESS_RW_MAX, ACCESS_WRITE, AccessCreate, AccessPin, AccessRw,
+    AccessUnpin,
 };
 
 use super::{Call, Done, Serve, check_flags, check_no_fds, check_reserved};
@@ -21,14 +24,24 @@ use crate::storage::refusal::Refusal;
 impl Serve for AccessCreate {
     async fn serve(self, call: Call<'_>) -> Result<Done<Self>, Refusal> {
         check_no_fds(Self::NAME, &call.fds)?;
-        check_flags(Self::NAME, self.flags, ACCESS_MAY_PIN)?;
+        check_flags(Self::NAME, self.flags, ACCESS_MAY_PIN | ACCESS_NOTICES)?;
         let needs = match Flag::of(self.flags, ACCESS_MAY_PIN) {
             Flag::Set => AccessNeeds::Pins,
             Flag::Clear => AccessNeeds::Copies,
         };
-        let sink = Box::new(|_| Box::pin(std::future::ready(())) as _);
-        let id = call.client.access_create(self.ioas_id.into(), needs, sink).await?;
-        Ok(Done::value(Self { out_access_id: AccessId::new(id.get()), ..self }))
+        let ioas = self.ioas_id.into();
+        let created = |id: ObjectId| Done::value(Self { out_access_id: AccessId::new(id.get()), ..self });
+        match Flag::of(self.flags, ACCESS_NOTICES) {
+            Flag::Set => {
+                let client = Rc::clone(call.client);
+                let (id, notices) = client.access_create_with_notices(ioas, needs).await?;
+                Ok(created(id).with_fd(notices))
+            }
+            Flag::Clear => {
+                let answered = Box::new(|_| Box::pin(std::future::ready(())) as _);
+                Ok(created(call.client.access_create(ioas, needs, answered).await?))
+            }
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use ioasd::actors::engine::{Engine, EngineSettings};
 use ioasd::actors::registry::Registry;
 use ioasd::fault_points::{Armed, Point};
 use ioasd::storage::Tuning;
-use ioasd_client::calls::{ExportChannel, FileSlice, Iommu, Placement};
+use ioasd_client::calls::{AccessKind, ExportChannel, FileSlice, Iommu, Placement};
 use ioasd_client::connection::Connection;
 use ioasd_client::error::CallError;
 use ioasd_client::formats::FormatId;
@@ -106,6 +106,9 @@ fn session(path: &Path) -> Result<(), CallError> {
     let mut channel = client.open_channel()?.channel;
     let second = channel.ioas_alloc()?;
     channel.destroy(second)?;
+    let (access, notices) = client.access_create_with_notices(ioas, AccessKind::Pinning)?;
+    client.destroy(access)?;
+    drop(notices);
     let device = client.device_create(FormatId::AmdV1, Iommu::Own)?;
     let hwpt = client.device_attach(device, ioas)?;
     let file = memory();

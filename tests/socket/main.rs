@@ -20,6 +20,7 @@ mod limits;
 mod memory;
 mod metrics;
 mod noise;
+mod notices;
 mod raw;
 mod together;
 mod twisted;

@@ -6,6 +6,8 @@
 //! | [`ids`] | object ids |
 //! | [`wire`] | frames and commands on the socket |
 //! | [`connection`], [`calls`], [`error`] | the blocking client |
+//! | [`pipeline`] | the client that does not wait: many requests under way |
+//! | [`notices`] | what accesses are asked to let go of |
 //! | [`lease`] | what keeps a context alive and opens channels |
 //! | [`formats`] | page-table formats, bit by bit |
 //! | [`layout`] | what agent and walkers share in memory: arena header, slots, frame windows |
@@ -22,6 +24,8 @@ pub mod ids;
 pub mod layout;
 pub mod lease;
 pub mod mapping;
+pub mod notices;
+pub mod pipeline;
 mod transport;
 pub mod units;
 pub mod walker;

@@ -40,7 +40,7 @@ impl Channels {
     }
 
     /// A socket pair: our end, and the client's.
-    fn pair(&self) -> Result<(Rc<Watched<OwnedFd>>, OwnedFd), Refusal> {
+    pub(super) fn pair(&self) -> Result<(Rc<Watched<OwnedFd>>, OwnedFd), Refusal> {
         if self.open.borrow().len() >= self.limit {
             let text = format!("the context has {} channels, all it may have: close some", self.limit);
             return Err(Refusal::new(Errno::MFILE, "too-many-channels", text));
@@ -85,7 +85,11 @@ impl ClientState {
     }
 
     /// Runs what serves `socket` until it has ended.
-    fn serve(self: Rc<Self>, socket: Rc<Watched<OwnedFd>>, served: impl Future<Output = ()> + 'static) {
+    pub(super) fn serve(
+        self: Rc<Self>,
+        socket: Rc<Watched<OwnedFd>>,
+        served: impl Future<Output = ()> + 'static,
+    ) {
         let number = self.channels.next.replace(self.channels.next.get() + 1);
         let state = Rc::clone(&self);
         let task = actix_rt::spawn(async move {

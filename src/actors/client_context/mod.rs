@@ -11,6 +11,7 @@
 //! | [`state`] | objects and limits of a context |
 //! | [`channel`] | one channel: order, lanes, credits |
 //! | [`channels`] | all of them but the lease: opening, hanging up |
+//! | [`notices`] | the notice channel of an access |
 //! | [`address_spaces`], [`devices`], [`accesses`] | operations |
 //!
 //! Imports allowed: sys, messages, state and its operations.
@@ -21,6 +22,7 @@ pub mod channel;
 pub mod channels;
 pub mod devices;
 pub mod iova_rules;
+mod notices;
 pub mod state;
 
 use std::os::fd::OwnedFd;

@@ -2,12 +2,16 @@
 //!
 //! Imports allowed: connection, error, ids, units, wire.
 
-use super::{no_descriptors, require_payload};
+use super::{no_descriptors, only_descriptor, require_payload};
 use crate::connection::Connection;
 use crate::error::CallError;
 use crate::ids::{AccessId, IoasId};
+use crate::notices::NoticeChannel;
 use crate::units::{ByteLen, Iova, IovaRange};
-use crate::wire::own::{ACCESS_MAY_PIN, ACCESS_WRITE, AccessCreate, AccessPin, AccessRw, AccessUnpin};
+use crate::wire::command::Command;
+use crate::wire::own::{
+    ACCESS_MAY_PIN, ACCESS_NOTICES, ACCESS_WRITE, AccessCreate, AccessPin, AccessRw, AccessUnpin,
+};
 
 /// What an access may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +20,15 @@ pub enum AccessKind {
     Bytes,
     /// Pin as well; needs page-aligned areas.
     Pinning,
+}
+
+impl AccessKind {
+    const fn flags(self) -> u32 {
+        match self {
+            Self::Bytes => 0,
+            Self::Pinning => ACCESS_MAY_PIN,
+        }
+    }
 }
 
 /// What a pin is for.
@@ -34,12 +47,24 @@ impl Connection {
     /// # Errors
     /// [`CallError::Refused`]; the socket's.
     pub fn access_create(&mut self, ioas: IoasId, kind: AccessKind) -> Result<AccessId, CallError> {
-        let flags = match kind {
-            AccessKind::Bytes => 0,
-            AccessKind::Pinning => ACCESS_MAY_PIN,
-        };
-        let create = AccessCreate { flags, ioas_id: ioas, ..AccessCreate::default() };
+        let create = AccessCreate { flags: kind.flags(), ioas_id: ioas, ..AccessCreate::default() };
         Ok(self.call(&create, &[], &[], no_descriptors)?.value.out_access_id)
+    }
+
+    /// Makes an access of `ioas` that is told what to let go of, and gives the channel that tells it.
+    ///
+    /// # Errors
+    /// [`CallError::Refused`]; the socket's.
+    pub fn access_create_with_notices(
+        &mut self,
+        ioas: IoasId,
+        kind: AccessKind,
+    ) -> Result<(AccessId, NoticeChannel), CallError> {
+        let flags = kind.flags() | ACCESS_NOTICES;
+        let create = AccessCreate { flags, ioas_id: ioas, ..AccessCreate::default() };
+        let answer = self.call(&create, &[], &[], |_| 1)?;
+        let channel = NoticeChannel::from_fd(only_descriptor(AccessCreate::NAME, answer.fds)?);
+        Ok((answer.value.out_access_id, channel))
     }
 
     /// Pins the pages behind `range`.

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`ioas`] | `ioas_alloc`, `map_file`, `unmap`, `unmap_all`, `copy`, `destroy` |
 //! | [`devices`] | `device_create`, `device_attach`, `device_detach`, `domain_export` |
-//! | [`accesses`] | `access_create`, `access_pin`, `access_unpin`, `access_read`, `access_write` |
+//! | [`accesses`] | `access_create`, `access_create_with_notices`, `access_pin`, `access_unpin`, `access_read`, `access_write` |
 //! | [`channels`] | `open_channel`, `into_lease` |
 //! | [`walkers`] | [`ExportChannel::open`](walkers::ExportChannel::open) |
 //!

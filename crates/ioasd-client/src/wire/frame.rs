@@ -113,7 +113,7 @@ impl FrameError {
 }
 
 /// What a client chose to recognise a reply by.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Tag(pub u64);
 
 /// What a reply repeats of its request.
