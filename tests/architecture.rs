@@ -133,8 +133,9 @@ fn every_file_says_what_it_is_and_is_short() {
 #[test]
 fn the_client_crate_stays_cheap_to_link() {
     let manifest = fs::read_to_string(root().join("crates/ioasd-client/Cargo.toml")).unwrap();
-    let table: toml::Table = manifest.parse().unwrap();
+    let behind_head = manifest.split("[dependencies]\n").nth(1).unwrap();
+    let table = behind_head.lines().take_while(|line| !line.starts_with('['));
     let dependencies: BTreeSet<&str> =
-        table.get("dependencies").unwrap().as_table().unwrap().keys().map(String::as_str).collect();
+        table.filter_map(|line| line.split(['.', ' ', '=']).next()).filter(|name| !name.is_empty()).collect();
     assert_eq!(dependencies, BTreeSet::from(CLIENT_DEPENDENCIES));
 }
