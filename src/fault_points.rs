@@ -53,6 +53,18 @@ pub enum Point {
     Dup,
     /// Reading or writing a client's file.
     FileIo,
+    /// Making a ring that pins.
+    RingSetup,
+    /// Pinning through a ring.
+    RingRegister,
+    /// Bringing a mapping's pages in.
+    Populate,
+    /// Locking memory.
+    Lock,
+    /// Allocating holes of a client's file.
+    FirstTouch,
+    /// Reading physical frames.
+    Pagemap,
     /// Assigning frames to a chunk of a file.
     FrameWindow,
     /// Pinning at the source.

@@ -23,9 +23,12 @@ pub struct ClientFd(ManuallyDrop<OwnedFd>);
 
 /// The threads that close.
 struct Reapers {
-    memory: Option<Sender<OwnedFd>>,
-    other: Option<Sender<OwnedFd>>,
+    memory: Option<Sender<Garbage>>,
+    other: Option<Sender<Garbage>>,
 }
+
+/// What is dropped where nobody waits.
+type Garbage = Box<dyn Send>;
 
 static REAPERS: OnceLock<Reapers> = OnceLock::new();
 
@@ -48,24 +51,35 @@ impl Drop for ClientFd {
     }
 }
 
-/// Hands a descriptor to its reaper; without one it is closed here.
+/// Hands a descriptor to its reaper.
 fn reap(fd: OwnedFd) {
-    let reapers =
-        REAPERS.get_or_init(|| Reapers { memory: start("reap-memory"), other: start("reap-other") });
-    let reaper = match file_state::kind(fd.as_fd()) {
-        Ok(FileKind::Memory(_)) => &reapers.memory,
-        Ok(FileKind::Other) | Err(_) => &reapers.other,
-    };
+    let reapers = reapers();
+    match file_state::kind(fd.as_fd()) {
+        Ok(FileKind::Memory(_)) => hand_to(reapers.memory.as_ref(), fd),
+        Ok(FileKind::Other) | Err(_) => hand_to(reapers.other.as_ref(), fd),
+    }
+}
+
+/// Drops what keeps memory, which may take long, where nobody waits.
+pub(super) fn reap_memory(garbage: impl Send + 'static) {
+    hand_to(reapers().memory.as_ref(), garbage);
+}
+
+fn reapers() -> &'static Reapers {
+    REAPERS.get_or_init(|| Reapers { memory: start("reap-memory"), other: start("reap-other") })
+}
+
+/// Without a reaper it is dropped here.
+fn hand_to(reaper: Option<&Sender<Garbage>>, garbage: impl Send + 'static) {
     if let Some(reaper) = reaper {
-        let refused = reaper.send(fd).err();
+        let refused = reaper.send(Box::new(garbage)).err();
         debug_assert!(refused.is_none(), "a reaper ended");
     }
 }
 
-fn start(name: &str) -> Option<Sender<OwnedFd>> {
-    let (sender, descriptors) = unbounded::<OwnedFd>();
-    let reaper =
-        thread::Builder::new().name(name.to_owned()).spawn(move || descriptors.iter().for_each(drop));
+fn start(name: &str) -> Option<Sender<Garbage>> {
+    let (sender, garbage) = unbounded::<Garbage>();
+    let reaper = thread::Builder::new().name(name.to_owned()).spawn(move || garbage.iter().for_each(drop));
     reaper.ok().map(|_| sender)
 }
 

@@ -4,14 +4,18 @@
 //! first: that never leaves the kernel, and only memory (memfd, shmem, hugetlbfs) has any. Nothing else is ever asked
 //! for more.
 //!
-//! Imports allowed: units, error, fault_points, rustix.
+//! Imports allowed: units, error, fault_points, page_cache, rustix.
 
 use std::os::fd::BorrowedFd;
 
 use ioasd_client::units::{ByteLen, PAGE_SIZE, PageIndex};
-use rustix::fs::{SealFlags, SeekFrom, fcntl_get_seals, fstat, fstatfs, seek};
+use rustix::fs::{
+    FallocateFlags, OFlags, SealFlags, SeekFrom, fallocate, fcntl_get_seals, fcntl_getfl, fstat, fstatfs,
+    seek,
+};
 use rustix::io::Errno;
 
+use super::page_cache::allocated_pages;
 use crate::error::Coded;
 use crate::fault_points::{self, Point};
 
@@ -41,6 +45,15 @@ pub struct FileState {
     pub size: ByteLen,
     /// Bytes allocated to it.
     pub allocated: ByteLen,
+}
+
+/// What the holder of a descriptor may do with the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum FileAccess {
+    /// Read: it was opened for reading, or is sealed against writing.
+    Read,
+    /// Read and write.
+    ReadWrite,
 }
 
 /// Where a part of a file has its first hole.
@@ -84,8 +97,8 @@ pub fn state(file: BorrowedFd<'_>) -> Result<FileState, Errno> {
 }
 
 impl FileState {
-    /// Whether exactly as much is allocated as the size needs. Holes are then impossible, unless something was allocated
-    /// beyond the end on purpose.
+    /// Whether exactly as much is allocated as the size needs. That is no proof that nothing is missing: as much may be
+    /// allocated beyond the end (`FALLOC_FL_KEEP_SIZE`).
     #[must_use]
     pub const fn is_fully_allocated(&self) -> bool {
         let pages_end = self.size.get().next_multiple_of(PAGE_SIZE);
@@ -93,28 +106,73 @@ impl FileState {
     }
 }
 
-/// Looks for the first hole in `start..end` of a file that is memory. Pages that were allocated but never written count
-/// as holes.
+/// What may be done through this descriptor of memory.
+///
+/// # Errors
+/// If the kernel refuses.
+pub fn access(file: BorrowedFd<'_>) -> Result<FileAccess, Errno> {
+    let sealed = fcntl_get_seals(file)?.intersects(SealFlags::WRITE | SealFlags::FUTURE_WRITE);
+    let writable = fcntl_getfl(file)?.contains(OFlags::RDWR);
+    Ok(if writable && !sealed { FileAccess::ReadWrite } else { FileAccess::Read })
+}
+
+/// Whether nothing can be allocated beyond the end of the file any more (`F_SEAL_GROW`).
+///
+/// # Errors
+/// If the kernel refuses.
+pub fn cannot_grow(file: BorrowedFd<'_>) -> Result<bool, Errno> {
+    fcntl_get_seals(file).map(|seals| seals.contains(SealFlags::GROW))
+}
+
+/// Looks for the first hole in `start..end` of a file that is memory. Pages that were allocated but never written are no
+/// holes, except on kernels that cannot tell (before 6.5).
 ///
 /// # Errors
 /// If the kernel refuses.
 pub fn population(file: BorrowedFd<'_>, start: ByteLen, end: ByteLen) -> Result<Population, Errno> {
     fault_points::hit(Point::Fstat).map_err(|injected| injected.errno())?;
-    if is_hugetlbfs(file)? {
+    if huge_page(file)?.is_some() {
         return Ok(Population::Unknown);
     }
     match seek(file, SeekFrom::Hole(start.get())) {
         Ok(hole) if hole >= end.get() => Ok(Population::Whole),
-        Ok(hole) => Ok(Population::HoleAt(PageIndex::containing(ByteLen::new(hole)))),
+        Ok(hole) => Ok(first_missing(file, PageIndex::containing(ByteLen::new(hole)), end)),
         Err(Errno::NXIO) => Ok(Population::HoleAt(PageIndex::containing(start))),
         Err(errno) => Err(errno),
     }
 }
 
-/// hugetlbfs answers every search for a hole with the end of the file.
-fn is_hugetlbfs(file: BorrowedFd<'_>) -> Result<bool, Errno> {
-    let kind = fstatfs(file)?.f_type;
-    Ok(u64::try_from(kind) == Ok(HUGETLBFS_MAGIC))
+/// The first page from `unwritten` on that is not allocated: halves the range until it is found.
+fn first_missing(file: BorrowedFd<'_>, unwritten: PageIndex, end: ByteLen) -> Population {
+    let (mut first, mut behind) = (unwritten.get(), end.get().div_ceil(PAGE_SIZE));
+    let is_whole = |from: u64, to: u64| allocated_pages(file, from, to) == Ok(to.saturating_sub(from));
+    if is_whole(first, behind) {
+        return Population::Whole;
+    }
+    while behind.saturating_sub(first) > 1 {
+        let middle = first.midpoint(behind);
+        if is_whole(first, middle) { first = middle } else { behind = middle }
+    }
+    Population::HoleAt(PageIndex::new(first))
+}
+
+/// Allocates whatever is missing in `start..end`.
+///
+/// # Errors
+/// EBADF if the file was not opened for writing; EPERM if it is sealed; ENOMEM and ENOSPC without memory.
+pub fn allocate(file: BorrowedFd<'_>, start: ByteLen, end: ByteLen) -> Result<(), Errno> {
+    fault_points::hit(Point::FirstTouch).map_err(|injected| injected.errno())?;
+    fallocate(file, FallocateFlags::KEEP_SIZE, start.get(), end.get().saturating_sub(start.get()))
+}
+
+/// The size of a hugetlbfs file's pages; `None` for any other memory.
+///
+/// # Errors
+/// If the kernel refuses.
+pub fn huge_page(file: BorrowedFd<'_>) -> Result<Option<ByteLen>, Errno> {
+    let system = fstatfs(file)?;
+    let is_hugetlbfs = u64::try_from(system.f_type) == Ok(HUGETLBFS_MAGIC);
+    Ok(u64::try_from(system.f_bsize).ok().filter(|_| is_hugetlbfs).map(ByteLen::new))
 }
 
 #[cfg(test)]
@@ -182,6 +240,45 @@ mod tests {
         assert_eq!(first_hole(&file, 5..6), Population::Whole);
         assert_eq!(first_hole(&file, 5..7), Population::HoleAt(PageIndex::new(6)));
         assert_eq!(first_hole(&file, 9..10), Population::HoleAt(PageIndex::new(9)));
+    }
+
+    #[test]
+    fn pages_that_were_allocated_but_never_written_are_no_holes() {
+        let file = memfd(64);
+        allocate(file.as_fd(), ByteLen::new(8 * PAGE_SIZE), ByteLen::new(64 * PAGE_SIZE)).unwrap();
+        if allocated_pages(file.as_fd(), 0, 64) == Err(Errno::NOSYS) {
+            eprintln!(
+                "SKIP: pages_that_were_allocated_but_never_written_are_no_holes: no cachestat before Linux 6.5"
+            );
+            return;
+        }
+        assert_eq!(first_hole(&file, 8..64), Population::Whole);
+        fallocate(&file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, 51 * PAGE_SIZE, PAGE_SIZE)
+            .unwrap();
+        assert_eq!(first_hole(&file, 8..64), Population::HoleAt(PageIndex::new(51)));
+        assert_eq!(first_hole(&file, 52..64), Population::Whole);
+    }
+
+    #[test]
+    fn pages_beyond_the_end_do_not_stand_in_for_holes() {
+        let file = memfd(3);
+        [0, 2].into_iter().for_each(|page| populate(&file, page));
+        allocate(file.as_fd(), ByteLen::new(3 * PAGE_SIZE), ByteLen::new(4 * PAGE_SIZE)).unwrap();
+        assert!(state(file.as_fd()).unwrap().is_fully_allocated(), "the count alone is fooled");
+        assert_eq!(first_hole(&file, 0..3), Population::HoleAt(PageIndex::new(1)));
+    }
+
+    #[test]
+    fn access_is_that_of_the_descriptor_and_the_seals() {
+        let file = memfd(1);
+        let read_only =
+            File::open(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file))).unwrap();
+        assert_eq!(access(file.as_fd()), Ok(FileAccess::ReadWrite));
+        assert_eq!(access(read_only.as_fd()), Ok(FileAccess::Read));
+        assert_eq!(cannot_grow(file.as_fd()), Ok(false));
+        fcntl_add_seals(&file, SealFlags::FUTURE_WRITE | SealFlags::GROW).unwrap();
+        assert_eq!(access(file.as_fd()), Ok(FileAccess::Read));
+        assert_eq!(cannot_grow(file.as_fd()), Ok(true));
     }
 
     #[test]

@@ -9,7 +9,9 @@
 //! | [`sender`] | which process sent each message of a socket |
 //! | [`opener`] | its program, for people |
 //! | [`client_fd`] | a client's descriptor, closed where nobody waits |
-//! | [`file_state`], [`file_io`] | a client's file: what it is, reading and writing it without mapping it |
+//! | [`file_state`], [`page_cache`], [`file_io`] | a client's file: what it is, what is there, reading and writing it without mapping it |
+//! | [`client_mapping`], [`pin_ring`] | a client's file mapped but never touched; pins that the kernel holds over it |
+//! | [`own_memory`] | what this process may lock, what it holds, whether the host swaps |
 //! | [`watched`] | a descriptor that the async runtime watches |
 //! | [`limits`] | limits of the agent itself |
 //! | [`failure`] | how a failed syscall is told |
@@ -18,6 +20,7 @@
 
 pub mod activation;
 pub mod client_fd;
+pub mod client_mapping;
 pub mod failure;
 pub mod file_io;
 pub mod file_state;
@@ -27,8 +30,11 @@ pub mod listener;
 pub mod mapping;
 pub mod memfd;
 pub mod opener;
+pub mod own_memory;
+pub mod page_cache;
 pub mod peer;
 pub mod pidfd;
 pub mod sender;
+pub mod pin_ring;
 pub mod socket;
 pub mod watched;
