@@ -1,13 +1,13 @@
-//! A client's file as the source of pages: memfd, shmem, hugetlbfs. Strength `resident`.
+//! A client's file as the source of pages: memfd, shmem, hugetlbfs.
 //!
 //! Page 0 of the source is page `first` of the file. The file is asked at each pin whether it is there: memory at all,
-//! long enough, without holes. Nothing holds the pages after that, so a client can take them away; reads and writes then
-//! fail, they never fault, because the agent never maps the file. Frames are those of the agent's frame space and follow
-//! from the offset alone.
+//! long enough, without holes (`presence`). What holds the pages then is the source's strength (`hold`). A client can
+//! take pages away from its file at any time; reads and writes then fail, they never fault, because the agent never looks
+//! into a mapping. Frames are those of the agent's frame space and follow from the offset alone.
 //!
 //! What is not memory can be mapped, as in the kernel, but never pinned, and is never asked for anything.
 //!
-//! Imports allowed: units, error, storage, sys, frames.
+//! Imports allowed: units, error, storage, sys, the parts of this folder.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -17,22 +17,38 @@ use ioasd_client::units::{ByteLen, IndexRange, PAGE_SIZE, PageIndex, Pfn};
 use rustix::io::Errno;
 
 use super::frames::Frames;
+use super::hold::Hold;
+use super::kept_file::KeptFile;
+use super::pin_host::{MemoryFile, PinHost};
+use super::presence::{Absent, FirstTouch, Wanted, bytes};
 use crate::error::Coded;
 use crate::storage::frame_window::FileKey;
 use crate::storage::pfn::PfnBatch;
+use crate::storage::quota::Exceeded;
 use crate::storage::source::{PageSource, SourceError, Strength};
 use crate::sys::client_fd::ClientFd;
-use crate::sys::file_io;
-use crate::sys::file_state::{self, FileKind, FileState, Population};
+use crate::sys::failure::SysError;
+use crate::sys::file_state::{self, FileAccess, FileKind, FileState};
+use crate::sys::identity::MemlockLimit;
+use crate::sys::{file_io, own_memory};
 
 /// A slice of a client's file.
 pub struct FileSource {
     file: ClientFd,
     pages: IndexRange,
     /// `None` if the file is not memory.
-    key: Option<FileKey>,
+    memory: Option<Memory>,
+    access: FileAccess,
+    touch: FirstTouch,
     frames: Arc<dyn Frames>,
     pinned: AtomicU64,
+}
+
+/// What a source keeps of a file that is memory.
+struct Memory {
+    key: FileKey,
+    kept: Arc<KeptFile>,
+    hold: Hold,
 }
 
 impl FileSource {
@@ -40,30 +56,41 @@ impl FileSource {
     /// that counts when pages are pinned.
     ///
     /// # Errors
-    /// EBADF if the file was opened with `O_PATH`; what the kernel says about the state of memory.
+    /// EBADF if the file was opened with `O_PATH`; EPERM if memory that cannot be written must be pinned long-term;
+    /// what the kernel says about the state of memory.
     pub fn new(
         file: impl Into<ClientFd>,
         pages: IndexRange,
-        frames: Arc<dyn Frames>,
+        host: &PinHost,
+        touch: FirstTouch,
     ) -> Result<Self, SourceError> {
         let file = file.into();
-        let key = key_of(file.as_fd()).map_err(|errno| SourceError {
-            source_name: "file".to_owned(),
-            index: PageIndex::new(0),
-            reason: format!("cannot tell what file was passed ({errno}); pass an open memfd or shmem file"),
-            errno,
-            code: "source-unusable",
-        })?;
-        if let Some(key) = key {
-            frames.retain(key);
+        let (memory, access) = match key_of(file.as_fd()).map_err(unusable)? {
+            None => (None, FileAccess::Read),
+            Some(key) => {
+                let access = file_state::access(file.as_fd()).map_err(unusable)?;
+                let hold = host.hold(&MemoryFile { key, access, pages: pages.pages() });
+                let hold = hold.ok_or_else(|| read_only(key))?;
+                (Some(Memory { key, kept: host.kept(key), hold }), access)
+            }
+        };
+        let frames = Arc::clone(host.frames());
+        if let Some(memory) = &memory {
+            frames.retain(memory.key);
         }
-        Ok(Self { file, pages, key, frames, pinned: AtomicU64::new(0) })
+        Ok(Self { file, pages, memory, access, touch, frames, pinned: AtomicU64::new(0) })
     }
 
     /// Which file it is; `None` if it is not memory.
     #[must_use]
-    pub const fn key(&self) -> Option<FileKey> {
-        self.key
+    pub fn key(&self) -> Option<FileKey> {
+        self.memory.as_ref().map(|memory| memory.key)
+    }
+
+    /// What may be done through the descriptor; reading only, if it is not memory.
+    #[must_use]
+    pub const fn access(&self) -> FileAccess {
+        self.access
     }
 
     /// The pages of the file that the source consists of.
@@ -82,12 +109,15 @@ impl FileSource {
     pub fn check(&self) {
         let (pinned, pages) = (self.pinned(), self.pages.pages());
         assert!(pinned <= pages, "{pinned} of {pages} pages are pinned: unpinned more than was pinned");
-        assert!(self.key.is_some() || pinned == 0, "pages of what is not memory are pinned");
+        match &self.memory {
+            Some(memory) => memory.hold.check(pinned),
+            None => assert_eq!(pinned, 0, "pages of what is not memory are pinned"),
+        }
     }
 
-    /// The file's identity, or EINVAL.
-    fn memory(&self) -> Result<FileKey, SourceError> {
-        self.key.ok_or_else(|| {
+    /// The memory, or EINVAL.
+    fn memory(&self) -> Result<&Memory, SourceError> {
+        self.memory.as_ref().ok_or_else(|| {
             let reason = "it is not memory; map a memfd, shmem or hugetlbfs file".to_owned();
             self.error(PageIndex::new(0), Errno::INVAL, "source-not-memory", reason)
         })
@@ -98,33 +128,24 @@ impl FileSource {
         self.pages.first().checked_add(index.get())
     }
 
-    /// The bytes in the file of `range`, first and end; `None` beyond what a file can have.
-    fn bytes_in_file(&self, range: IndexRange) -> Option<(ByteLen, ByteLen)> {
-        let offset = |page: PageIndex| page.get().checked_mul(PAGE_SIZE).map(ByteLen::new);
-        let first = self.page_in_file(range.first())?;
-        Some((offset(first)?, offset(first.checked_add(range.pages())?)?))
+    /// `range` of the source as pages of the file.
+    fn in_file(&self, range: IndexRange) -> Option<IndexRange> {
+        IndexRange::new(self.page_in_file(range.first())?, self.page_in_file(range.last())?)
     }
 
-    /// Checks that the file has every page of `range`: inside of its size, and not in a hole.
-    fn require_present(&self, range: IndexRange) -> Result<(), SourceError> {
-        let state =
-            file_state::state(self.file.as_fd()).map_err(|errno| self.failed(range.first(), errno))?;
-        let bytes = self.bytes_in_file(range).filter(|(_, end)| *end <= state.size);
-        let Some((start, end)) = bytes else { return Err(self.beyond_the_end(range, &state)) };
-        if state.is_fully_allocated() {
-            return Ok(());
-        }
-        let population = file_state::population(self.file.as_fd(), start, end);
-        match population.map_err(|errno| self.failed(range.first(), errno))? {
-            Population::Whole => Ok(()),
-            Population::HoleAt(page) => Err(self.hole(page)),
-            Population::Unknown => Err(self.partly_allocated(range.first(), &state)),
-        }
+    /// Sees that pages from the start of `range`, pages of the file, are there, and holds them. Tells how many.
+    fn hold(&self, memory: &Memory, range: IndexRange) -> Result<u64, SourceError> {
+        let reach = memory.hold.reach(range);
+        let wanted =
+            Wanted { file: self.file.as_fd(), kept: &memory.kept, source: self.pages, touch: &self.touch };
+        wanted.require(reach).map_err(|absent| self.absent(reach, absent))?;
+        let held = memory.hold.hold(self.file.as_fd(), reach);
+        held.map_err(|cause| self.not_held(memory, reach, cause))
     }
 
     /// Appends frames until `range` ends, the batch is full, or none are left; tells how many.
     fn append_frames(&self, range: IndexRange, batch: &mut PfnBatch) -> Result<u64, SourceError> {
-        let key = self.memory()?;
+        let key = self.memory()?.key;
         let mut done = 0;
         while let Some(rest) = tail(range, done) {
             match self.run(key, rest) {
@@ -151,7 +172,7 @@ impl FileSource {
     }
 
     fn offset_in_file(&self, offset: ByteLen) -> Result<ByteLen, Errno> {
-        let (start, _) = self.bytes_in_file(IndexRange::single(PageIndex::new(0))).ok_or(Errno::FAULT)?;
+        let (start, _) = bytes(IndexRange::single(self.pages.first())).ok_or(Errno::FAULT)?;
         start.checked_add(offset.get()).ok_or(Errno::FAULT)
     }
 }
@@ -166,25 +187,55 @@ impl FileSource {
         self.error(index, errno, "source-failed", format!("the kernel refuses: {errno}"))
     }
 
+    /// The page of the source that is `page` of the file.
+    fn index_of(&self, page: PageIndex) -> PageIndex {
+        PageIndex::new(page.get().saturating_sub(self.pages.first().get()))
+    }
+
+    /// Why `range`, pages of the file, is not there.
+    fn absent(&self, range: IndexRange, absent: Absent) -> SourceError {
+        let first = self.index_of(range.first());
+        match absent {
+            Absent::BeyondTheEnd(state) => self.beyond_the_end(range, &state),
+            Absent::Failed(errno) => self.failed(first, errno),
+            Absent::Hole(page, exceeded) => {
+                let what = format!("page {page} of the file is a hole");
+                self.missing(self.index_of(page), &what, exceeded)
+            }
+            Absent::Somewhere(FileState { size, allocated, .. }, exceeded) => {
+                self.missing(first, &format!("only {allocated} of {size} bytes are allocated"), exceeded)
+            }
+        }
+    }
+
+    fn missing(&self, index: PageIndex, what: &str, Exceeded { used, limit, .. }: Exceeded) -> SourceError {
+        let reason = format!(
+            "{what}; write or populate it before mapping (the agent may allocate {limit} bytes for this context and has \
+             allocated {used})"
+        );
+        self.error(index, Errno::NOMEM, "source-hole", reason)
+    }
+
+    /// `range` in pages of the file.
     fn beyond_the_end(&self, range: IndexRange, state: &FileState) -> SourceError {
-        let pages_there = PageIndex::containing(state.size).get().saturating_sub(self.pages.first().get());
-        let index = PageIndex::new(pages_there.clamp(range.first().get(), range.last().get()));
-        let reason =
-            format!("{range} do not lie within the file's {} bytes; enlarge it before mapping", state.size);
-        self.error(index, Errno::INVAL, "source-beyond-end", reason)
+        let behind = PageIndex::containing(state.size).get();
+        let page = PageIndex::new(behind.clamp(range.first().get(), range.last().get()));
+        let reason = format!(
+            "pages {range} of the file do not lie within its {} bytes; enlarge it before mapping",
+            state.size
+        );
+        self.error(self.index_of(page), Errno::INVAL, "source-beyond-end", reason)
     }
 
-    fn hole(&self, page: PageIndex) -> SourceError {
-        let index = PageIndex::new(page.get().saturating_sub(self.pages.first().get()));
-        let reason = format!("page {page} of the file is a hole; write or populate it before mapping");
-        self.error(index, Errno::NOMEM, "source-hole", reason)
-    }
-
-    fn partly_allocated(&self, index: PageIndex, state: &FileState) -> SourceError {
-        let FileState { size, allocated, .. } = state;
-        let reason =
-            format!("only {allocated} of {size} bytes are allocated; populate all of it before mapping");
-        self.error(index, Errno::NOMEM, "source-hole", reason)
+    /// Why `range`, pages of the file that were there, could not be held.
+    fn not_held(&self, memory: &Memory, range: IndexRange, cause: SysError) -> SourceError {
+        let index = self.index_of(range.first());
+        if let Some(reason) = over_limit(memory.hold.strength(), range, cause) {
+            return self.error(index, Errno::NOMEM, "source-over-memlock", reason);
+        }
+        let strength = memory.hold.strength().name();
+        let reason = format!("it cannot be held at strength {strength}: {cause}");
+        self.error(index, cause.errno(), "source-not-held", reason)
     }
 
     fn io_failed(&self, offset: ByteLen, errno: Errno) -> SourceError {
@@ -207,23 +258,36 @@ impl FileSource {
 impl PageSource for FileSource {
     fn name(&self) -> String {
         let pages = self.pages;
-        match self.key {
+        match self.key() {
             Some(key) => format!("{key} {pages}"),
             None => format!("file that is not memory, {pages}"),
         }
     }
 
+    /// What is not memory holds nothing, ever.
     fn strength(&self) -> Strength {
-        Strength::Resident
+        self.memory.as_ref().map_or(Strength::Resident, |memory| memory.hold.strength())
     }
 
-    /// A range with a hole, or beyond the end of the file, is refused whole: the error names its first such page.
+    fn held(&self) -> u64 {
+        self.memory.as_ref().map_or(0, |memory| memory.hold.held())
+    }
+
+    /// The first hole, or page beyond the end of the file, among those that one call reaches refuses them all, and is named.
     fn pin(&self, range: IndexRange, batch: &mut PfnBatch) -> Result<(), SourceError> {
-        self.memory()?;
-        self.require_present(range)?;
-        let pages = self.append_frames(range, batch)?;
+        let memory = self.memory()?;
+        let Some(in_file) = self.in_file(range) else {
+            return Err(self.failed(range.first(), Errno::INVAL));
+        };
+        let held = self.hold(memory, in_file)?;
+        let Some(reached) = IndexRange::from_length(range.first(), held) else { return Ok(()) };
+        let appended = self.append_frames(reached, batch);
+        let pages = appended.as_ref().map_or(0, |pages| *pages);
+        if let Some(rest) = tail(reached, pages).and_then(|rest| self.in_file(rest)) {
+            memory.hold.release(rest);
+        }
         self.pinned.fetch_add(pages, Ordering::Relaxed);
-        Ok(())
+        appended.map(drop)
     }
 
     fn recall(&self, range: IndexRange, batch: &mut PfnBatch) -> Result<(), SourceError> {
@@ -231,6 +295,9 @@ impl PageSource for FileSource {
     }
 
     fn unpin(&self, range: IndexRange) {
+        if let (Some(memory), Some(range)) = (&self.memory, self.in_file(range)) {
+            memory.hold.release(range);
+        }
         self.pinned.fetch_sub(range.pages(), Ordering::Relaxed);
     }
 
@@ -258,8 +325,8 @@ impl AsFd for FileSource {
 
 impl Drop for FileSource {
     fn drop(&mut self) {
-        if let Some(key) = self.key {
-            self.frames.release(key);
+        if let Some(memory) = &self.memory {
+            self.frames.release(memory.key);
         }
     }
 }
@@ -272,6 +339,42 @@ fn key_of(file: BorrowedFd<'_>) -> Result<Option<FileKey>, Errno> {
             Ok(Some(FileKey { dev: device, inode }))
         }
     }
+}
+
+fn unusable(errno: Errno) -> SourceError {
+    SourceError {
+        source_name: "file".to_owned(),
+        index: PageIndex::new(0),
+        reason: format!("cannot tell what file was passed ({errno}); pass an open memfd or shmem file"),
+        errno,
+        code: "source-unusable",
+    }
+}
+
+fn read_only(key: FileKey) -> SourceError {
+    SourceError {
+        source_name: key.to_string(),
+        index: PageIndex::new(0),
+        reason: "it cannot be written, and long-term pins are made as if for writing; pass it open for reading and writing, \
+                 or let the operator set strength \"auto\""
+            .to_owned(),
+        errno: Errno::PERM,
+        code: "source-read-only",
+    }
+}
+
+/// Whether it was RLIMIT_MEMLOCK that did not let the agent hold `range`, in words.
+fn over_limit(strength: Strength, range: IndexRange, cause: SysError) -> Option<String> {
+    let MemlockLimit::Bytes(limit) = own_memory::memlock() else { return None };
+    let view =
+        own_memory::kernel_view().ok().filter(|_| matches!(cause.errno(), Errno::NOMEM | Errno::PERM))?;
+    let used = if strength == Strength::Locked { view.locked } else { view.pinned };
+    let needed = range.pages().saturating_mul(PAGE_SIZE);
+    Some(format!(
+        "RLIMIT_MEMLOCK of the agent is {limit} bytes, {used} are in use by it and {needed} more are needed at strength {}; \
+         raise it (LimitMEMLOCK= of the service, ulimit -l) or give the agent CAP_IPC_LOCK",
+        strength.name()
+    ))
 }
 
 /// `range` without its first `done` pages.

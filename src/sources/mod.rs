@@ -1,6 +1,23 @@
 //! Sources: where pages come from. They turn syscalls into storage's `PageSource`.
 //!
+//! | file | what it is |
+//! |---|---|
+//! | [`file`] | a client's file as a source |
+//! | [`presence`] | whether its pages are there; first touch |
+//! | [`strength`], [`pin_host`] | which strengths this host can do, which one a source gets; what all sources share |
+//! | `hold`, `slots`, `ring_pool` | what holds pins: locks, and slots of rings |
+//! | `kept_file`, `kept_mapping` | what is kept of a file between pins |
+//! | [`frames`] | what a source asks of the frame space |
+//!
 //! Imports allowed: sys, storage.
 
 pub mod file;
 pub mod frames;
+mod hold;
+mod kept_file;
+mod kept_mapping;
+pub mod pin_host;
+pub mod presence;
+mod ring_pool;
+mod slots;
+pub mod strength;

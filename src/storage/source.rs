@@ -24,6 +24,9 @@ pub enum Strength {
 }
 
 impl Strength {
+    /// Every strength, the strongest first.
+    pub const ALL: [Self; 3] = [Self::Longterm, Self::Locked, Self::Resident];
+
     /// The word used in configuration, reports and metrics.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -31,6 +34,34 @@ impl Strength {
             Self::Longterm => "longterm",
             Self::Locked => "locked",
             Self::Resident => "resident",
+        }
+    }
+}
+
+/// What the operator wants to hold pinned pages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum StrengthSetting {
+    /// The strongest that the host can do.
+    #[default]
+    Auto,
+    /// This one and no other.
+    Exactly(Strength),
+}
+
+impl StrengthSetting {
+    /// Reads the word used in configuration.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        let known = Strength::ALL.into_iter().find(|strength| strength.name() == word);
+        known.map(Self::Exactly).or_else(|| (word == "auto").then_some(Self::Auto))
+    }
+
+    /// The word used in configuration.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Exactly(strength) => strength.name(),
         }
     }
 }
@@ -82,6 +113,11 @@ pub trait PageSource: Send + Sync {
     /// # Errors
     /// If the frames cannot be told.
     fn recall(&self, range: IndexRange, batch: &mut PfnBatch) -> Result<(), SourceError>;
+
+    /// Pages that the kernel holds for these pins now, at least as many as are pinned; 0 if nothing holds them.
+    fn held(&self) -> u64 {
+        0
+    }
 
     /// Lets go of the pins of `range`, every page of which is pinned. Cannot fail.
     fn unpin(&self, range: IndexRange);
