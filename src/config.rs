@@ -23,7 +23,7 @@ use serde::Deserialize;
 use self::place::{Environment, Place, Socket};
 use self::values::{FileMode, Listen, ScopeChoice, ThreadCount, WalkerPolicy};
 use crate::admin::Endpoints;
-use crate::storage::source::Strength;
+use crate::storage::source::StrengthSetting;
 use crate::telemetry::logging::Format;
 
 /// All settings.
@@ -135,6 +135,9 @@ pub struct Limits {
     /// Bytes of page-table pages of one context.
     #[serde(deserialize_with = "values::size")]
     pub table_bytes_per_context: ByteLen,
+    /// Bytes of holes that the agent allocates for one context.
+    #[serde(deserialize_with = "values::size")]
+    pub first_touch_bytes_per_context: ByteLen,
     /// Requests of one channel under way at once.
     pub credits_per_channel: NonZeroU32,
     /// Channels and notice channels of one context, besides its lease.
@@ -147,6 +150,7 @@ impl Default for Limits {
             objects_per_context: nonzero::<65_536>(),
             areas_per_context: nonzero::<1_048_576>(),
             table_bytes_per_context: ByteLen::new(1 << 30),
+            first_touch_bytes_per_context: ByteLen::new(0),
             credits_per_channel: nonzero::<64>(),
             channels_per_context: nonzero::<1024>(),
         }
@@ -163,12 +167,16 @@ pub struct EngineConfig {
     pub pin_threads: ThreadCount,
     /// What must hold a pinned page.
     #[serde(deserialize_with = "values::strength")]
-    pub strength: Strength,
+    pub strength: StrengthSetting,
 }
 
 impl Default for EngineConfig {
     fn default() -> Self {
-        Self { batch_runs: nonzero::<5461>(), pin_threads: ThreadCount::PerCpu, strength: Strength::Resident }
+        Self {
+            batch_runs: nonzero::<5461>(),
+            pin_threads: ThreadCount::PerCpu,
+            strength: StrengthSetting::Auto,
+        }
     }
 }
 
@@ -243,12 +251,13 @@ mod tests {
         objects_per_context = 1
         areas_per_context = 2
         table_bytes_per_context = "3MiB"
+        first_touch_bytes_per_context = "4KiB"
         credits_per_channel = 5
         channels_per_context = 6
         [engine]
         batch_runs = 7
         pin_threads = 8
-        strength = "resident"
+        strength = "locked"
         [walkers]
         policy = "wait"
         alarm_after = "1500ms"
@@ -268,13 +277,14 @@ mod tests {
                 objects_per_context: nonzero::<1>(),
                 areas_per_context: nonzero::<2>(),
                 table_bytes_per_context: ByteLen::new(3 << 20),
+                first_touch_bytes_per_context: ByteLen::new(4 << 10),
                 credits_per_channel: nonzero::<5>(),
                 channels_per_context: nonzero::<6>(),
             },
             engine: EngineConfig {
                 batch_runs: nonzero::<7>(),
                 pin_threads: fixed(8),
-                strength: Strength::Resident,
+                strength: StrengthSetting::Exactly(crate::storage::source::Strength::Locked),
             },
             walkers: WalkersConfig { policy: WalkerPolicy::Wait, alarm_after: Duration::from_millis(1500) },
         }

@@ -1,6 +1,6 @@
 //! What all contexts of one agent share, and what each arbiter has of its own.
 //!
-//! Imports allowed: storage, domains, the actors below ClientContext.
+//! Imports allowed: storage, sources, domains, the actors below ClientContext.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,6 +15,7 @@ use super::pinner::Pinner;
 use super::registry::Registry;
 use super::retirement::Retirement;
 use super::shards::Shards;
+use crate::sources::pin_host::PinHost;
 use crate::storage::Tuning;
 use crate::storage::ledger::Ledger;
 
@@ -33,6 +34,8 @@ pub struct Settings {
     pub areas: u64,
     /// Bytes that all tables of a context may have together.
     pub table_bytes: ByteLen,
+    /// Bytes of holes that the agent allocates for a context.
+    pub first_touch: ByteLen,
 }
 
 /// Shared by all contexts.
@@ -43,6 +46,8 @@ pub struct Agent {
     pub ledger: Arc<Ledger>,
     /// All frames.
     pub frames: Arc<FrameService>,
+    /// How memory is held.
+    pub pins: PinHost,
     /// All FanOuts.
     pub shards: Shards,
     /// The arbiter of each FanOut, in the same order.

@@ -29,7 +29,10 @@ use super::registry::Registry;
 use super::retirement::{Grace, Retirement};
 use super::shards::{Shard, Shards};
 use super::view::View;
+use crate::sources::frames::Frames;
+use crate::sources::pin_host::{PinHost, PinHostError};
 use crate::storage::ledger::Ledger;
+use crate::storage::source::StrengthSetting;
 use crate::sys::listener::{ListenError, Listener};
 use crate::sys::opener::{Program, program};
 use crate::sys::peer::opener;
@@ -52,6 +55,8 @@ pub struct EngineSettings {
     pub arbiters: usize,
     /// Threads that pin.
     pub pin_threads: usize,
+    /// What shall hold pinned pages.
+    pub strength: StrengthSetting,
     /// When a walker that does not leave is reported.
     pub alarm_after: Duration,
     /// For all contexts.
@@ -66,6 +71,9 @@ pub enum EngineError {
     /// The socket.
     #[error("cannot listen for clients")]
     Listen(#[from] ListenError),
+    /// The host holds no memory as it must.
+    #[error("cannot hold memory")]
+    Pins(#[from] PinHostError),
     /// The pin threads.
     #[error("cannot start the pin threads")]
     PinPool(#[source] io::Error),
@@ -100,6 +108,8 @@ impl Engine {
     /// # Errors
     /// If a thread cannot be started.
     pub async fn start(start: EngineSettings, registry: Arc<Registry>) -> Result<Arc<Self>, EngineError> {
+        let frames = Arc::new(FrameService::default());
+        let pins = pin_host(start.strength, &frames)?;
         let pool = PinPool::start(start.pin_threads, super::MAILBOX).map_err(EngineError::PinPool)?;
         let arbiters: Vec<Arbiter> = (0..start.arbiters.max(1)).map(|_| Arbiter::new()).collect();
         let handles: Vec<ArbiterHandle> = arbiters.iter().map(Arbiter::handle).collect();
@@ -120,7 +130,8 @@ impl Engine {
         let agent = Arc::new(Agent {
             registry,
             ledger: Arc::new(Ledger::new()),
-            frames: Arc::new(FrameService::default()),
+            frames,
+            pins,
             shards,
             arbiters: handles,
             settings: start.settings,
@@ -244,6 +255,13 @@ impl Engine {
 fn program_of(pid: Option<Pid>) -> Program {
     let process = pid.and_then(|pid| PidFd::open(pid).ok());
     process.and_then(|process| program(&process).ok()).unwrap_or_default()
+}
+
+/// Probes the host once, and says what came of it.
+fn pin_host(setting: StrengthSetting, frames: &Arc<FrameService>) -> Result<PinHost, PinHostError> {
+    let pins = PinHost::start(setting, Arc::clone(frames) as Arc<dyn Frames>)?;
+    tracing::info!(setting = setting.name(), strength = %pins.ladder(), "how memory is held");
+    Ok(pins)
 }
 
 /// Tells this start of the agent from others: walkers compare it.

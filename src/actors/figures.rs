@@ -129,6 +129,8 @@ pub struct PagesStats {
     pub identity: PagesIdentity,
     /// Bytes that hold a pin now.
     pub pinned: Bytes,
+    /// Bytes that the kernel holds for these pins; 0 at strength resident, where nothing does.
+    pub held: Bytes,
     /// Bytes the account has been billed for.
     pub charged: Bytes,
     /// Bytes unmapped everywhere that wait for walkers before they are unpinned; part of `pinned`.
@@ -141,8 +143,8 @@ impl PagesStats {
     /// An array nothing of which is pinned.
     #[must_use]
     pub fn new(identity: PagesIdentity) -> Self {
-        let (pinned, charged, retiring, inbox) = Default::default();
-        Self { identity, pinned, charged, retiring, inbox }
+        let (pinned, held, charged, retiring, inbox) = Default::default();
+        Self { identity, pinned, held, charged, retiring, inbox }
     }
 }
 

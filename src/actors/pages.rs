@@ -404,6 +404,7 @@ impl PagesCell {
         let core = self.core.borrow();
         let stats = &self.parts.stats;
         stats.pinned.set(ByteLen::new(core.pinned().get() * PAGE_SIZE));
+        stats.held.set(ByteLen::new(self.parts.source.held().saturating_mul(PAGE_SIZE)));
         stats.charged.set(ByteLen::new(core.charged().get() * PAGE_SIZE));
         stats.retiring.set(core.retiring());
     }

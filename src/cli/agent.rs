@@ -74,6 +74,7 @@ pub fn settings(config: &Config) -> EngineSettings {
     EngineSettings {
         arbiters: config.server.arbiters.resolve(cpus).get(),
         pin_threads: config.engine.pin_threads.resolve(cpus).get(),
+        strength: config.engine.strength,
         alarm_after: config.walkers.alarm_after,
         settings: Settings {
             objects: config.limits.objects_per_context.get(),
@@ -82,6 +83,7 @@ pub fn settings(config: &Config) -> EngineSettings {
             tuning: Tuning { runs, ..Tuning::default() },
             areas: u64::from(config.limits.areas_per_context.get()),
             table_bytes: config.limits.table_bytes_per_context,
+            first_touch: config.limits.first_touch_bytes_per_context,
         },
         dispatch: Arc::new(Uapi),
     }

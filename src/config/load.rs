@@ -234,7 +234,7 @@ mod tests {
         assert_bad_value("limits", "credits_per_channel", "0", "nonzero");
         assert_bad_value("limits", "table_bytes_per_context", "\"1GB\"", "\"64MiB\"");
         assert_bad_value("limits", "table_bytes_per_context", "-1", "expected a size");
-        assert_bad_value("engine", "strength", "\"longterm\"", "only \"resident\" is");
+        assert_bad_value("engine", "strength", "\"firm\"", "write \"auto\", \"longterm\"");
         assert_bad_value("walkers", "policy", "\"kill\"", "expected `wait`");
         assert_bad_value("walkers", "alarm_after", "\"soon\"", "\"10s\"");
     }

@@ -17,7 +17,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::admin::door::Scope;
 use crate::admin::listen::{AddressError, LoopbackAddr};
-use crate::storage::source::Strength;
+use crate::storage::source::StrengthSetting;
 use crate::telemetry::logging;
 
 /// Why a text is not a value.
@@ -34,8 +34,8 @@ pub enum ValueError {
     /// Not permission bits.
     #[error("{0:?} is not a file mode, write three octal digits after a 0, for example \"0660\"")]
     FileMode(String),
-    /// A strength that exists, but not yet here.
-    #[error("strength {0:?} is not supported yet, only \"resident\" is")]
+    /// Not a strength.
+    #[error("{0:?} is not a strength, write \"auto\", \"longterm\", \"locked\" or \"resident\"")]
     Strength(String),
 }
 
@@ -95,12 +95,9 @@ pub(super) fn log_filter<'de, D: Deserializer<'de>>(from: D) -> Result<String, D
     logging::parse(&filter).map(|_| filter).map_err(D::Error::custom)
 }
 
-pub(super) fn strength<'de, D: Deserializer<'de>>(from: D) -> Result<Strength, D::Error> {
+pub(super) fn strength<'de, D: Deserializer<'de>>(from: D) -> Result<StrengthSetting, D::Error> {
     let name = String::deserialize(from)?;
-    if name == Strength::Resident.name() {
-        return Ok(Strength::Resident);
-    }
-    Err(D::Error::custom(ValueError::Strength(name)))
+    StrengthSetting::parse(&name).ok_or_else(|| D::Error::custom(ValueError::Strength(name)))
 }
 
 /// Permission bits of a file.

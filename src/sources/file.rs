@@ -66,7 +66,7 @@ impl FileSource {
     ) -> Result<Self, SourceError> {
         let file = file.into();
         let (memory, access) = match key_of(file.as_fd()).map_err(unusable)? {
-            None => (None, FileAccess::Read),
+            None => (None, FileAccess::ReadWrite),
             Some(key) => {
                 let access = file_state::access(file.as_fd()).map_err(unusable)?;
                 let hold = host.hold(&MemoryFile { key, access, pages: pages.pages() });
@@ -87,7 +87,7 @@ impl FileSource {
         self.memory.as_ref().map(|memory| memory.key)
     }
 
-    /// What may be done through the descriptor; reading only, if it is not memory.
+    /// What may be done through the descriptor. What is not memory is never reached, so nothing is refused for it.
     #[must_use]
     pub const fn access(&self) -> FileAccess {
         self.access

@@ -10,8 +10,11 @@ use rustix::fs::{
 };
 
 use super::*;
+use crate::sources::strength::{Abilities, Ladder};
 use crate::storage::frame_window::{FrameError, FrameLimit, FrameSpace, RestToken};
 use crate::storage::pfn::{Run, RunLimit};
+use crate::storage::quota::Quota;
+use crate::storage::source::StrengthSetting;
 
 /// The real frame space, and the tokens of what was released.
 struct Space(Mutex<(FrameSpace, Vec<RestToken>)>);
@@ -69,8 +72,41 @@ fn fill(file: &OwnedFd, page: u64) {
     file_io::write_all_at(file.as_fd(), ByteLen::new(page * PAGE_SIZE), &bytes).unwrap();
 }
 
+/// A host without any limit that holds at `strength`.
+fn host(strength: Strength, space: Arc<Space>) -> PinHost {
+    let abilities = Abilities {
+        longterm: Ok(()),
+        locked: Ok(()),
+        memlock: MemlockLimit::Unlimited,
+        swap: ByteLen::new(0),
+    };
+    PinHost::new(Ladder::new(StrengthSetting::Exactly(strength), &abilities).unwrap(), space)
+}
+
+fn source_in(space: &Arc<Space>, file: OwnedFd, pages: IndexRange) -> FileSource {
+    FileSource::new(file, pages, &host(Strength::Resident, Arc::clone(space)), FirstTouch::none()).unwrap()
+}
+
 fn source(file: OwnedFd, pages: IndexRange) -> FileSource {
-    FileSource::new(file, pages, Space::new()).unwrap()
+    source_in(&Space::new(), file, pages)
+}
+
+/// Sources of `file` at every strength that this host and process can do; says which it cannot.
+fn at_every_strength(test: &str, file: impl Fn() -> OwnedFd, pages: IndexRange) -> Vec<FileSource> {
+    let abilities = Abilities::probe().unwrap();
+    let able = |strength: &Strength| {
+        let obstacle = abilities.obstacle(*strength);
+        if let Some(cause) = obstacle {
+            eprintln!("SKIP: {test} at {}: {cause}", strength.name());
+        }
+        obstacle.is_none()
+    };
+    let strengths = Strength::ALL.into_iter().filter(able);
+    strengths
+        .map(|strength| {
+            FileSource::new(file(), pages, &host(strength, Space::new()), FirstTouch::none()).unwrap()
+        })
+        .collect()
 }
 
 fn batch(first: u64) -> PfnBatch {
@@ -110,8 +146,8 @@ fn pages_are_pinned_once_each_and_recalled_with_the_same_frames() {
 fn frames_follow_from_the_page_of_the_file_whoever_asks() {
     let (file, space) = (populated(8), Space::new());
     let copy = file.try_clone().unwrap();
-    let whole = FileSource::new(file, range(0, 8), space.clone()).unwrap();
-    let part = FileSource::new(copy, range(3, 4), space.clone()).unwrap();
+    let whole = source_in(&space, file, range(0, 8));
+    let part = source_in(&space, copy, range(3, 4));
     let (of_whole, of_part) = (pin(&whole, range(0, 8)).unwrap(), pin(&part, range(0, 4)).unwrap());
     assert_eq!(of_part.get(PageIndex::new(2)), of_whole.get(PageIndex::new(5)));
     assert_eq!(whole.key(), part.key());
@@ -122,8 +158,8 @@ fn frames_follow_from_the_page_of_the_file_whoever_asks() {
 fn a_file_is_retained_until_its_last_source_goes() {
     let (file, space) = (populated(1), Space::new());
     let copy = file.try_clone().unwrap();
-    let first = FileSource::new(file, range(0, 1), space.clone()).unwrap();
-    let second = FileSource::new(copy, range(0, 1), space.clone()).unwrap();
+    let first = source_in(&space, file, range(0, 1));
+    let second = source_in(&space, copy, range(0, 1));
     pin(&first, range(0, 1)).unwrap();
     drop(first);
     space.check();
@@ -148,8 +184,8 @@ fn frames_that_jump_at_a_window_fill_only_the_runs_there_are() {
     let window = 1 << 18;
     let file = memfd(0);
     let space = Space::new();
-    let source = FileSource::new(file, range(0, window + 1), space.clone()).unwrap();
-    let other = FileSource::new(memfd(1), range(0, 1), space).unwrap();
+    let source = source_in(&space, file, range(0, window + 1));
+    let other = source_in(&space, memfd(1), range(0, 1));
     let mut first = batch(0);
     source.recall(range(0, 1), &mut first).unwrap();
     other.recall(range(0, 1), &mut batch(0)).unwrap();
@@ -213,7 +249,7 @@ fn looking_for_holes_allocates_nothing() {
 #[test]
 fn huge_pages_that_are_not_all_there_are_refused() {
     let Ok(file) = memfd_create("huge", MemfdFlags::CLOEXEC | MemfdFlags::HUGETLB) else {
-        eprintln!("SKIPPED: this kernel has no hugetlbfs");
+        eprintln!("SKIP: huge_pages_that_are_not_all_there_are_refused: this kernel has no hugetlbfs");
         return;
     };
     ftruncate(&file, 2 << 20).unwrap();
@@ -238,7 +274,10 @@ fn what_is_not_memory_can_be_a_source_but_not_be_pinned() {
 #[test]
 fn a_descriptor_that_only_names_a_path_is_no_open_file() {
     let file = open("/dev/null", OFlags::PATH, Mode::empty()).unwrap();
-    let error = FileSource::new(file, range(0, 1), Space::new()).err().unwrap();
+    let error =
+        FileSource::new(file, range(0, 1), &host(Strength::Resident, Space::new()), FirstTouch::none())
+            .err()
+            .unwrap();
     assert_eq!((error.errno, error.code), (Errno::BADF, "source-unusable"));
 }
 
@@ -291,6 +330,225 @@ fn a_file_opened_for_reading_is_pinned_and_read_but_not_written() {
     source.read(ByteLen::new(PAGE_SIZE), &mut byte).unwrap();
     assert_eq!(byte, [1]);
     assert_eq!(source.write(ByteLen::new(0), &[1]).unwrap_err().errno, Errno::PERM);
+}
+
+/// Slots do not begin where the source does, so that the first and the last are partial.
+#[test]
+fn every_strength_holds_what_is_pinned_and_lets_go_of_it() {
+    for source in at_every_strength("every_strength_holds", || populated(1500), range(100, 1400)) {
+        let holds = source.strength() != Strength::Resident;
+        let pinned = pin(&source, range(0, 1400)).unwrap();
+        assert_eq!((pinned.pages(), source.pinned()), (1400, 1400));
+        assert_eq!(source.held(), if holds { 1400 } else { 0 });
+        source.unpin(range(0, 300));
+        source.unpin(range(300, 200));
+        source.check();
+        source.unpin(range(500, 900));
+        source.check();
+        assert_eq!((source.held(), source.pinned()), (0, 0), "{}", source.strength().name());
+    }
+}
+
+#[test]
+fn a_slot_that_is_pinned_in_part_is_held_whole_until_its_last_page_goes() {
+    let file = populated(1024);
+    for source in at_every_strength("a_slot_in_part", || file.try_clone().unwrap(), range(0, 1024)) {
+        pin(&source, range(0, 1024)).unwrap();
+        source.unpin(range(0, 511));
+        let expected = match source.strength() {
+            Strength::Longterm => 1024,
+            Strength::Locked => 513,
+            Strength::Resident => 0,
+        };
+        assert_eq!(source.held(), expected);
+        pin(&source, range(0, 2)).unwrap();
+        source.unpin(range(511, 1));
+        source.unpin(range(0, 2));
+        source.unpin(range(512, 512));
+        source.check();
+        assert_eq!(source.held(), 0);
+    }
+}
+
+#[test]
+fn one_call_reaches_a_bounded_number_of_slots_and_the_next_goes_on() {
+    let pages = 70 * 512;
+    let file = memfd(pages);
+    fallocate(&file, FallocateFlags::empty(), 0, pages * PAGE_SIZE).unwrap();
+    for source in at_every_strength("one_call_reaches", || file.try_clone().unwrap(), range(0, pages)) {
+        let first = pin(&source, range(0, pages)).unwrap().pages();
+        assert_eq!(first, if source.strength() == Strength::Resident { pages } else { 64 * 512 });
+        if first < pages {
+            assert_eq!(pin(&source, range(first, pages - first)).unwrap().pages(), pages - first);
+        }
+        source.unpin(range(0, pages));
+        source.check();
+    }
+}
+
+#[test]
+fn a_file_that_shrinks_or_gets_holes_under_its_pins_kills_nobody() {
+    for source in at_every_strength("a_file_that_shrinks", || populated(1024), range(0, 1024)) {
+        pin(&source, range(0, 1024)).unwrap();
+        ftruncate(&source, 600 * PAGE_SIZE).unwrap();
+        let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        fallocate(&source, punch, 0, 100 * PAGE_SIZE).unwrap();
+        let mut byte = [9];
+        source.read(ByteLen::new(0), &mut byte).unwrap();
+        assert_eq!(byte, [0]);
+        source.unpin(range(0, 1024));
+        source.check();
+        assert_eq!(refusal(&source, range(0, 600)), (Errno::NOMEM, "source-hole", 0));
+        assert_eq!(refusal(&source, range(0, 1024)), (Errno::INVAL, "source-beyond-end", 600));
+        assert_eq!(pin(&source, range(100, 500)).unwrap().pages(), 500);
+        source.unpin(range(100, 500));
+        assert_eq!(source.held(), 0);
+    }
+}
+
+/// The agent checks, the client shortens, the agent pins: that order cannot be excluded.
+#[test]
+fn a_file_that_shrinks_between_the_check_and_the_pin_is_an_error_and_no_signal() {
+    for source in at_every_strength("a_file_that_shrinks_between", || populated(1024), range(0, 1024)) {
+        let memory = source.memory().unwrap();
+        ftruncate(&source, 100 * PAGE_SIZE).unwrap();
+        let held = memory.hold.hold(source.as_fd(), range(0, 1024));
+        if source.strength() == Strength::Resident {
+            assert_eq!(held, Ok(1024));
+            continue;
+        }
+        let error = source.not_held(memory, range(0, 1024), held.unwrap_err());
+        assert!(matches!(error.errno, Errno::FAULT | Errno::NOMEM), "{error}");
+        assert_eq!(source.held(), 0);
+        source.check();
+    }
+}
+
+#[test]
+fn long_term_pins_keep_pages_that_the_file_has_lost() {
+    for source in at_every_strength("long_term_pins_keep", || populated(512), range(0, 512)) {
+        pin(&source, range(0, 512)).unwrap();
+        ftruncate(&source, 0).unwrap();
+        assert_eq!(source.held(), if source.strength() == Strength::Resident { 0 } else { 512 });
+        source.unpin(range(0, 512));
+        assert_eq!(source.held(), 0);
+    }
+}
+
+#[test]
+fn sources_of_one_file_hold_each_for_itself() {
+    let file = populated(512);
+    let sources = || at_every_strength("sources_of_one_file", || file.try_clone().unwrap(), range(0, 512));
+    for (first, second) in sources().into_iter().zip(sources()) {
+        pin(&first, range(0, 512)).unwrap();
+        pin(&second, range(0, 512)).unwrap();
+        let held = first.held();
+        second.unpin(range(0, 512));
+        assert_eq!((first.held(), second.held()), (held, 0));
+        drop(first);
+    }
+}
+
+#[test]
+fn memory_that_cannot_be_written_is_held_by_locks_and_not_long_term() {
+    let file = populated(2);
+    let read_only =
+        || File::open(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file))).unwrap();
+    let new =
+        |host: &PinHost| FileSource::new(OwnedFd::from(read_only()), range(0, 2), host, FirstTouch::none());
+    let error = new(&host(Strength::Longterm, Space::new())).err().unwrap();
+    assert_eq!((error.errno, error.code), (Errno::PERM, "source-read-only"));
+    let abilities = Abilities::probe().unwrap();
+    let auto = PinHost::new(Ladder::new(StrengthSetting::Auto, &abilities).unwrap(), Space::new());
+    let source = new(&auto).unwrap();
+    assert_ne!(source.strength(), Strength::Longterm);
+    assert_eq!(pin(&source, range(0, 2)).unwrap().pages(), 2);
+    source.unpin(range(0, 2));
+    assert_eq!(source.held(), 0);
+}
+
+#[test]
+fn auto_gives_the_first_strength_that_holds_all_of_the_source_and_keeps_to_it() {
+    let limited = |swap| Abilities {
+        longterm: Ok(()),
+        locked: Ok(()),
+        memlock: MemlockLimit::Bytes(ByteLen::new(4 * PAGE_SIZE)),
+        swap: ByteLen::new(swap),
+    };
+    let host = |swap| PinHost::new(Ladder::new(StrengthSetting::Auto, &limited(swap)).unwrap(), Space::new());
+    let open = |host: &PinHost, pages| {
+        FileSource::new(populated(pages), range(0, pages), host, FirstTouch::none()).unwrap()
+    };
+    let swapless = host(0);
+    let first = open(&swapless, 3);
+    let sources = [open(&swapless, 2), open(&swapless, 1), open(&swapless, 5)];
+    let strengths: Vec<_> =
+        std::iter::once(&first).chain(&sources).map(|source| source.strength().name()).collect();
+    assert_eq!(strengths, ["longterm", "locked", "longterm", "resident"]);
+    drop(first);
+    assert_eq!(open(&swapless, 3).strength(), Strength::Longterm, "a source that ends gives its claim back");
+    assert_eq!(
+        open(&host(1), 5).strength(),
+        Strength::Longterm,
+        "with swap the limit is met, never a weaker strength"
+    );
+}
+
+#[test]
+fn pages_allocated_beyond_the_end_do_not_stand_in_for_a_hole() {
+    for sealed in [false, true] {
+        let file = memfd(3);
+        [0, 2].into_iter().for_each(|page| fill(&file, page));
+        fallocate(&file, FallocateFlags::KEEP_SIZE, 3 * PAGE_SIZE, PAGE_SIZE).unwrap();
+        if sealed {
+            fcntl_add_seals(&file, SealFlags::GROW).unwrap();
+        }
+        assert_eq!(refusal(&source(file, range(0, 3)), range(0, 3)), (Errno::NOMEM, "source-hole", 1));
+    }
+}
+
+#[test]
+fn the_count_proves_a_sealed_file_whole_once_it_was_searched() {
+    let file = populated(8);
+    fcntl_add_seals(&file, SealFlags::GROW).unwrap();
+    let source = source(file, range(0, 8));
+    let proves = || source.memory().unwrap().kept.counts_prove();
+    assert!(!proves());
+    pin(&source, range(2, 1)).unwrap();
+    assert!(proves());
+    source.unpin(range(2, 1));
+    fallocate(&source, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, 3 * PAGE_SIZE, PAGE_SIZE)
+        .unwrap();
+    assert_eq!(refusal(&source, range(0, 8)), (Errno::NOMEM, "source-hole", 3));
+    let unsealed = self::source(populated(8), range(0, 8));
+    pin(&unsealed, range(0, 8)).unwrap();
+    assert!(!unsealed.memory().unwrap().kept.counts_prove());
+}
+
+#[test]
+fn holes_are_first_touched_up_to_the_limit_and_counted() {
+    let touch = |pages: u64| FirstTouch { allowed: Quota::new(pages * PAGE_SIZE), total: Arc::default() };
+    let file = memfd(6);
+    [0, 3].into_iter().for_each(|page| fill(&file, page));
+    let host = host(Strength::Resident, Space::new());
+    let open = |touch: &FirstTouch| {
+        FileSource::new(file.try_clone().unwrap(), range(0, 6), &host, touch.clone()).unwrap()
+    };
+    let little = touch(3);
+    assert_eq!(refusal(&open(&little), range(0, 6)), (Errno::NOMEM, "source-hole", 1));
+    let text = pin(&open(&little), range(0, 6)).unwrap_err().to_string();
+    assert!(text.contains("may allocate 12288 bytes for this context and has allocated 0"), "{text}");
+    assert_eq!(little.total.load(Ordering::Relaxed), 0);
+    let enough = touch(4);
+    assert_eq!(pin(&open(&enough), range(0, 6)).unwrap().pages(), 6);
+    assert_eq!(enough.total.load(Ordering::Relaxed), 4 * PAGE_SIZE);
+    assert_eq!(enough.allowed.used(), 4 * PAGE_SIZE);
+    assert_eq!(fstat(&file).unwrap().st_blocks, 6 * 8);
+    ftruncate(&file, 0).unwrap();
+    ftruncate(&file, 2 * PAGE_SIZE).unwrap();
+    let read_only = File::open(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file))).unwrap();
+    let source = FileSource::new(OwnedFd::from(read_only), range(0, 2), &host, touch(100)).unwrap();
+    assert_eq!(refusal(&source, range(0, 2)).0, Errno::BADF);
 }
 
 #[test]

@@ -117,7 +117,7 @@ impl Hold {
         match self {
             Self::Resident => {}
             Self::Locked(locks) => {
-                assert!(locks.held.load(Ordering::Relaxed) >= pinned, "pages are pinned but not locked")
+                assert!(locks.held.load(Ordering::Relaxed) >= pinned, "pages are pinned but not locked");
             }
             Self::Longterm(pins) => {
                 let slots = pins.slots.lock();

@@ -74,9 +74,13 @@ impl PinHost {
     /// Probes the host and settles what `setting` means on it.
     ///
     /// # Errors
-    /// If nothing that the setting allows is possible.
+    /// If nothing that the setting allows is possible, or the first ring cannot be made.
     pub fn start(setting: StrengthSetting, frames: Arc<dyn Frames>) -> Result<Self, PinHostError> {
-        Ok(Self::new(Ladder::new(setting, &Abilities::probe()?)?, frames))
+        let host = Self::new(Ladder::new(setting, &Abilities::probe()?)?, frames);
+        if host.ladder.rungs().contains(&Strength::Longterm) {
+            host.rings.make_first()?;
+        }
+        Ok(host)
     }
 
     /// A host whose strengths are those of `ladder`.

@@ -108,10 +108,9 @@ impl Wanted<'_> {
         Ok(whole)
     }
 
-    /// Allocates what is missing from `start` to `end`. No more can be missing than that, nor than the size needs; what
-    /// was really allocated is counted.
+    /// Allocates what is missing from `start` to `end`; what was really allocated is counted.
     fn touch(&self, (start, end): (ByteLen, ByteLen), before: FileState) -> Result<(), TouchRefused> {
-        let at_most = end.get().saturating_sub(start.get());
+        let at_most = file_state::missing(self.file, start, end).get();
         self.touch.allowed.take(at_most).map_err(TouchRefused::NotAllowed)?;
         let allocated = file_state::allocate(self.file, start, end);
         let after = allocated.and_then(|()| file_state::state(self.file));
@@ -123,6 +122,7 @@ impl Wanted<'_> {
     }
 }
 
+#[derive(Clone, Copy)]
 enum TouchRefused {
     NotAllowed(Exceeded),
     Failed(Errno),

@@ -93,6 +93,14 @@ impl RingPool {
         }
     }
 
+    /// Makes the first ring, so that a lack of descriptors shows when the agent starts.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub(super) fn make_first(&self) -> Result<(), SysError> {
+        self.add_ring(0)
+    }
+
     /// Adds a ring, unless somebody else did since there were `known`.
     fn add_ring(&self, known: usize) -> Result<(), SysError> {
         let mut rings = self.rings.write();

@@ -156,6 +156,14 @@ fn first_missing(file: BorrowedFd<'_>, unwritten: PageIndex, end: ByteLen) -> Po
     Population::HoleAt(PageIndex::new(first))
 }
 
+/// How much of `start..end` is not allocated, at most.
+#[must_use]
+pub fn missing(file: BorrowedFd<'_>, start: ByteLen, end: ByteLen) -> ByteLen {
+    let (first, behind) = (start.get() / PAGE_SIZE, end.get().div_ceil(PAGE_SIZE));
+    let there = allocated_pages(file, first, behind).unwrap_or(0);
+    ByteLen::new(behind.saturating_sub(first).saturating_sub(there).saturating_mul(PAGE_SIZE))
+}
+
 /// Allocates whatever is missing in `start..end`.
 ///
 /// # Errors

@@ -34,7 +34,7 @@ pub mod own_memory;
 pub mod page_cache;
 pub mod peer;
 pub mod pidfd;
-pub mod sender;
 pub mod pin_ring;
+pub mod sender;
 pub mod socket;
 pub mod watched;

@@ -57,6 +57,12 @@ pub const PINNED: Metric = gauge(
     &["strength"],
     "Bytes that hold a pin, each pages object once, by what holds them. Strengths are never summed silently.",
 );
+/// Held bytes.
+pub const HELD: Metric = gauge(
+    "ioasd_held_bytes",
+    &["strength"],
+    "Bytes that the kernel holds for pins, each source for itself: at least the pinned bytes, more while part of a 2 MiB slot is unpinned.",
+);
 /// Charged bytes.
 pub const CHARGED: Metric =
     gauge("ioasd_charged_bytes", &[], "Bytes billed to accounts; equals the pinned bytes at rest.");
@@ -106,6 +112,7 @@ pub const CATALOGUE: &[Metric] = &[
     BUILD_INFO,
     PAGES_LENGTH,
     PINNED,
+    HELD,
     CHARGED,
     ACCOUNT_CHARGED,
     RETIRING,

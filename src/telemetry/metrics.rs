@@ -18,9 +18,6 @@ use crate::storage::source::Strength;
 /// The media type of what [`scrape`] returns.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// The strengths that are always shown, so that 0 pinned bytes is a sample and not a gap.
-const STRENGTHS: [Strength; 3] = [Strength::Longterm, Strength::Locked, Strength::Resident];
-
 /// The Prometheus text for what `registry` holds now.
 #[must_use]
 pub fn scrape(registry: &Registry) -> String {
@@ -57,9 +54,12 @@ fn record_pages(snapshot: &Snapshot) {
     set_bytes(catalogue::PAGES_LENGTH, vec![], pages().map(|stats| stats.length));
     set_bytes(catalogue::CHARGED, vec![], pages().map(|stats| stats.charged.get()));
     set_bytes(catalogue::RETIRING, vec![], pages().map(|stats| stats.retiring.get()));
-    for strength in STRENGTHS {
-        let held = pages().filter(|stats| stats.strength == strength).map(|stats| stats.pinned.get());
-        set_bytes(catalogue::PINNED, vec![Label::new("strength", strength.name())], held);
+    // Every strength is shown always, so that 0 bytes is a sample and not a gap.
+    for strength in Strength::ALL {
+        let those = || pages().filter(|stats| stats.strength == strength);
+        let label = || vec![Label::new("strength", strength.name())];
+        set_bytes(catalogue::PINNED, label(), those().map(|stats| stats.pinned.get()));
+        set_bytes(catalogue::HELD, label(), those().map(|stats| stats.held.get()));
     }
 }
 

@@ -33,7 +33,7 @@ use ioasd::storage::io_pagetable::{
 use ioasd::storage::ioas::{AccessKey, AccessNeeds};
 use ioasd::storage::iova_allocator::OriginAddr;
 use ioasd::storage::ledger::{AccountKey, AccountMode, PageLimit};
-use ioasd::storage::source::PageSource;
+use ioasd::storage::source::{PageSource, StrengthSetting};
 use ioasd_client::formats::FormatId;
 use ioasd_client::ids::ObjectId;
 use ioasd_client::units::{ByteLen, Iova, IovaRange, PAGE_SIZE, PageIndex};
@@ -55,10 +55,12 @@ pub async fn engine(tuning: Tuning) -> (Arc<Engine>, Local) {
         tuning,
         areas: 1000,
         table_bytes: ByteLen::new(1 << 20),
+        first_touch: ByteLen::new(0),
     };
     let start = EngineSettings {
         arbiters: 2,
         pin_threads: 2,
+        strength: StrengthSetting::Auto,
         alarm_after: Duration::from_secs(10),
         settings,
         dispatch: Arc::new(ioasd::uapi::Uapi),

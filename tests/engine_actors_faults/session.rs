@@ -13,6 +13,7 @@ use ioasd::actors::engine::{Engine, EngineSettings};
 use ioasd::actors::registry::Registry;
 use ioasd::fault_points::{Armed, Point};
 use ioasd::storage::Tuning;
+use ioasd::storage::source::StrengthSetting;
 use ioasd_client::calls::{AccessKind, ExportChannel, FileSlice, Iommu, Placement};
 use ioasd_client::connection::Connection;
 use ioasd_client::error::CallError;
@@ -59,11 +60,13 @@ async fn serve(
         tuning: Tuning::default(),
         areas: 1000,
         table_bytes: ByteLen::new(1 << 20),
+        first_touch: ByteLen::new(0),
     };
     let dispatch = Arc::new(ioasd::uapi::Uapi);
     let start = EngineSettings {
         arbiters: 1,
         pin_threads: 1,
+        strength: StrengthSetting::Auto,
         alarm_after: Duration::from_secs(10),
         settings,
         dispatch,

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use ioasd::actors::view::View;
 use ioasd::admin::health::Readiness;
 use ioasd::admin::{self, Endpoints};
+use ioasd::storage::source::{Strength, StrengthSetting};
 use ioasd_client::calls::Iommu;
 
 use crate::fixture::{Agent, eventually};
@@ -44,7 +45,7 @@ fn assert_samples(samples: &BTreeMap<String, u64>, expected: &[(&str, u64)]) {
 
 #[test]
 fn a_scrape_shows_every_byte_while_it_is_mapped_and_none_afterwards() {
-    let agent = Agent::start();
+    let agent = Agent::with(|settings| settings.strength = StrengthSetting::Exactly(Strength::Resident));
     let admin = admin(&agent);
     let address = admin.address().unwrap();
     let (mut client, memory) = (agent.connect(), Memory::new(600));
@@ -64,6 +65,7 @@ fn a_scrape_shows_every_byte_while_it_is_mapped_and_none_afterwards() {
             ("ioasd_pinned_bytes{strength=\"resident\"}", bytes),
             ("ioasd_pinned_bytes{strength=\"longterm\"}", 0),
             ("ioasd_pinned_bytes{strength=\"locked\"}", 0),
+            ("ioasd_held_bytes{strength=\"resident\"}", 0),
             ("ioasd_charged_bytes", bytes),
             (&account, bytes),
             ("ioasd_retiring_bytes", 0),

@@ -28,6 +28,7 @@ use crate::storage::ledger::{AccountKey, AccountMode};
 use crate::storage::refusal::Refusal;
 use crate::storage::source::PageSource;
 use crate::sys::client_fd::ClientFd;
+use crate::sys::file_state::FileAccess;
 use crate::sys::identity::{LockPrivilege, lock_privilege};
 use crate::sys::sender::Sender;
 
@@ -94,8 +95,9 @@ impl ClientState {
     ) -> Result<Iova, Refusal> {
         let FileSlice { file, start, length } = slice;
         let pages = pages_of(start, length)?;
-        let frames = Arc::clone(&self.agent.frames);
-        let source = Arc::new(FileSource::new(file, pages, frames).map_err(|error| Refusal::of(&error))?);
+        let source = FileSource::new(file, pages, &self.agent.pins, self.first_touch.clone());
+        let source = Arc::new(source.map_err(|error| Refusal::of(&error))?);
+        let writable = writable(mapping.permission, source.access());
         let into_page = ByteLen::new(start.get() % PAGE_SIZE);
         let new = NewPages {
             source: Arc::clone(&source) as Arc<dyn PageSource>,
@@ -104,7 +106,6 @@ impl ClientState {
             backing: Some(source),
         };
         let pages = self.start_pages(new, self.payer(who.as_ref()))?;
-        let writable = if mapping.permission.can_write() { Writable::Yes } else { Writable::No };
         let mapped = self.map_pages(ioas, pages, ((into_page, length), writable), mapping).await;
         Ok(mapped?.start())
     }
@@ -204,6 +205,11 @@ impl ClientState {
             tracing::error!(id = object.id.get(), ?cleared, "an ioas could not be emptied");
         }
     }
+}
+
+/// Whether pages may be written: only if that is asked for, and the file's descriptor can do it.
+fn writable(permission: Permission, access: FileAccess) -> Writable {
+    if permission.can_write() && access == FileAccess::ReadWrite { Writable::Yes } else { Writable::No }
 }
 
 /// The pages of a file that hold the bytes of a slice.

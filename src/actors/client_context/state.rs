@@ -1,6 +1,6 @@
 //! The state of one context: its objects, and what it shares with the agent.
 //!
-//! Imports allowed: agent, objects, channels, storage.
+//! Imports allowed: agent, objects, channels, storage, sources.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use crate::actors::agent::{Agent, Local};
 use crate::actors::figures::ContextStats;
 use crate::actors::objects::{Object, ObjectError, Objects};
 use crate::actors::registry::Registered;
+use crate::sources::presence::FirstTouch;
 use crate::storage::quota::Quota;
 use crate::storage::refusal::Refusal;
 
@@ -28,6 +29,8 @@ pub struct ClientState {
     pub(super) areas: Arc<Quota>,
     /// Bytes of all its tables.
     pub(super) tables: Arc<Quota>,
+    /// Holes that are allocated for it.
+    pub(super) first_touch: FirstTouch,
     /// Where messages are received into.
     pub(super) buffer: RefCell<Vec<u8>>,
     /// What it is used through, besides its lease.
@@ -43,9 +46,10 @@ impl ClientState {
         let limits = agent.settings;
         let objects = RefCell::new(Objects::new(limits.objects));
         let (areas, tables) = (Quota::new(limits.areas), Quota::new(limits.table_bytes.get()));
+        let first_touch = agent.pins.first_touch(limits.first_touch);
         let channels = Channels::new(limits.channels);
         let buffer = RefCell::new(vec![0; FRAME_MAX]);
-        Self { agent, local, objects, areas, tables, buffer, channels, stats }
+        Self { agent, local, objects, areas, tables, first_touch, buffer, channels, stats }
     }
 
     /// Requests of one channel that may wait.

@@ -13,6 +13,7 @@ use super::family::{Awaited, Family, FamilyError, Role};
 use super::figures::Figures;
 use super::folder::PrivateFolder;
 use super::http::{self, Answer};
+use crate::storage::source::StrengthSetting;
 
 /// How often an agent that starts is asked whether it is ready.
 const POLL: Duration = Duration::from_millis(10);
@@ -43,10 +44,10 @@ pub(super) struct AgentFiles {
 }
 
 impl AgentFiles {
-    /// Makes them.
-    pub(super) fn new() -> Result<Self, AgentError> {
+    /// Makes them, for an agent that holds memory as `strength` says.
+    pub(super) fn new(strength: StrengthSetting) -> Result<Self, AgentError> {
         let files = Self { folder: PrivateFolder::new().map_err(AgentError::Files)? };
-        let text = files.config_text().map_err(AgentError::Files)?;
+        let text = files.config_text(strength).map_err(AgentError::Files)?;
         fs::write(files.config(), text).map_err(AgentError::Files)?;
         Ok(files)
     }
@@ -64,14 +65,15 @@ impl AgentFiles {
         self.folder.path().join("admin.sock")
     }
 
-    /// No TCP, both sockets in the private folder, and the strength that needs no privilege.
-    fn config_text(&self) -> io::Result<String> {
+    /// No TCP, and both sockets in the private folder.
+    fn config_text(&self, strength: StrengthSetting) -> io::Result<String> {
         let (socket, admin) = (quoted(&self.socket())?, quoted(&self.admin())?);
         Ok(format!(
             "[server]\nsocket = {socket}\nsocket_mode = \"0600\"\n\n\
              [admin]\nlisten = \"off\"\nsocket = {admin}\n\n\
              [log]\nfilter = \"warn\"\n\n\
-             [engine]\nstrength = \"resident\"\n"
+             [engine]\nstrength = {:?}\n",
+            strength.name()
         ))
     }
 
@@ -125,7 +127,7 @@ mod tests {
 
     #[test]
     fn the_configuration_opens_nothing_outside_the_folder() {
-        let files = AgentFiles::new().unwrap();
+        let files = AgentFiles::new(StrengthSetting::Auto).unwrap();
         let config: Config = toml::from_str(&fs::read_to_string(files.config()).unwrap()).unwrap();
         assert_eq!(config.admin.listen, Listen::Off);
         assert_eq!(config.server.socket, crate::config::place::Place::At(files.socket()));

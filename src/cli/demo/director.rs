@@ -23,11 +23,13 @@ use super::agent::{AgentError, AgentFiles};
 use super::client;
 use super::family::{Awaited, Event, Family, FamilyError, Role};
 use super::figures::WrongFigure;
+use super::holding::{self, Holding};
 use super::kernel_view::KernelView;
 use super::plan::{Plan, PlanError, human};
 use super::speech::{Milestone, say, since, tell};
 use crate::cli::Exit;
 use crate::cli::serve::stop_signal;
+use crate::sys::failure::SysError;
 
 /// How long the agent may take to forget a client that is gone.
 const FORGETTING: Duration = Duration::from_secs(10);
@@ -40,6 +42,8 @@ const POLL: Duration = Duration::from_millis(10);
 pub(super) enum DemoError {
     #[error(transparent)]
     Plan(#[from] PlanError),
+    #[error("cannot find out what can hold memory here")]
+    Probe(#[from] SysError),
     #[error("cannot find the program itself")]
     Program(#[source] io::Error),
     #[error("cannot wait for signals")]
@@ -107,7 +111,9 @@ impl Stage {
         let family = Family::new();
         watch_signals(family.reporter()).map_err(DemoError::Signals)?;
         let program = std::env::current_exe().map_err(DemoError::Program)?;
-        Ok(Self { family, files: AgentFiles::new()?, program, plan })
+        let holding = Holding::of_host(plan)?;
+        say(format_args!("strength is set to \"{}\": {}", holding.setting.name(), holding.reason))?;
+        Ok(Self { family, files: AgentFiles::new(holding.setting)?, program, plan })
     }
 
     fn awaited(&self, what: &'static str) -> Awaited {
@@ -136,7 +142,7 @@ impl Stage {
         say("what the agent holds now, by its /metrics:")?;
         say(figures.table())?;
         say(format_args!("  by the kernel: {kernel} of the agent's process"))?;
-        say("  resident: the pages were there when they were mapped; nothing stronger is built yet")?;
+        say(format_args!("  {}", holding::meaning(&figures).unwrap_or("nothing is pinned")))?;
         figures.check_mapped(self.plan)?;
         Ok(())
     }

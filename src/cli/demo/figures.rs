@@ -7,14 +7,16 @@ use std::fmt::Write;
 use ioasd_client::units::ByteLen;
 
 use super::plan::{Plan, human};
+use crate::storage::source::Strength;
 use crate::telemetry::catalogue::{
-    AREAS, CHARGED, CONTEXTS, DOMAINS, IOASES, MAPPED, Metric, PAGES, PAGES_LENGTH, PINNED, RETIRING, TABLE,
-    WALKERS,
+    AREAS, CHARGED, CONTEXTS, DOMAINS, HELD, IOASES, MAPPED, Metric, PAGES, PAGES_LENGTH, PINNED, RETIRING,
+    TABLE, WALKERS,
 };
 
 /// What must all be 0 when every client is gone.
-const NOTHING_LEFT: [Metric; 12] = [
+const NOTHING_LEFT: [Metric; 13] = [
     PINNED,
+    HELD,
     CHARGED,
     MAPPED,
     RETIRING,
@@ -68,20 +70,23 @@ impl Figures {
         self.0.iter().filter(|sample| sample.name == metric.name).map(|sample| sample.value).sum()
     }
 
-    fn labelled(&self, metric: Metric, labels: &str) -> u64 {
-        let matches = |sample: &&Sample| sample.name == metric.name && sample.labels == labels;
-        self.0.iter().filter(matches).map(|sample| sample.value).sum()
+    /// What holds the pinned memory; the weakest, if there are several.
+    pub(super) fn strength(&self) -> Option<Strength> {
+        let pinned = self.by_labels(PINNED);
+        let of = |strength: &Strength| {
+            let label = format!("{{strength=\"{}\"}}", strength.name());
+            pinned.iter().any(|sample| sample.labels == label && sample.value > 0)
+        };
+        Strength::ALL.into_iter().rev().find(of)
     }
 
     /// Checks what must hold while `plan` is mapped: held once, mapped in every domain.
     pub(super) fn check_mapped(&self, plan: Plan) -> Result<(), WrongFigure> {
-        const RESIDENT: &str = "{strength=\"resident\"}";
         let (size, devices) = (plan.size().get(), u64::from(plan.device_count()));
         let require = |metric: Metric, labels, found, expected| {
             let wrong = WrongFigure { name: metric.name, labels, found, expected };
             if found == expected { Ok(()) } else { Err(wrong) }
         };
-        require(PINNED, RESIDENT, self.labelled(PINNED, RESIDENT), size)?;
         let totals = [
             (PAGES_LENGTH, size),
             (PINNED, size),
