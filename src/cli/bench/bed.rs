@@ -31,7 +31,7 @@ use crate::storage::io_pagetable::{Placement, UnmapRequest, Writable};
 use crate::storage::iova_allocator::OriginAddr;
 use crate::storage::ledger::{AccountKey, AccountMode};
 use crate::storage::refusal::Refusal;
-use crate::storage::source::PageSource;
+use crate::storage::source::{PageSource, Strength, StrengthSetting};
 
 use super::memory::Memory;
 
@@ -48,9 +48,10 @@ pub(super) struct Bed {
     pub(super) plan: Plan,
 }
 
-/// Settings of an engine with one arbiter.
+/// Settings of an engine with one arbiter, whose pins cost nothing.
 pub(super) fn engine_settings() -> EngineSettings {
-    EngineSettings { arbiters: 1, ..settings(&Config::default()) }
+    let strength = StrengthSetting::Exactly(Strength::Resident);
+    EngineSettings { arbiters: 1, strength, ..settings(&Config::default()) }
 }
 
 /// Runs `scenario` on the arbiter of a new engine.

@@ -6,7 +6,6 @@ use ioasd_client::formats::FormatId;
 use ioasd_client::ids::ObjectId;
 use ioasd_client::units::{IndexRange, PageIndex};
 use std::rc::Rc;
-use std::sync::Arc;
 
 use super::bed::{self, Bed};
 use super::floor::{Bare, Copying, Entries, Floor};
@@ -17,6 +16,7 @@ use super::scenario::Scenario;
 use super::{BenchError, Plan};
 use crate::actors::objects::HwptObject;
 use crate::sources::file::FileSource;
+use crate::sources::presence::FirstTouch;
 use crate::storage::refusal::Refusal;
 
 /// Rounds that only warm up.
@@ -92,7 +92,7 @@ impl Rig {
         bed.map_file(*first, &self.memory).await?;
         bed.copy(*first, *second).await?;
         let pages = IndexRange::from_length(PageIndex::new(0), bed.plan.pages()).ok_or(BenchError::Lost)?;
-        let source = FileSource::new(self.memory.descriptor()?, pages, Arc::clone(&bed.agent.frames) as _);
+        let source = FileSource::new(self.memory.descriptor()?, pages, &bed.agent.pins, FirstTouch::none());
         let source = source.map_err(|error| Refusal::of(&error))?;
         bed.check(&[Rc::clone(one), Rc::clone(other)], &source).await
     }
