@@ -2,11 +2,12 @@
 
 use std::process::ExitCode;
 
-use ioasd::cli::{self, Command, agent::Agent, bench, demo, run, serve};
+use ioasd::cli::{self, Command, agent::Agent, bench, ctl, demo, run, serve};
 
 fn main() -> ExitCode {
     match cli::parse() {
         Ok(Command::Serve(args)) => serve::serve::<Agent>(args),
+        Ok(Command::Ctl(args)) => ctl::ctl(&args),
         Ok(Command::Bench(args)) => bench::bench(&args),
         Ok(Command::BenchPeer(args)) => bench::peer::run(&args),
         Ok(Command::Demo(args)) => demo::demo(&args),

@@ -6,10 +6,13 @@
 
 pub mod agent;
 pub mod bench;
+pub mod ctl;
 pub mod demo;
+pub mod http;
 pub mod run;
 pub mod serve;
 mod service_manager;
+mod size;
 
 use std::error::Error;
 use std::num::NonZeroU16;
@@ -40,6 +43,8 @@ pub enum Command {
     Run(run::RunArgs),
     /// Show the whole path on this machine: an agent, a client and devices, each in a process of its own.
     Demo(DemoArgs),
+    /// Show what an agent holds, asked over its admin socket.
+    Ctl(ctl::CtlArgs),
     /// Measure how fast the engine is on this machine, beside floors that bare code sets in the same run.
     Bench(bench::BenchArgs),
     /// The other process of a bench, started by it.

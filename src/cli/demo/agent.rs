@@ -1,6 +1,6 @@
 //! The agent of the demo: its files, its configuration, its start.
 //!
-//! Imports allowed: family, folder, http, `std`, `toml`.
+//! Imports allowed: family, folder, cli's http, `std`, `toml`.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use super::family::{Awaited, Family, FamilyError, Role};
 use super::figures::Figures;
 use super::folder::PrivateFolder;
-use super::http::{self, Answer};
+use crate::cli::http::{self, Answer, Target};
 use crate::storage::source::StrengthSetting;
 
 /// How often an agent that starts is asked whether it is ready.
@@ -65,6 +65,10 @@ impl AgentFiles {
         self.folder.path().join("admin.sock")
     }
 
+    fn admin_server(&self) -> Target {
+        Target::Socket(self.admin())
+    }
+
     /// No TCP, and both sockets in the private folder.
     fn config_text(&self, strength: StrengthSetting) -> io::Result<String> {
         let (socket, admin) = (quoted(&self.socket())?, quoted(&self.admin())?);
@@ -90,7 +94,7 @@ impl AgentFiles {
         family.start(Role::Agent, &mut command)?;
         let deadline = Instant::now() + awaited.patience;
         while Instant::now() < deadline {
-            if matches!(http::get(&self.admin(), "/readyz"), Ok(Answer { status: 200, .. })) {
+            if matches!(http::get(&self.admin_server(), "/readyz"), Ok(Answer { status: 200, .. })) {
                 return Ok(());
             }
             family.rest(POLL, awaited)?;
@@ -101,7 +105,7 @@ impl AgentFiles {
     /// What the agent holds.
     pub(super) fn figures(&self) -> Result<Figures, AgentError> {
         const TARGET: &str = "/metrics";
-        let answer = http::get(&self.admin(), TARGET);
+        let answer = http::get(&self.admin_server(), TARGET);
         match answer.map_err(|source| AgentError::Ask { target: TARGET, source })? {
             Answer { status: 200, body } => Figures::parse(&body).ok_or(AgentError::Metrics),
             Answer { status, body } => Err(AgentError::Answer { target: TARGET, status, body }),

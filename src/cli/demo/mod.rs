@@ -14,7 +14,7 @@
 //! | `family`, `speech` | child processes, and what they say on their standard output |
 //! | `plan`, `pattern`, `memory` | how much, who owns which page, what stands in it, and where |
 //! | `holding` | what can hold the memory here, and what that means |
-//! | `http`, `figures` | asking the agent for its metrics, and understanding them |
+//! | `figures` | the agent's metrics, understood |
 //! | `kernel_view` | what the kernel says the agent holds |
 //! | `folder` | a private folder that does not outlive the demo |
 //!
@@ -28,7 +28,6 @@ mod family;
 mod figures;
 pub(super) mod folder;
 mod holding;
-mod http;
 mod kernel_view;
 mod memory;
 mod pattern;

@@ -18,6 +18,7 @@ use ioasd_client::formats::FormatId;
 use ioasd_client::units::{ByteLen, Iova, PAGE_SHIFT, PAGE_SIZE, PageIndex};
 
 use crate::cli::DemoArgs;
+pub(super) use crate::cli::size::human;
 
 /// How long one step may take, whatever its size.
 const STEP: Duration = Duration::from_secs(60);
@@ -185,16 +186,6 @@ const fn greatest_common_divisor(mut a: u64, mut b: u64) -> u64 {
         (a, b) = (b, a % b);
     }
     a
-}
-
-/// A number of bytes for people.
-pub(super) fn human(bytes: ByteLen) -> String {
-    const UNITS: [(&str, u32); 3] = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
-    let whole = UNITS.iter().find(|(_, shift)| bytes.get() >> shift > 0 && bytes.is_aligned(1 << shift));
-    whole.map_or_else(
-        || format!("{} B", bytes.get()),
-        |(unit, shift)| format!("{} {unit}", bytes.get() >> shift),
-    )
 }
 
 #[cfg(test)]

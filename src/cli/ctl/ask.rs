@@ -1,0 +1,88 @@
+//! Asking an agent: one answer, or a list part by part.
+//!
+//! Imports allowed: http, admin's answers, `serde_json`.
+
+use std::io;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use crate::admin::json::Listed;
+use crate::admin::parameters::LIMIT_MAX;
+use crate::cli::http::{self, Answer, Target};
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum AskError {
+    /// Nobody answers.
+    #[error("no agent answers at {target}: is it running, and is this its admin server (--admin)?")]
+    Unreachable {
+        target: Target,
+        #[source]
+        source: io::Error,
+    },
+    /// The agent says that it cannot.
+    #[error("{detail}")]
+    Refused { detail: String },
+    /// What answers is no agent that we understand.
+    #[error("what answers at {target} is no agent of this version: {reason}")]
+    Garbled { target: Target, reason: String },
+}
+
+/// An agent.
+pub(super) struct Agent(Target);
+
+#[derive(Deserialize)]
+struct Problem {
+    detail: String,
+}
+
+impl Agent {
+    /// The agent whose admin server is at `target`.
+    pub(super) const fn new(target: Target) -> Self {
+        Self(target)
+    }
+
+    /// The answer at `path` as it came.
+    pub(super) fn text(&self, path: &str) -> Result<String, AskError> {
+        let answer = http::get(&self.0, path).map_err(|source| match source.kind() {
+            io::ErrorKind::InvalidData => self.garbled(&source),
+            _ => AskError::Unreachable { target: self.0.clone(), source },
+        });
+        match answer? {
+            Answer { status: 200, body } => Ok(body),
+            Answer { status, body } => match serde_json::from_str::<Problem>(&body) {
+                Ok(Problem { detail }) => Err(AskError::Refused { detail }),
+                Err(_) => Err(self.garbled(&format_args!("it answers {status} to {path}"))),
+            },
+        }
+    }
+
+    /// The answer at `path`.
+    pub(super) fn one<T: DeserializeOwned>(&self, path: &str) -> Result<T, AskError> {
+        serde_json::from_str(&self.text(path)?).map_err(|error| self.garbled(&error))
+    }
+
+    /// All rows of the list at `path`.
+    pub(super) fn list<T: DeserializeOwned>(&self, path: &str) -> Result<Vec<T>, AskError> {
+        let (mut rows, mut after) = (Vec::new(), String::new());
+        loop {
+            let Listed { items, next } = self.one(&format!("{path}?limit={LIMIT_MAX}{after}"))?;
+            rows.extend(items);
+            let Some(next) = next else { return Ok(rows) };
+            after = format!("&after={next}");
+        }
+    }
+
+    /// The list at `path` as one JSON document.
+    pub(super) fn json_list(&self, path: &str) -> Result<String, AskError> {
+        let items: Vec<Value> = self.list(path)?;
+        let whole = serde_json::to_string_pretty(&json!({ "items": items, "next": null }));
+        whole.map(|text| text + "\n").map_err(|error| self.garbled(&error))
+    }
+
+    fn garbled(&self, reason: &dyn std::fmt::Display) -> AskError {
+        AskError::Garbled { target: self.0.clone(), reason: reason.to_string() }
+    }
+}

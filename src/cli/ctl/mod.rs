@@ -1,0 +1,188 @@
+//! `ioasd ctl`: what an agent holds, asked over its admin socket, as tables for people or as JSON for programs.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `ask` | asking, part by part; what went wrong |
+//! | `table` | columns that line up |
+//! | `rows` | what each list shows in which column |
+//! | `walk` | a walk, level by level |
+//!
+//! Imports allowed: http, size, admin's answers, config.
+
+mod ask;
+mod rows;
+mod table;
+mod walk;
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use self::ask::{Agent, AskError};
+use self::table::Row;
+use super::http::Target;
+use super::{Exit, with_causes};
+use crate::admin::accesses::AccessRow;
+use crate::admin::accounts::AccountRow;
+use crate::admin::areas::AreaRow;
+use crate::admin::contexts::ContextRow;
+use crate::admin::domains::DomainRow;
+use crate::admin::ioases::IoasRow;
+use crate::admin::json::Hex;
+use crate::admin::pages::PagesRow;
+use crate::config::load::{self, ConfigError, Flags};
+use crate::config::place::Environment;
+
+/// The flags of `ioasd ctl`.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct CtlArgs {
+    /// Admin server: the path of its socket, or http://127.0.0.1:PORT [default: as the configuration says].
+    #[arg(long, global = true, value_name = "PATH|URL")]
+    pub admin: Option<Target>,
+    /// Configuration file that says where the admin server is.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The agent's JSON instead of tables.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to show.
+    #[command(subcommand)]
+    pub command: CtlCommand,
+}
+
+/// What can be shown.
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+pub enum CtlCommand {
+    /// The agent at a glance.
+    Status,
+    /// Who has the agent open.
+    Contexts {
+        /// One of them.
+        id: Option<u64>,
+    },
+    /// IO address spaces.
+    Ioas {
+        /// One of them.
+        id: Option<u64>,
+    },
+    /// What an address space shows, in IOVA order.
+    Areas {
+        /// The address space, by the number that `ioasd ctl ioas` shows.
+        ioas: u64,
+    },
+    /// Pages objects.
+    Pages {
+        /// One of them, with who holds it.
+        id: Option<u64>,
+    },
+    /// IO page tables.
+    Domains {
+        /// One of them, with the shape of its table.
+        id: Option<u64>,
+    },
+    /// The way to an address through every level of a table.
+    Walk {
+        /// The domain, by the number that `ioasd ctl domains` shows.
+        domain: u64,
+        /// The address, in hex with 0x or in decimal.
+        #[arg(value_parser = address)]
+        iova: u64,
+    },
+    /// Software users and what they hold.
+    Accesses,
+    /// Who pays, and how much.
+    Accounts,
+}
+
+fn address(text: &str) -> Result<u64, String> {
+    text.parse::<Hex>().map(|address| address.0).map_err(|error| error.to_string())
+}
+
+/// Why nothing is shown.
+#[derive(Debug, thiserror::Error)]
+enum CtlError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error("the configuration has no admin server: name one with --admin")]
+    NoAdmin,
+    #[error(transparent)]
+    Ask(#[from] AskError),
+    #[error("cannot write to standard output")]
+    Write(#[from] io::Error),
+}
+
+impl CtlError {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Config(_) | Self::NoAdmin => Exit::Usage,
+            Self::Ask(AskError::Unreachable { .. }) => Exit::Unreachable,
+            Self::Ask(_) | Self::Write(_) => Exit::Failed,
+        }
+    }
+
+    /// Whoever read our output has seen enough.
+    fn is_unread(&self) -> bool {
+        matches!(self, Self::Write(error) if error.kind() == io::ErrorKind::BrokenPipe)
+    }
+}
+
+/// Shows what was asked for.
+pub fn ctl(args: &CtlArgs) -> Exit {
+    match try_ctl(args, &Environment::of_process()) {
+        Ok(()) => Exit::Ok,
+        Err(error) if error.is_unread() => Exit::Ok,
+        Err(error) => {
+            eprintln!("ioasd: {}", with_causes(&error));
+            error.exit()
+        }
+    }
+}
+
+fn try_ctl(args: &CtlArgs, environment: &Environment) -> Result<(), CtlError> {
+    let target = match &args.admin {
+        Some(target) => target.clone(),
+        None => configured(args.config.clone(), environment)?,
+    };
+    let text = shown(&Agent::new(target), args)?;
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    Ok(out.flush()?)
+}
+
+/// The socket that the configuration names, else its TCP address.
+fn configured(config: Option<PathBuf>, environment: &Environment) -> Result<Target, CtlError> {
+    let config = load::load(Flags { config, ..Flags::default() }, environment)?;
+    let endpoints = config.admin_endpoints(environment);
+    let tcp = endpoints.tcp.map(|address| Target::Tcp(address.get()));
+    endpoints.socket.map(Target::Socket).or(tcp).ok_or(CtlError::NoAdmin)
+}
+
+fn shown(agent: &Agent, args: &CtlArgs) -> Result<String, AskError> {
+    match &args.command {
+        CtlCommand::Status => one(agent, "/v1/status", args),
+        CtlCommand::Contexts { id: None } => list::<ContextRow>(agent, "/v1/contexts", args),
+        CtlCommand::Contexts { id: Some(id) } => one(agent, &format!("/v1/contexts/{id}"), args),
+        CtlCommand::Ioas { id: None } => list::<IoasRow>(agent, "/v1/ioas", args),
+        CtlCommand::Ioas { id: Some(id) } => one(agent, &format!("/v1/ioas/{id}"), args),
+        CtlCommand::Areas { ioas } => list::<AreaRow>(agent, &format!("/v1/ioas/{ioas}/areas"), args),
+        CtlCommand::Pages { id: None } => list::<PagesRow>(agent, "/v1/pages", args),
+        CtlCommand::Pages { id: Some(id) } => one(agent, &format!("/v1/pages/{id}"), args),
+        CtlCommand::Domains { id: None } => list::<DomainRow>(agent, "/v1/domains", args),
+        CtlCommand::Domains { id: Some(id) } => one(agent, &format!("/v1/domains/{id}"), args),
+        CtlCommand::Walk { domain, iova } => {
+            let path = format!("/v1/domains/{domain}/walk?iova={iova:#x}");
+            if args.json { agent.text(&path) } else { Ok(walk::shown(&agent.one(&path)?)) }
+        }
+        CtlCommand::Accesses => list::<AccessRow>(agent, "/v1/accesses", args),
+        CtlCommand::Accounts => list::<AccountRow>(agent, "/v1/accounts", args),
+    }
+}
+
+fn one(agent: &Agent, path: &str, args: &CtlArgs) -> Result<String, AskError> {
+    if args.json { agent.text(path) } else { Ok(table::details(&agent.one(path)?)) }
+}
+
+fn list<R: Row>(agent: &Agent, path: &str, args: &CtlArgs) -> Result<String, AskError> {
+    if args.json { agent.json_list(path) } else { Ok(table::table::<R>(&agent.list(path)?)) }
+}

@@ -1,0 +1,192 @@
+//! What each list shows in which column.
+//!
+//! Imports allowed: table, admin's answers.
+
+use super::table::Lean::{Left, Right};
+use super::table::{Column, Row, size};
+use crate::admin::accesses::AccessRow;
+use crate::admin::accounts::AccountRow;
+use crate::admin::areas::AreaRow;
+use crate::admin::contexts::ContextRow;
+use crate::admin::domains::DomainRow;
+use crate::admin::ioases::IoasRow;
+use crate::admin::pages::PagesRow;
+
+fn or_dash<T: ToString>(value: Option<&T>) -> String {
+    value.map_or_else(|| "-".to_owned(), ToString::to_string)
+}
+
+impl Row for ContextRow {
+    const COLUMNS: &'static [Column] = &[
+        ("ID", Right),
+        ("PID", Right),
+        ("UID", Right),
+        ("COMM", Left),
+        ("SINCE", Left),
+        ("OBJECTS", Right),
+        ("PINNED", Right),
+        ("CHARGED", Right),
+        ("CGROUP", Left),
+        ("EXE", Left),
+    ];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.id.to_string(),
+            or_dash(self.pid.as_ref()),
+            self.uid.to_string(),
+            or_dash(self.comm.as_ref()),
+            self.since.clone(),
+            self.objects.to_string(),
+            size(self.pinned_bytes),
+            size(self.charged_bytes),
+            or_dash(self.cgroup.as_ref()),
+            or_dash(self.exe.as_ref()),
+        ]
+    }
+}
+
+impl Row for IoasRow {
+    const COLUMNS: &'static [Column] = &[
+        ("ID", Right),
+        ("CONTEXT", Right),
+        ("OBJECT", Right),
+        ("AREAS", Right),
+        ("MAPPED", Right),
+        ("DOMAINS", Right),
+        ("ACCESSES", Right),
+    ];
+
+    fn cells(&self) -> Vec<String> {
+        let counts = [self.id, self.context, u64::from(self.object), self.areas];
+        let mut cells: Vec<String> = counts.iter().map(ToString::to_string).collect();
+        cells.extend([size(self.mapped_bytes), self.domains.to_string(), self.accesses.to_string()]);
+        cells
+    }
+}
+
+impl Row for AreaRow {
+    const COLUMNS: &'static [Column] = &[
+        ("START", Right),
+        ("LAST", Right),
+        ("LENGTH", Right),
+        ("MAY", Left),
+        ("STATE", Left),
+        ("PAGES", Right),
+        ("FIRST", Right),
+        ("OFFSET", Right),
+        ("ACCESSES", Right),
+        ("STRENGTH", Left),
+        ("SOURCE", Left),
+    ];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.start.to_string(),
+            self.last.to_string(),
+            size(self.length),
+            self.permission.clone(),
+            self.state.clone(),
+            self.pages.to_string(),
+            self.first_page.to_string(),
+            self.page_offset.to_string(),
+            self.accesses.to_string(),
+            or_dash(self.strength.as_ref()),
+            or_dash(self.source.as_ref()),
+        ]
+    }
+}
+
+impl Row for PagesRow {
+    const COLUMNS: &'static [Column] = &[
+        ("ID", Right),
+        ("CONTEXT", Right),
+        ("UID", Right),
+        ("LENGTH", Right),
+        ("PINNED", Right),
+        ("CHARGED", Right),
+        ("RETIRING", Right),
+        ("STRENGTH", Left),
+        ("SOURCE", Left),
+    ];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.id.to_string(),
+            self.context.to_string(),
+            self.uid.to_string(),
+            size(self.length),
+            size(self.pinned_bytes),
+            size(self.charged_bytes),
+            size(self.retiring_bytes),
+            self.strength.clone(),
+            self.source.clone(),
+        ]
+    }
+}
+
+impl Row for DomainRow {
+    const COLUMNS: &'static [Column] = &[
+        ("ID", Right),
+        ("CONTEXT", Right),
+        ("IOAS", Right),
+        ("OBJECT", Right),
+        ("FORMAT", Left),
+        ("MAPPED", Right),
+        ("TABLES", Right),
+        ("WALKERS", Right),
+    ];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.id.to_string(),
+            or_dash(self.context.as_ref()),
+            self.ioas.to_string(),
+            self.object.to_string(),
+            self.format.clone(),
+            size(self.mapped_bytes),
+            size(self.table_bytes),
+            self.walkers.to_string(),
+        ]
+    }
+}
+
+impl Row for AccessRow {
+    const COLUMNS: &'static [Column] = &[
+        ("ID", Right),
+        ("CONTEXT", Right),
+        ("IOAS", Right),
+        ("OBJECT", Right),
+        ("MAY", Left),
+        ("PINS", Right),
+        ("PINNED", Right),
+    ];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.id.to_string(),
+            or_dash(self.context.as_ref()),
+            self.ioas.to_string(),
+            self.object.to_string(),
+            self.may.clone(),
+            self.pins.to_string(),
+            size(self.pinned_bytes),
+        ]
+    }
+}
+
+impl Row for AccountRow {
+    const COLUMNS: &'static [Column] =
+        &[("UID", Right), ("CHARGED", Right), ("LIMITED", Right), ("TABLES", Right), ("PINNED", Left)];
+
+    fn cells(&self) -> Vec<String> {
+        let strengths = self.pinned_bytes.iter().map(|(name, bytes)| format!("{name} {}", size(*bytes)));
+        vec![
+            self.uid.to_string(),
+            size(self.charged_bytes),
+            size(self.limited_bytes),
+            size(self.table_bytes),
+            strengths.collect::<Vec<_>>().join(", "),
+        ]
+    }
+}

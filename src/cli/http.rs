@@ -1,0 +1,134 @@
+//! One GET over a Unix socket or TCP: as much HTTP/1.1 as the agent's own admin server needs.
+//!
+//! Imports allowed: `std`.
+
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// How long the agent may take for an answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Bytes of the longest answer that is taken.
+const ANSWER_MAX: u64 = 64 << 20;
+
+/// Where an admin server listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// A Unix socket.
+    Socket(PathBuf),
+    /// An address of this host.
+    Tcp(SocketAddr),
+}
+
+/// A text that names no admin server.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no admin server, write the path of its socket, or for example http://127.0.0.1:9884")]
+pub struct NotATarget(String);
+
+impl FromStr for Target {
+    type Err = NotATarget;
+
+    fn from_str(text: &str) -> Result<Self, NotATarget> {
+        let wrong = || NotATarget(text.to_owned());
+        match text.strip_prefix("http://") {
+            Some(address) => {
+                let address = address.trim_end_matches('/').replace("localhost", "127.0.0.1");
+                address.parse().map(Self::Tcp).map_err(|_| wrong())
+            }
+            None if text.is_empty() || text.contains("://") => Err(wrong()),
+            None => Ok(Self::Socket(text.into())),
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Socket(path) => write!(f, "{}", path.display()),
+            Self::Tcp(address) => write!(f, "http://{address}"),
+        }
+    }
+}
+
+/// An answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) body: String,
+}
+
+/// Asks the server at `target` for `path`.
+pub(super) fn get(target: &Target, path: &str) -> io::Result<Answer> {
+    match target {
+        Target::Socket(socket) => {
+            let stream = UnixStream::connect(socket)?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            stream.set_write_timeout(Some(PATIENCE))?;
+            exchange(stream, "localhost", path)
+        }
+        Target::Tcp(address) => {
+            let stream = TcpStream::connect_timeout(address, PATIENCE)?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            stream.set_write_timeout(Some(PATIENCE))?;
+            exchange(stream, &address.to_string(), path)
+        }
+    }
+}
+
+fn exchange(mut stream: impl Read + Write, host: &str, path: &str) -> io::Result<Answer> {
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.take(ANSWER_MAX).read_to_string(&mut answer)?;
+    parse(&answer).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no whole HTTP answer"))
+}
+
+/// Understands an answer whose body has a stated length.
+fn parse(answer: &str) -> Option<Answer> {
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    let status = head.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()?;
+    let length: usize = head.lines().find_map(content_length)?;
+    (body.len() == length).then(|| Answer { status, body: body.to_owned() })
+}
+
+fn content_length(line: &str) -> Option<usize> {
+    let (name, value) = line.split_once(':')?;
+    if name.eq_ignore_ascii_case("content-length") { value.trim().parse().ok() } else { None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn status_and_body_are_found() {
+        let answer = parse("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 5\r\n\r\nnot\r\n");
+        assert_eq!(answer, Some(Answer { status: 503, body: "not\r\n".to_owned() }));
+    }
+
+    #[test]
+    fn half_an_answer_is_none() {
+        let whole = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+        for end in 0..whole.len() {
+            assert_eq!(parse(&whole[..end]), None, "{end} bytes");
+        }
+        assert!(parse(whole).is_some());
+        assert_eq!(parse("HTTP/1.1 200 OK\r\n\r\nok"), None);
+    }
+
+    #[test]
+    fn a_target_is_a_path_or_an_address_of_http() {
+        assert_eq!("/run/x.sock".parse(), Ok(Target::Socket("/run/x.sock".into())));
+        for text in ["http://127.0.0.1:9884", "http://127.0.0.1:9884/", "http://localhost:9884"] {
+            let target: Target = text.parse().unwrap();
+            assert_eq!(target.to_string(), "http://127.0.0.1:9884", "{text}");
+        }
+        for bad in ["", "http://", "http://host:1", "https://127.0.0.1:1", "http://127.0.0.1"] {
+            assert_eq!(bad.parse::<Target>(), Err(NotATarget(bad.to_owned())), "{bad}");
+        }
+    }
+}
