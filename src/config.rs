@@ -80,11 +80,23 @@ pub struct ServerConfig {
     pub socket_mode: FileMode,
     /// Threads that run the actors.
     pub arbiters: ThreadCount,
+    /// How long contexts may leave on their own when the agent stops.
+    #[serde(deserialize_with = "values::duration")]
+    pub drain_timeout: Duration,
+    /// How long taking down those left may take.
+    #[serde(deserialize_with = "values::duration")]
+    pub close_timeout: Duration,
 }
 
 impl Default for ServerConfig {
     fn default() -> Self {
-        Self { socket: Place::Auto, socket_mode: FileMode::GROUP, arbiters: ThreadCount::PerCpu }
+        Self {
+            socket: Place::Auto,
+            socket_mode: FileMode::GROUP,
+            arbiters: ThreadCount::PerCpu,
+            drain_timeout: Duration::from_secs(5),
+            close_timeout: Duration::from_secs(30),
+        }
     }
 }
 
@@ -240,6 +252,8 @@ mod tests {
         socket = "/run/x.sock"
         socket_mode = "0600"
         arbiters = 3
+        drain_timeout = "1m"
+        close_timeout = "0s"
         [admin]
         listen = "off"
         scope = "metrics"
@@ -270,6 +284,8 @@ mod tests {
                 socket: Place::At("/run/x.sock".into()),
                 socket_mode: FileMode::parse("0600").expect("a mode"),
                 arbiters: fixed(3),
+                drain_timeout: Duration::from_secs(60),
+                close_timeout: Duration::ZERO,
             },
             admin: AdminConfig { listen: Listen::Off, scope: ScopeChoice::Metrics, socket: None },
             log: LogConfig { filter: "warn".to_owned(), format: Format::Json },

@@ -226,28 +226,50 @@ impl Engine {
         }
     }
 
-    /// Accepts nobody any more, hangs up on every client, and waits until all is taken down.
-    pub async fn stop(&self) {
+    /// Accepts nobody any more.
+    pub fn stop_accepting(&self) {
         if let Some(accepting) = self.accepting.lock().take() {
             accepting.abort();
         }
+    }
+
+    /// Contexts that are not taken down yet.
+    #[must_use]
+    pub fn contexts(&self) -> usize {
+        self.contexts.all.lock().values().filter(|context| context.connected()).count()
+    }
+
+    /// Ends every context there is, as if its client had hung up; waits for none of them.
+    pub fn hang_up(&self) {
         let contexts: Vec<Addr<ClientContext>> = self.contexts.all.lock().values().cloned().collect();
-        tracing::info!(clients = contexts.len(), "hanging up on all clients");
-        for context in &contexts {
-            let gone = context.send(HangUp).await.is_err();
-            tracing::debug!(gone, "a client was hung up on");
+        for context in contexts.iter().filter(|context| context.connected()) {
+            if let Err(error) = context.try_send(HangUp) {
+                tracing::debug!(%error, "a context was not told to end");
+            }
         }
+    }
+
+    /// Ends the arbiters, whatever still runs there.
+    pub fn end(&self) {
+        for arbiter in &self.arbiters {
+            arbiter.stop();
+        }
+    }
+
+    /// Accepts nobody any more, hangs up on every client, waits until all is taken down, and ends.
+    pub async fn stop(&self) {
+        self.stop_accepting();
+        tracing::info!(contexts = self.contexts(), "hanging up on all clients");
+        self.hang_up();
         let deadline = actix_rt::time::Instant::now() + DRAIN;
-        while contexts.iter().any(Addr::connected) {
+        while self.contexts() > 0 {
             if actix_rt::time::Instant::now() >= deadline {
                 tracing::error!("contexts are not taken down in time");
                 break;
             }
             actix_rt::time::sleep(Duration::from_millis(2)).await;
         }
-        for arbiter in &self.arbiters {
-            arbiter.stop();
-        }
+        self.end();
     }
 }
 

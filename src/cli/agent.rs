@@ -52,9 +52,21 @@ impl serve::Engine for Agent {
         vec![Check::new("arbiters", move || health.lock().clone())]
     }
 
-    async fn stop(self) {
+    fn stop_accepting(&self) {
+        self.engine.stop_accepting();
+    }
+
+    fn contexts(&self) -> usize {
+        self.engine.contexts()
+    }
+
+    fn hang_up(&self) {
+        self.engine.hang_up();
+    }
+
+    fn end(self) {
         self.heartbeat.abort();
-        self.engine.stop().await;
+        self.engine.end();
     }
 }
 

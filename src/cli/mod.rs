@@ -8,6 +8,7 @@ pub mod agent;
 pub mod bench;
 pub mod ctl;
 pub mod demo;
+mod drain;
 pub mod http;
 pub mod run;
 pub mod serve;

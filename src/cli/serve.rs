@@ -1,8 +1,10 @@
 //! `ioasd serve`: the agent's life from start to stop.
 //!
 //! ```text
-//! configuration -> logging -> engine -> admin -> SIGTERM or SIGINT -> engine stops -> admin stops
+//! configuration -> logging -> engine -> admin -> SIGTERM or SIGINT -> drain -> engine ends -> admin stops
 //! ```
+//!
+//! How the agent drains, and what further signals do: `drain`.
 //!
 //! The engine (sockets, actors, pins) is handed in as a type, so that this order can be tested without it.
 //!
@@ -12,15 +14,17 @@ use std::error::Error;
 use std::future::Future;
 use std::io;
 use std::path::Path;
-use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 
 use actix_rt::System;
 use actix_rt::signal::unix::{SignalKind, signal};
-use futures_util::future::select;
+use futures_util::stream::{self, Stream, StreamExt};
 use ioasd_client::units::ByteLen;
 use tracing::field::display;
 
+use super::drain::{Times, drain};
 use super::service_manager;
 use super::{Exit, ServeArgs, with_causes};
 use crate::actors::registry::Registry;
@@ -52,8 +56,17 @@ pub trait Engine: Sized {
     /// What must hold for it to be ready.
     fn checks(&self) -> Vec<Check>;
 
-    /// Takes no more clients, ends those there are, unpins everything.
-    fn stop(self) -> impl Future<Output = ()>;
+    /// Accepts nobody any more.
+    fn stop_accepting(&self);
+
+    /// Contexts that are not taken down yet.
+    fn contexts(&self) -> usize;
+
+    /// Ends every context there is, as if its client had hung up; waits for none of them.
+    fn hang_up(&self);
+
+    /// Ends whatever still runs.
+    fn end(self);
 }
 
 /// Why the agent did not run, or did not end well.
@@ -114,50 +127,65 @@ fn try_serve<E: Engine>(args: ServeArgs, environment: &Environment) -> Result<()
         Err(errno) => tracing::warn!(%errno, "the limit of descriptors could not be raised to its maximum"),
     }
     System::new().block_on(async {
-        let stop = stop_signal().map_err(ServeError::Signals)?;
-        run::<E>(&config, environment, stop).await
+        let signals = stop_signals().map_err(ServeError::Signals)?;
+        run::<E>(&config, environment, signals).await
     })
 }
 
-/// Runs the agent until `stop` is done.
+/// Runs the agent until the first item of `signals`; further ones hurry its end.
 ///
 /// # Errors
 /// If a part cannot be started, or memory is still pinned at the end.
 pub async fn run<E: Engine>(
     config: &Config,
     environment: &Environment,
-    stop: impl Future<Output = ()>,
+    mut signals: impl Stream<Item = ()> + Unpin,
 ) -> Result<(), ServeError> {
     let registry = Registry::new();
     let socket = config.socket(environment);
     let engine =
         E::start(config, &socket, &registry).await.map_err(|error| ServeError::Engine(Box::new(error)))?;
-    let served = serve_until(stop, config, environment, &engine, &registry).await;
-    engine.stop().await;
+    let served = serve_until(&mut signals, config, environment, &engine, &registry).await;
+    if served.is_ok() {
+        let times = Times { grace: config.server.drain_timeout, close: config.server.close_timeout };
+        drain(&engine, times, &mut signals).await;
+    }
+    // An engine that ends forgets what it listed.
+    let pinned = nothing_pinned(&registry);
+    engine.end();
     if let Some(admin) = served? {
         admin.stop();
     }
-    nothing_pinned(&registry)
+    pinned
 }
 
 async fn serve_until<E: Engine>(
-    stop: impl Future<Output = ()>,
+    signals: &mut (impl Stream<Item = ()> + Unpin),
     config: &Config,
     environment: &Environment,
     engine: &E,
     registry: &Arc<Registry>,
 ) -> Result<Option<AdminHandle>, ServeError> {
     let endpoints = config.admin_endpoints(environment);
-    let admin = admin::start(&endpoints, engine.view(registry), Readiness::new(engine.checks()))?;
+    let stopping = Arc::new(AtomicBool::new(false));
+    let readiness = Readiness::new(engine.checks().into_iter().chain([not_stopping(&stopping)]).collect());
+    let admin = admin::start(&endpoints, engine.view(registry), readiness)?;
     let socket = config.socket(environment);
     let address = admin.as_ref().and_then(AdminHandle::address).map(display);
     tracing::info!(socket = %socket.display(), admin = address, "serving");
     activation::all_taken()?;
     let told = service_manager::serving(engine.checks(), Arc::clone(registry));
-    stop.await;
+    signals.next().await;
+    stopping.store(true, Ordering::Relaxed);
     drop(told);
-    tracing::info!("stopping");
     Ok(admin)
+}
+
+/// Ready as long as the agent does not stop.
+fn not_stopping(stopping: &Arc<AtomicBool>) -> Check {
+    let stopping = Arc::clone(stopping);
+    let refuse = || "the agent stops: no context is opened any more".to_owned();
+    Check::new("accepting", move || if stopping.load(Ordering::Relaxed) { Err(refuse()) } else { Ok(()) })
 }
 
 fn nothing_pinned(registry: &Registry) -> Result<(), ServeError> {
@@ -167,13 +195,17 @@ fn nothing_pinned(registry: &Registry) -> Result<(), ServeError> {
     }
 }
 
-/// Done when SIGTERM or SIGINT arrives. From the call on, neither ends the process.
-pub(super) fn stop_signal() -> io::Result<impl Future<Output = ()>> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(async move {
-        select(pin!(terminate.recv()), pin!(interrupt.recv())).await;
-    })
+/// An item for each SIGTERM or SIGINT. From the call on, neither ends the process.
+pub(super) fn stop_signals() -> io::Result<impl Stream<Item = ()> + Unpin> {
+    let mut signals = [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?];
+    Ok(stream::poll_fn(move |context| {
+        let arrived = signals.iter_mut().map(|signal| signal.poll_recv(context));
+        if arrived.fold(false, |some, poll| some | poll.is_ready()) {
+            Poll::Ready(Some(()))
+        } else {
+            Poll::Pending
+        }
+    }))
 }
 
 #[cfg(test)]
@@ -188,7 +220,7 @@ mod tests {
 
     thread_local! {
         static STEPS: RefCell<Vec<&'static str>> = const { RefCell::new(Vec::new()) };
-        static KEPT: Cell<Option<Registered<PagesStats>>> = const { Cell::new(None) };
+        static HUNG_UP: Cell<bool> = const { Cell::new(false) };
     }
 
     fn step(name: &'static str) {
@@ -220,9 +252,21 @@ mod tests {
             vec![Check::new("fake", || Ok(()))]
         }
 
-        async fn stop(self) {
-            step("stop");
-            KEPT.set(self.0);
+        fn stop_accepting(&self) {
+            step("stop accepting");
+        }
+
+        fn contexts(&self) -> usize {
+            usize::from(self.0.is_some() && !HUNG_UP.get())
+        }
+
+        fn hang_up(&self) {
+            step("hang up");
+            HUNG_UP.set(true);
+        }
+
+        fn end(self) {
+            step("end");
         }
     }
 
@@ -237,8 +281,13 @@ mod tests {
         config
     }
 
+    /// `count` signals, each of which comes as soon as it is waited for.
+    fn signals(count: usize) -> impl Stream<Item = ()> + Unpin {
+        stream::iter((0..count).inspect(|_| step("signal")).map(|_| ()))
+    }
+
     fn run_fake(config: &Config) -> (Result<(), ServeError>, Vec<&'static str>) {
-        let outcome = System::new().block_on(run::<Fake>(config, &environment(), async { step("served") }));
+        let outcome = System::new().block_on(run::<Fake>(config, &environment(), signals(2)));
         (outcome, STEPS.take())
     }
 
@@ -246,7 +295,7 @@ mod tests {
     fn the_engine_starts_before_and_stops_after_serving() {
         let (outcome, steps) = run_fake(&config("/x/fine", "127.0.0.1:0"));
         assert!(outcome.is_ok(), "{outcome:?}");
-        assert_eq!(steps, ["start", "served", "stop"]);
+        assert_eq!(steps, ["start", "signal", "stop accepting", "hang up", "end"]);
     }
 
     #[test]
@@ -263,18 +312,22 @@ mod tests {
         let address = taken.local_addr().unwrap().to_string();
         let (outcome, steps) = run_fake(&config("/x/fine", &address));
         assert!(matches!(outcome, Err(ServeError::Admin(_))));
-        assert_eq!(steps, ["start", "stop"]);
+        assert_eq!(steps, ["start", "end"]);
     }
 
     #[test]
     fn a_pin_left_behind_is_an_exit_code_of_its_own() {
-        let (outcome, _) = run_fake(&config("/x/leak", "off"));
+        let (outcome, steps) = run_fake(&config("/x/leak", "off"));
         let error = outcome.unwrap_err();
         assert_eq!(
             (error.exit(), error.to_string().as_str()),
             (Exit::LeftPinned, "0x1000 bytes were still pinned at the end")
         );
-        KEPT.take();
+        assert_eq!(
+            steps,
+            ["start", "signal", "stop accepting", "signal", "hang up", "end"],
+            "the second hurries"
+        );
     }
 
     #[test]
@@ -287,13 +340,13 @@ mod tests {
     }
 
     #[test]
-    fn sigterm_and_sigint_end_the_wait() {
-        for kind in [Signal::TERM, Signal::INT] {
-            System::new().block_on(async {
-                let stop = stop_signal().unwrap();
+    fn every_sigterm_and_sigint_is_an_item() {
+        System::new().block_on(async {
+            let mut signals = stop_signals().unwrap();
+            for kind in [Signal::TERM, Signal::INT, Signal::TERM] {
                 rustix::process::kill_process(rustix::process::getpid(), kind).unwrap();
-                stop.await;
-            });
-        }
+                signals.next().await;
+            }
+        });
     }
 }

@@ -5,7 +5,7 @@ use std::sync::mpsc::{Sender, channel};
 use ioasd::actors::inbox::WAITING_MAX;
 use rustix::io::Errno;
 
-use crate::fixture::{Agent, attach, map, memory};
+use crate::fixture::{Agent, attach, eventually, map, memory};
 
 /// Keeps an arbiter from doing anything until the sender is dropped; returns when it is stuck.
 fn stick(agent: &Agent, arbiter: usize) -> Sender<()> {
@@ -58,5 +58,6 @@ fn a_stuck_data_side_stops_no_figure_and_collects_no_questions() {
     }
     door.get("/v1/ioas/1/areas").assert_problem(503, "owner-busy", Errno::BUSY);
     drop(stuck);
+    assert!(eventually(|| door.get("/v1/ioas/1/areas").status == 200), "its places are never free again");
     assert_eq!(door.json("/v1/ioas/1/areas")["items"][0]["start"], "0x1000");
 }

@@ -17,6 +17,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use actix_rt::System;
+use futures_util::stream::StreamExt;
 use rustix::process::Signal;
 
 use super::agent::{AgentError, AgentFiles};
@@ -28,7 +29,7 @@ use super::kernel_view::KernelView;
 use super::plan::{Plan, PlanError, human};
 use super::speech::{Milestone, say, since, tell};
 use crate::cli::Exit;
-use crate::cli::serve::stop_signal;
+use crate::cli::serve::stop_signals;
 use crate::sys::failure::SysError;
 
 /// How long the agent may take to forget a client that is gone.
@@ -190,11 +191,11 @@ fn watch_signals(report: Sender<Event>) -> io::Result<()> {
     let (ready, when_ready) = sync_channel(1);
     let watch = move || {
         System::new().block_on(async {
-            match stop_signal() {
+            match stop_signals() {
                 Err(error) => drop(ready.send(Err(error))),
-                Ok(stop) => {
+                Ok(mut signals) => {
                     drop(ready.send(Ok(())));
-                    stop.await;
+                    signals.next().await;
                     drop(report.send(Event::Interrupted));
                 }
             }

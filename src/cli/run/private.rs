@@ -11,10 +11,12 @@ use std::io;
 use std::path::Path;
 use std::pin::pin;
 use std::process::{Child, Command, ExitStatus};
+use std::time::Duration;
 
 use actix_rt::System;
 use actix_rt::signal::unix::{SignalKind, signal};
 use futures_util::future::{Either, select};
+use futures_util::stream;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::program::Program;
@@ -43,7 +45,7 @@ pub(super) fn run(mut command: Command, program: &Program) -> Result<ExitStatus,
     let outcome = Cell::new(None);
     let served = System::new().block_on(async {
         let life = async { outcome.set(Some(life(command, program).await)) };
-        serve::run::<Agent>(&config, &environment, life).await
+        serve::run::<Agent>(&config, &environment, pin!(stream::once(life))).await
     });
     ended(served, outcome.take())
 }
@@ -63,11 +65,12 @@ fn ended(
     }
 }
 
-/// No TCP and no admin socket; only the program's user may connect.
+/// No TCP and no admin socket; only the program's user may connect, and nobody outlives it.
 fn config(folder: &Path) -> Config {
     let mut config = Config::default();
     config.server.socket = Place::At(folder.join("ioasd.sock"));
     config.server.socket_mode = FileMode::OWNER;
+    config.server.drain_timeout = Duration::ZERO;
     config.admin.listen = Listen::Off;
     config.admin.socket = None;
     config
