@@ -11,6 +11,7 @@ use ioasd_client::units::ByteLen;
 
 use super::frame_service::FrameService;
 use super::messages::dispatch::Dispatch;
+use super::payer::PayingProcesses;
 use super::pinner::Pinner;
 use super::registry::Registry;
 use super::retirement::Retirement;
@@ -44,6 +45,8 @@ pub struct Agent {
     pub registry: Arc<Registry>,
     /// Who has pinned what.
     pub ledger: Arc<Ledger>,
+    /// The processes that map.
+    pub paying: PayingProcesses,
     /// All frames.
     pub frames: Arc<FrameService>,
     /// How memory is held.

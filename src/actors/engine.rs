@@ -24,6 +24,7 @@ use super::fan_out::FanOut;
 use super::figures::ContextStats;
 use super::frame_service::FrameService;
 use super::messages::dispatch::Dispatch;
+use super::payer::PayingProcesses;
 use super::pinner::{PinPool, Pinner};
 use super::registry::Registry;
 use super::retirement::{Grace, Retirement};
@@ -130,6 +131,7 @@ impl Engine {
         let agent = Arc::new(Agent {
             registry,
             ledger: Arc::new(Ledger::new()),
+            paying: PayingProcesses::default(),
             frames,
             pins,
             shards,

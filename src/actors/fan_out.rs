@@ -239,8 +239,8 @@ impl Job {
     /// Works on one table; the outcome, or `None` when the budget is spent before.
     fn work(&mut self, table: &mut dyn DomainTable, budget: &mut Budget) -> Option<Failable> {
         match &self.change {
-            TableChange::Deliver { batch, shape, permission } => {
-                let new = || BatchWriter::new(Arc::clone(batch), *shape, *permission);
+            TableChange::Deliver { batch, shape, permission, large_pages } => {
+                let new = || BatchWriter::new(Arc::clone(batch), *shape, *permission, *large_pages);
                 match self.writing.get_or_insert_with(new).advance(table, budget) {
                     Ok(Progress::Finished) => Some(Ok(())),
                     Ok(Progress::Paused) => None,

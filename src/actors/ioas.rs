@@ -21,7 +21,8 @@ use super::guard::{caught, is_poisoned, poisoned};
 use super::inbox::Question;
 use super::messages::ioas::{
     AllowIovas, AttachAccess, AttachDomain, ChangeTable, Check, Clear, CopyPieces, DetachAccess,
-    DetachDomain, LetGoWithin, LookAtTable, Map, PinRange, ReadBytes, Unmap, UnpinRange, WriteBytes,
+    DetachDomain, LeaveAccess, LetGoWithin, LookAtTable, Map, MapMany, PinRange, ReadBytes, SetLargePages,
+    Unmap, UnmapMany, UnpinRange, WriteBytes,
 };
 use super::messages::questions::{AreaReport, AreasFrom};
 use super::pages::Run;
@@ -211,6 +212,36 @@ impl Handler<AllowIovas> for Ioas {
     }
 }
 
+impl Handler<SetLargePages> for Ioas {
+    type Result = Pending<()>;
+
+    fn handle(&mut self, SetLargePages(large_pages): SetLargePages, _: &mut Self::Context) -> Self::Result {
+        self.run(move |ioas| async move { ioas.set_large_pages(large_pages).await })
+    }
+}
+
+impl Handler<MapMany> for Ioas {
+    type Result = Pending<Vec<Result<IovaRange, Refusal>>>;
+
+    fn handle(&mut self, MapMany(maps): MapMany, _: &mut Self::Context) -> Self::Result {
+        self.run(move |ioas| async move {
+            let mut outcomes = Vec::with_capacity(maps.len());
+            for Map { pieces, permission, placement } in maps {
+                outcomes.push(ioas.map(&pieces, permission, placement).await);
+            }
+            Ok(outcomes)
+        })
+    }
+}
+
+impl Handler<UnmapMany> for Ioas {
+    type Result = Pending<Vec<Result<ByteLen, Refusal>>>;
+
+    fn handle(&mut self, UnmapMany(requests): UnmapMany, _: &mut Self::Context) -> Self::Result {
+        self.run(move |ioas| async move { Ok(ioas.unmap_many(&requests).await) })
+    }
+}
+
 impl Handler<AttachDomain> for Ioas {
     type Result = Pending<()>;
 
@@ -247,6 +278,18 @@ impl Handler<AttachAccess> for Ioas {
         self.run(move |ioas| async move {
             ioas.attach_access(key, needs).await?;
             ioas.port().accesses.borrow_mut().insert(key, User { access, stats });
+            Ok(())
+        })
+    }
+}
+
+impl Handler<LeaveAccess> for Ioas {
+    type Result = Pending<()>;
+
+    fn handle(&mut self, LeaveAccess(key): LeaveAccess, _: &mut Self::Context) -> Self::Result {
+        self.run(move |ioas| async move {
+            ioas.leave_access(key).await?;
+            ioas.port().accesses.borrow_mut().remove(&key);
             Ok(())
         })
     }

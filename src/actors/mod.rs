@@ -49,6 +49,7 @@ pub mod number;
 pub mod objects;
 pub mod pages;
 pub mod pages_handle;
+pub mod payer;
 pub mod pfn_cache;
 pub mod pinner;
 pub mod registry;

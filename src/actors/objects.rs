@@ -11,11 +11,12 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 
 use actix::Addr;
 use ioasd_client::formats::FormatId;
 use ioasd_client::ids::ObjectId;
+use tokio::sync::Mutex;
 
 use super::access::Access;
 use super::domain::Domain;
@@ -26,7 +27,7 @@ use super::registry::Registered;
 use crate::domains::spec::TableSpec;
 use crate::error::{Coded, Errno};
 use crate::fault_points::{self, Injected, Point};
-use crate::storage::ioas::AccessKey;
+use crate::storage::ioas::{AccessKey, AccessNeeds};
 use crate::storage::step::DomainKey;
 
 /// The largest id.
@@ -50,6 +51,28 @@ pub struct IoasObject {
     pub ioas: Addr<Ioas>,
     /// Its number in the registry.
     pub number: Number<IoasStats>,
+    /// The HWPTs that show it, in the order in which they were made.
+    pub hwpts: RefCell<Vec<Weak<HwptObject>>>,
+    /// Held while a HWPT is looked for or made, so that devices that can share one do.
+    pub choosing: Mutex<()>,
+}
+
+/// Who asked for a HWPT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Made {
+    /// An attach to its address space; it goes with its last device.
+    Automatically,
+    /// A client; it stays until it is destroyed, and is chosen only by its id.
+    ByHand,
+}
+
+/// The devices that can share a domain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sharing {
+    /// All behind the shared IOMMU that walk this format.
+    Shared(FormatId),
+    /// The one device with this number.
+    Only(u64),
 }
 
 /// A domain as the uAPI sees it.
@@ -63,8 +86,10 @@ pub struct HwptObject {
     pub domain: Addr<Domain>,
     /// Where the table is.
     pub key: DomainKey,
-    /// The IOMMU it was made for.
-    pub iommu: Iommu,
+    /// The devices it was made for.
+    pub sharing: Sharing,
+    /// Who asked for it.
+    pub made: Made,
     /// What its table is.
     pub spec: TableSpec,
 }
@@ -74,12 +99,62 @@ pub struct HwptObject {
 pub struct DeviceObject {
     /// Its id.
     pub id: ObjectId,
+    /// A number that no other device of the agent has, or had.
+    pub number: u64,
     /// The IOMMU it is behind.
     pub iommu: Iommu,
     /// The page tables it walks.
     pub format: FormatId,
     /// What it is attached to.
     pub attached: RefCell<Option<Rc<HwptObject>>>,
+    /// Held while that changes.
+    pub changing: Mutex<()>,
+}
+
+impl DeviceObject {
+    /// A device that is attached to nothing.
+    #[must_use]
+    pub fn new(id: ObjectId, number: u64, iommu: Iommu, format: FormatId) -> Self {
+        Self { id, number, iommu, format, attached: RefCell::new(None), changing: Mutex::new(()) }
+    }
+
+    /// The devices it can share a domain with.
+    #[must_use]
+    pub const fn sharing(&self) -> Sharing {
+        match self.iommu {
+            Iommu::Shared => Sharing::Shared(self.format),
+            Iommu::Own => Sharing::Only(self.number),
+        }
+    }
+
+    /// The HWPT it is attached to.
+    #[must_use]
+    pub fn hwpt(&self) -> Option<Rc<HwptObject>> {
+        self.attached.borrow().clone()
+    }
+}
+
+impl IoasObject {
+    /// An address space that nothing shows.
+    #[must_use]
+    pub fn new(id: ObjectId, ioas: Addr<Ioas>, number: Number<IoasStats>) -> Self {
+        Self { id, ioas, number, hwpts: RefCell::default(), choosing: Mutex::new(()) }
+    }
+
+    /// The first HWPT made automatically that these devices can share.
+    #[must_use]
+    pub fn hwpt_for(&self, sharing: Sharing) -> Option<Rc<HwptObject>> {
+        let hwpts = self.hwpts.borrow();
+        let mut hwpts = hwpts.iter().filter_map(Weak::upgrade);
+        hwpts.find(|hwpt| hwpt.made == Made::Automatically && hwpt.sharing == sharing)
+    }
+
+    /// Notes one more HWPT, and forgets those that are gone.
+    pub fn add_hwpt(&self, hwpt: &Rc<HwptObject>) {
+        let mut hwpts = self.hwpts.borrow_mut();
+        hwpts.retain(|hwpt| hwpt.strong_count() > 0);
+        hwpts.push(Rc::downgrade(hwpt));
+    }
 }
 
 /// A software user.
@@ -89,11 +164,22 @@ pub struct AccessObject {
     pub id: ObjectId,
     /// Its name in the agent.
     pub key: AccessKey,
-    /// The address space it uses.
-    pub ioas: Rc<IoasObject>,
+    /// What it will do.
+    pub needs: AccessNeeds,
     /// The actor.
     pub access: Addr<Access>,
-    /// Its figures.
+    /// The address space it uses, if it is attached to one.
+    pub attached: RefCell<Option<Attachment>>,
+    /// Held while that changes.
+    pub changing: Mutex<()>,
+}
+
+/// An access on an address space.
+#[derive(Debug)]
+pub struct Attachment {
+    /// The address space.
+    pub ioas: Rc<IoasObject>,
+    /// What the access holds there.
     pub stats: Registered<AccessStats>,
 }
 
@@ -216,6 +302,7 @@ pub struct Objects {
     /// The lowest id never given.
     fresh: u32,
     limit: usize,
+    hwpts: u64,
 }
 
 impl Objects {
@@ -223,7 +310,7 @@ impl Objects {
     #[must_use]
     pub const fn new(limit: u32) -> Self {
         let limit = if limit < ID_MAX { limit as usize } else { ID_MAX as usize };
-        Self { slots: BTreeMap::new(), free: BTreeSet::new(), fresh: 1, limit }
+        Self { slots: BTreeMap::new(), free: BTreeSet::new(), fresh: 1, limit, hwpts: 0 }
     }
 
     /// Takes the lowest free id; nobody finds an object there until [`Objects::publish`].
@@ -250,6 +337,7 @@ impl Objects {
     fn remove(&mut self, id: u32) -> Option<Object> {
         let object = self.slots.remove(&id)?;
         self.free.insert(id);
+        self.hwpts -= u64::from(matches!(object, Some(Object::Hwpt(_))));
         object
     }
 
@@ -258,6 +346,7 @@ impl Objects {
         let slot = self.slots.get_mut(&id.get());
         debug_assert!(matches!(slot, Some(None)), "{id:?} was not reserved");
         if let Some(slot) = slot {
+            self.hwpts += u64::from(matches!(object, Object::Hwpt(_)));
             *slot = Some(object);
         }
     }
@@ -328,24 +417,6 @@ impl Objects {
         }
     }
 
-    /// The domain that devices behind the shared IOMMU which walk `format` use on `ioas`, if there is one.
-    #[must_use]
-    pub fn shared_hwpt(&self, ioas: ObjectId, format: FormatId) -> Option<Rc<HwptObject>> {
-        let serves = |hwpt: &HwptObject| {
-            hwpt.ioas.id == ioas && hwpt.iommu == Iommu::Shared && hwpt.spec.format() == format
-        };
-        self.slots.values().flatten().find_map(|object| match object {
-            Object::Hwpt(hwpt) if serves(hwpt) => Some(Rc::clone(hwpt)),
-            _ => None,
-        })
-    }
-
-    /// How many domains there are.
-    #[must_use]
-    pub fn hwpt_count(&self) -> u64 {
-        self.slots.values().flatten().filter(|object| matches!(object, Object::Hwpt(_))).count() as u64
-    }
-
     /// Takes an object that nothing refers to out of the table.
     ///
     /// # Errors
@@ -383,6 +454,8 @@ impl Objects {
     /// Panics unless ids are given as promised. For tests.
     pub fn check(&self) {
         assert!(self.slots.len() <= self.limit, "more objects than the limit");
+        let hwpts = self.slots.values().filter(|object| matches!(object, Some(Object::Hwpt(_))));
+        assert_eq!(hwpts.count() as u64, self.hwpts, "the count of hwpts drifted");
         for id in 1..self.fresh {
             assert!(
                 self.slots.contains_key(&id) != self.free.contains(&id),
@@ -393,6 +466,12 @@ impl Objects {
             self.slots.keys().chain(&self.free).all(|id| (1..self.fresh).contains(id)),
             "an id never given is listed"
         );
+    }
+
+    /// How many HWPTs there are.
+    #[must_use]
+    pub const fn hwpt_count(&self) -> u64 {
+        self.hwpts
     }
 
     /// How many objects there are, those under construction included.
@@ -407,8 +486,7 @@ mod tests {
     use super::*;
 
     fn device(id: ObjectId) -> Object {
-        let (iommu, format) = (Iommu::Own, FormatId::AmdV1);
-        Object::Device(Rc::new(DeviceObject { id, iommu, format, attached: RefCell::new(None) }))
+        Object::Device(Rc::new(DeviceObject::new(id, 1, Iommu::Own, FormatId::AmdV1)))
     }
 
     #[test]

@@ -31,6 +31,7 @@ use super::messages::questions::{HoldersOf, HoldersReport};
 use super::messages::tiers::{
     ChangeTables, EraseCache, Failable, FramesRead, ReadCache, ReadDomain, StoreCache, TableChange,
 };
+use super::payer::Payer;
 use super::pfn_cache::PfnCache;
 use super::pinner::{PinDone, PinRequest, PinWork, Pinner};
 use super::registry::Registered;
@@ -39,7 +40,6 @@ use crate::error::Errno;
 use crate::fault_points::{self, Point};
 use crate::storage::Tuning;
 use crate::storage::counts::{ArrayLen, Delta, Pinned};
-use crate::storage::ledger::{Account, AccountMode, PageLimit};
 use crate::storage::movement::Movement;
 use crate::storage::order::{MoveResult, Order};
 use crate::storage::pages::IoptPages;
@@ -54,17 +54,6 @@ const NAME: &str = "a pages object";
 #[derive(Debug, Message)]
 #[rtype(result = "MoveResult")]
 pub struct Run(pub Order);
-
-/// Who pays for the pins of a pages object.
-#[derive(Clone, Debug)]
-pub struct Payer {
-    /// The account.
-    pub account: Arc<Account>,
-    /// Which of its limits apply.
-    pub mode: AccountMode,
-    /// The limit of mode user, if one applies at this strength.
-    pub limit: Option<PageLimit>,
-}
 
 /// What a pages object is made of.
 pub struct PagesParts {
@@ -128,8 +117,7 @@ impl Actor for Pages {
         let left = core.charged().settle(Pinned::new(0));
         if left != Delta::None {
             tracing::error!(source = self.cell.parts.source.name(), pinned = %core.pinned(), "a pages object ended with pins");
-            let Payer { account, mode, .. } = &self.cell.parts.payer;
-            account.force(*mode, left);
+            self.cell.parts.payer.bill.force(left);
         }
     }
 }
@@ -290,9 +278,9 @@ impl PagesCell {
             Step::ReadDomain { domain, shape, range, batch } => {
                 self.read_domain(domain.fan_out, ReadDomain { domain: domain.id, shape, range, batch })
             }
-            Step::Deliver { batch, shape, permission, domains } => {
-                let outcomes =
-                    self.change_tables(&TableChange::Deliver { batch, shape, permission }, &domains);
+            Step::Deliver { batch, shape, permission, large_pages, domains } => {
+                let change = TableChange::Deliver { batch, shape, permission, large_pages };
+                let outcomes = self.change_tables(&change, &domains);
                 outcomes.map(Reply::Delivered).boxed_local()
             }
             Step::Unmap { shape, range, domains } => {
@@ -390,11 +378,13 @@ impl PagesCell {
     }
 
     fn charge(&self, delta: Delta, enforcement: Enforcement) -> Reply {
-        let Payer { account, mode, limit } = &self.parts.payer;
+        let PagesParts { payer, source, .. } = &self.parts;
         Reply::Charged(match enforcement {
-            Enforcement::Limited => account.charge(*mode, delta, *limit).map_err(|error| Refusal::of(&error)),
+            Enforcement::Limited => {
+                payer.charge(delta, source.strength()).map_err(|error| Refusal::of(&error))
+            }
             Enforcement::Forced => {
-                account.force(*mode, delta);
+                payer.bill.force(delta);
                 Ok(())
             }
         })

@@ -3,7 +3,9 @@
 //! A batch goes into a table run by run. It is all or nothing: when one run is refused, the runs before it are taken out
 //! again.
 //!
-//! Imports allowed: storage's area and pfn, table, error.
+//! With large pages off, every map call is one page, so that no leaf is larger.
+//!
+//! Imports allowed: storage's area, io_pagetable and pfn, table, error.
 
 use std::sync::Arc;
 
@@ -12,6 +14,7 @@ use ioasd_client::units::{ByteLen, IndexRange, Iova, IovaRange, PAGE_SIZE, Permi
 use super::error::MapError;
 use super::table::{Budget, DomainTable};
 use crate::storage::area::AreaShape;
+use crate::storage::io_pagetable::LargePages;
 use crate::storage::pfn::PfnBatch;
 
 /// Whether the work is over.
@@ -29,6 +32,7 @@ pub struct BatchWriter {
     batch: Arc<PfnBatch>,
     shape: AreaShape,
     permission: Permission,
+    large_pages: LargePages,
     run: usize,
     done: u64,
     next: Option<Iova>,
@@ -37,8 +41,14 @@ pub struct BatchWriter {
 impl BatchWriter {
     /// Nothing is written yet.
     #[must_use]
-    pub fn new(batch: Arc<PfnBatch>, shape: AreaShape, permission: Permission) -> Self {
-        Self { next: Some(shape.start_of(batch.first())), batch, shape, permission, run: 0, done: 0 }
+    pub fn new(
+        batch: Arc<PfnBatch>,
+        shape: AreaShape,
+        permission: Permission,
+        large_pages: LargePages,
+    ) -> Self {
+        let next = Some(shape.start_of(batch.first()));
+        Self { batch, shape, permission, large_pages, run: 0, done: 0, next }
     }
 
     /// Writes on as far as the budget goes.
@@ -57,7 +67,7 @@ impl BatchWriter {
             let done = ByteLen::new(self.done);
             let (start, rest) = (Iova::new(iova.start().get() + self.done), iova.length().get() - self.done);
             let phys = PhysAddr::new(phys.get() + done.get());
-            match table.map(start, phys, ByteLen::new(rest), self.permission, budget) {
+            match table.map(start, phys, self.one_call(phys, rest), self.permission, budget) {
                 Ok(mapped) => self.note(iova, mapped),
                 Err(error) => {
                     self.take_out(table, start);
@@ -66,6 +76,15 @@ impl BatchWriter {
             }
         }
         Ok(Progress::Finished)
+    }
+
+    /// How much of what is left of a run one map call takes.
+    const fn one_call(&self, phys: PhysAddr, rest: u64) -> ByteLen {
+        let to_page_end = PAGE_SIZE - phys.get() % PAGE_SIZE;
+        match self.large_pages {
+            LargePages::Off if to_page_end < rest => ByteLen::new(to_page_end),
+            LargePages::Off | LargePages::On => ByteLen::new(rest),
+        }
     }
 
     /// The IOVAs and the first address of the run that is being written.

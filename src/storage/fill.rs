@@ -20,6 +20,7 @@ use ioasd_client::units::{IndexRange, PageIndex, Permission};
 use super::area::AreaShape;
 use super::carry::WholeRuns;
 use super::ending::{Ending, Settlement};
+use super::io_pagetable::LargePages;
 use super::order::{MoveFailure, MoveResult, Moved, Showing};
 use super::pages::{AreaKey, CacheClaim, IoptPages, RetireKey, Shown};
 use super::pfn::PfnBatch;
@@ -37,6 +38,7 @@ pub(super) struct Fill {
     area: AreaKey,
     shape: AreaShape,
     permission: Permission,
+    large_pages: LargePages,
     domains: Arc<[DomainKey]>,
     showing: Showing,
     tuning: Tuning,
@@ -62,8 +64,7 @@ enum Phase {
 impl Fill {
     pub(super) fn new(
         area: AreaKey,
-        shape: AreaShape,
-        permission: Permission,
+        (shape, permission, large_pages): (AreaShape, Permission, LargePages),
         domains: Arc<[DomainKey]>,
         showing: Showing,
         tuning: Tuning,
@@ -73,6 +74,7 @@ impl Fill {
             area,
             shape,
             permission,
+            large_pages,
             showing,
             tuning,
             reader: Reader::new(range, tuning, CacheClaim::Ignored),
@@ -136,8 +138,9 @@ impl Fill {
     fn deliver(&mut self, batch: Arc<PfnBatch>) -> Next<MoveResult> {
         self.delivering = Some(batch.end());
         self.published_to = batch.end();
+        let (shape, permission, large_pages) = (self.shape, self.permission, self.large_pages);
         let domains = Arc::clone(&self.domains);
-        Next::Start(DELIVER, Step::Deliver { batch, shape: self.shape, permission: self.permission, domains })
+        Next::Start(DELIVER, Step::Deliver { batch, shape, permission, large_pages, domains })
     }
 
     fn delivered(&mut self, outcomes: Vec<Result<(), Refusal>>) -> Result<(), Refusal> {

@@ -2,10 +2,12 @@
 //!
 //! One ledger serves the whole agent. Accounts are shared by `Arc` and are nothing but counters, so charging takes no
 //! lock; the ledger only finds them. Every pinned page is charged; a limit binds the pages charged in mode
-//! [`AccountMode::User`] alone. The limit comes with each charge, because it is read from the payer when the charge is
+//! [`AccountMode::User`], and in mode [`AccountMode::Mm`] those of one process ([`bill`]). The limit comes with each charge, because it is read from the payer when the charge is
 //! made.
 //!
 //! Imports allowed: units, error, fault_points, counts.
+
+pub mod bill;
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,6 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use dashmap::DashMap;
 use ioasd_client::units::ByteLen;
 
+use self::bill::LimitedBy;
 use super::counts::{Charged, Delta};
 use crate::error::{Coded, Errno};
 use crate::fault_points::{self, Injected, Point};
@@ -38,6 +41,8 @@ pub enum AccountMode {
     None,
     /// Counted against the limit of the user.
     User,
+    /// Counted against the limit of the process.
+    Mm,
 }
 
 /// Pages that an account may be charged in mode user.
@@ -55,9 +60,9 @@ pub enum ChargeRefused {
         limit.0
     )]
     OverLimit {
-        /// Who was to pay.
-        account: AccountKey,
-        /// What is charged in mode user already.
+        /// Whose limit it is.
+        account: LimitedBy,
+        /// What is charged against it already.
         used: Charged,
         /// Pages that were asked for.
         needed: u64,
@@ -142,27 +147,13 @@ impl Account {
             fault_points::hit(Point::Charge)
                 .map_err(|cause| ChargeRefused::Injected { account: self.key, cause })?;
             if mode == AccountMode::User {
-                self.add_limited(pages.get(), limit)?;
+                add_within(&self.limited, pages.get(), limit, LimitedBy::User(self.key))?;
             }
             self.charged.fetch_add(pages.get(), Ordering::Relaxed);
         } else {
             self.force(mode, delta);
         }
         Ok(())
-    }
-
-    fn add_limited(&self, needed: u64, limit: Option<PageLimit>) -> Result<(), ChargeRefused> {
-        let within = |used: u64| {
-            let sum = used.checked_add(needed)?;
-            limit.is_none_or(|limit| sum <= limit.0).then_some(sum)
-        };
-        let added = self.limited.fetch_update(Ordering::Relaxed, Ordering::Relaxed, within);
-        added.map(drop).map_err(|used| ChargeRefused::OverLimit {
-            account: self.key,
-            used: Charged::new(used),
-            needed,
-            limit: limit.unwrap_or(PageLimit(u64::MAX)),
-        })
     }
 
     /// Changes the bill by `delta` whatever the limit: for pages that are held already, and for taking off.
@@ -187,6 +178,26 @@ impl Account {
     pub fn check(&self) {
         assert!(self.limited() <= self.charged(), "{}: more pages limited than charged", self.key);
     }
+}
+
+/// Adds to a counter that a limit binds, or changes nothing.
+fn add_within(
+    counter: &AtomicU64,
+    needed: u64,
+    limit: Option<PageLimit>,
+    account: LimitedBy,
+) -> Result<(), ChargeRefused> {
+    let within = |used: u64| {
+        let sum = used.checked_add(needed)?;
+        limit.is_none_or(|limit| sum <= limit.0).then_some(sum)
+    };
+    let added = counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, within);
+    added.map(drop).map_err(|used| ChargeRefused::OverLimit {
+        account,
+        used: Charged::new(used),
+        needed,
+        limit: limit.unwrap_or(PageLimit(u64::MAX)),
+    })
 }
 
 /// Never below 0: a credit without its charge is a bug, and must not turn into an endless bill.

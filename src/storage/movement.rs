@@ -50,8 +50,8 @@ impl Movement {
     #[must_use]
     pub fn new(order: Order, tuning: Tuning) -> Self {
         Self(match order {
-            Order::Fill { area, shape, permission, domains, showing } => {
-                Kind::Fill(Fill::new(area, shape, permission, domains, showing, tuning))
+            Order::Fill { area, shape, permission, large_pages, domains, showing } => {
+                Kind::Fill(Fill::new(area, (shape, permission, large_pages), domains, showing, tuning))
             }
             Order::Unfill { area, shape, domains } => {
                 Kind::Unfill(Unfill::new(area, shape, domains, Remaining::None, tuning))

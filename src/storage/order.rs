@@ -7,6 +7,7 @@ use std::sync::Arc;
 use ioasd_client::units::{IndexRange, Permission};
 
 use super::area::AreaShape;
+use super::io_pagetable::LargePages;
 use super::pages::{AreaKey, RetireKey};
 use super::pfn::PfnBatch;
 use super::refusal::Refusal;
@@ -23,6 +24,8 @@ pub enum Order {
         shape: AreaShape,
         /// What devices may do.
         permission: Permission,
+        /// Whether leaves may be larger than a page.
+        large_pages: LargePages,
         /// The domains to write.
         domains: Arc<[DomainKey]>,
         /// Whether the area has domains already.

@@ -12,6 +12,7 @@ use ioasd_client::units::{ByteLen, IndexRange, Permission};
 
 use super::area::AreaShape;
 use super::counts::Delta;
+use super::io_pagetable::LargePages;
 use super::pfn::PfnBatch;
 use super::refusal::Refusal;
 
@@ -95,6 +96,8 @@ pub enum Step {
         shape: AreaShape,
         /// What devices may do.
         permission: Permission,
+        /// Whether leaves may be larger than a page.
+        large_pages: LargePages,
         /// Which tables to write.
         domains: Arc<[DomainKey]>,
     },

@@ -10,16 +10,20 @@
 
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::thread;
 
 use crossbeam_channel::{Sender, unbounded};
 
 use super::file_state::{self, FileKind};
 
-/// A descriptor from a client.
+/// A descriptor from a client. A clone is the same descriptor; it is closed after the last one.
+#[derive(Clone, Debug)]
+pub struct ClientFd(Arc<Reaped>);
+
+/// What is handed to a reaper when it is dropped.
 #[derive(Debug)]
-pub struct ClientFd(ManuallyDrop<OwnedFd>);
+struct Reaped(ManuallyDrop<OwnedFd>);
 
 /// The threads that close.
 struct Reapers {
@@ -34,17 +38,17 @@ static REAPERS: OnceLock<Reapers> = OnceLock::new();
 
 impl From<OwnedFd> for ClientFd {
     fn from(fd: OwnedFd) -> Self {
-        Self(ManuallyDrop::new(fd))
+        Self(Arc::new(Reaped(ManuallyDrop::new(fd))))
     }
 }
 
 impl AsFd for ClientFd {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.0.0.as_fd()
     }
 }
 
-impl Drop for ClientFd {
+impl Drop for Reaped {
     fn drop(&mut self) {
         // SAFETY: this runs once, and nothing reads the field afterwards.
         reap(unsafe { ManuallyDrop::take(&mut self.0) });

@@ -1,30 +1,39 @@
 //! What a process may lock: its privilege and its limit, as the kernel tells about other processes.
 //!
-//! Everything is read from `/proc/<pid>` and counts only if the process was alive afterwards, so that a reused number
-//! lends nobody its rights.
+//! What is read about a number counts only if its process was alive afterwards, so that a reused number lends nobody
+//! its rights.
 //!
 //! Imports allowed: units, error, fault_points, sys::pidfd.
 
 use std::fs;
 use std::io;
+use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use ioasd_client::units::ByteLen;
 use rustix::io::Errno;
+use rustix::thread::{CapabilitySet, capabilities};
 
 use super::pidfd::PidFd;
 use crate::error::Coded;
 use crate::fault_points::{self, Point};
 
-/// CAP_IPC_LOCK, as a bit of the effective set.
-const CAP_IPC_LOCK: u64 = 1 << 14;
-
-/// Whether a process may lock memory beyond its limit.
+/// A privilege that a client may use through the agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LockPrivilege {
-    /// It holds CAP_IPC_LOCK in the agent's own user namespace.
-    Unlimited,
-    /// Its RLIMIT_MEMLOCK binds.
-    Limited,
+pub enum Privilege {
+    /// CAP_IPC_LOCK: locking memory beyond its limit.
+    LockMemory,
+    /// CAP_SYS_RESOURCE: choosing which limit binds.
+    ChooseLimits,
+}
+
+impl Privilege {
+    const fn capability(self) -> CapabilitySet {
+        match self {
+            Self::LockMemory => CapabilitySet::IPC_LOCK,
+            Self::ChooseLimits => CapabilitySet::SYS_RESOURCE,
+        }
+    }
 }
 
 /// A RLIMIT_MEMLOCK.
@@ -36,21 +45,18 @@ pub enum MemlockLimit {
     Unlimited,
 }
 
-/// Whether `process` may lock without limit. A capability held in another user namespace is not worth anything here;
-/// where the namespace cannot be seen, it is taken for another one.
+/// Whether `process` holds a privilege now, in the agent's own user namespace: a capability held in another one is not
+/// worth anything here, and where the namespace cannot be seen, it is taken for another one. Nothing is remembered,
+/// because a process may lose a capability, or gain one in another namespace, at any time.
 ///
 /// # Errors
 /// ESRCH if the process has ended.
-pub fn lock_privilege(process: &PidFd) -> Result<LockPrivilege, Errno> {
-    let status = read(process, "status")?;
-    let held = effective_capabilities(&status).is_some_and(|set| set & CAP_IPC_LOCK != 0);
-    let privilege = if held && shares_user_namespace(process) {
-        LockPrivilege::Unlimited
-    } else {
-        LockPrivilege::Limited
-    };
+pub fn holds(process: &PidFd, privilege: Privilege) -> Result<bool, Errno> {
+    fault_points::hit(Point::ProcRead).map_err(|injected| injected.errno())?;
+    let effective = capabilities(Some(process.pid()))?.effective;
+    let held = effective.contains(privilege.capability()) && shares_user_namespace(process);
     require_alive(process)?;
-    Ok(privilege)
+    Ok(held)
 }
 
 /// The soft RLIMIT_MEMLOCK of `process`, now.
@@ -82,14 +88,10 @@ fn require_alive(process: &PidFd) -> Result<(), Errno> {
 }
 
 fn shares_user_namespace(process: &PidFd) -> bool {
+    static OWN: OnceLock<Option<PathBuf>> = OnceLock::new();
     let namespace = |of: &str| fs::read_link(format!("/proc/{of}/ns/user")).ok();
-    let own = namespace("self");
-    own.is_some() && own == namespace(&process.pid().as_raw_pid().to_string())
-}
-
-fn effective_capabilities(status: &str) -> Option<u64> {
-    let set = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
-    u64::from_str_radix(set.trim(), 16).ok()
+    let own = OWN.get_or_init(|| namespace("self"));
+    own.is_some() && *own == namespace(&process.pid().as_raw_pid().to_string())
 }
 
 fn soft_memlock(limits: &str) -> Option<MemlockLimit> {
@@ -138,24 +140,19 @@ mod tests {
         drop(child.stdin.take());
         child.wait().unwrap();
         assert_eq!(memlock_limit(&process), Err(Errno::SRCH));
-        assert_eq!(lock_privilege(&process), Err(Errno::SRCH));
+        assert_eq!(holds(&process, Privilege::LockMemory), Err(Errno::SRCH));
     }
 
     #[test]
-    fn the_privilege_of_this_process_follows_its_effective_set() {
-        let held = rustix::thread::capabilities(None).unwrap().effective;
-        let wanted = if held.contains(rustix::thread::CapabilitySet::IPC_LOCK) {
-            LockPrivilege::Unlimited
-        } else {
-            LockPrivilege::Limited
-        };
-        assert_eq!(lock_privilege(&own()), Ok(wanted));
+    fn the_privileges_of_this_process_follow_its_effective_set() {
+        let held = capabilities(None).unwrap().effective;
+        for privilege in [Privilege::LockMemory, Privilege::ChooseLimits] {
+            assert_eq!(holds(&own(), privilege), Ok(held.contains(privilege.capability())));
+        }
     }
 
     #[test]
     fn the_tables_of_the_kernel_are_read_as_they_are_written() {
-        assert_eq!(effective_capabilities("Name:\tx\nCapEff:\t0000000000004000\n"), Some(CAP_IPC_LOCK));
-        assert_eq!(effective_capabilities("CapPrm:\t0000000000004000\n"), None);
         let row = |soft| {
             format!(
                 "Max cpu time   unlimited   unlimited   seconds\nMax locked memory   {soft}   9   bytes\n"

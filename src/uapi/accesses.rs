@@ -1,4 +1,4 @@
-//! ACCESS_CREATE, ACCESS_PIN, ACCESS_UNPIN, ACCESS_RW.
+//! ACCESS_CREATE, ACCESS_ATTACH, ACCESS_REPLACE, ACCESS_DETACH, ACCESS_PIN, ACCESS_UNPIN, ACCESS_RW.
 //!
 //! Notices to an access without a notice channel count as answered, so that an unmap of what it holds ends in EDEADLK,
 //! which names the access.
@@ -11,8 +11,8 @@ use ioasd_client::ids::{AccessId, ObjectId};
 use ioasd_client::units::{ByteLen, Flag, Iova, IovaRange};
 use ioasd_client::wire::command::Command;
 use ioasd_client::wire::own::{
-    ACCESS_MAY_PIN, ACCESS_NOTICES, ACCESS_RW_MAX, ACCESS_WRITE, AccessCreate, AccessPin, AccessRw,
-    AccessUnpin,
+    ACCESS_MAY_PIN, ACCESS_NOTICES, ACCESS_RW_MAX, ACCESS_WRITE, AccessAttach, AccessCreate, AccessDetach,
+    AccessPin, AccessReplace, AccessRw, AccessUnpin,
 };
 
 use super::{Call, Done, Serve, check_flags, check_no_fds, check_reserved};
@@ -42,6 +42,34 @@ impl Serve for AccessCreate {
                 Ok(created(call.client.access_create(ioas, needs, answered).await?))
             }
         }
+    }
+}
+
+impl Serve for AccessAttach {
+    async fn serve(self, call: Call<'_>) -> Result<Done<Self>, Refusal> {
+        check_no_fds(Self::NAME, &call.fds)?;
+        check_flags(Self::NAME, self.flags, 0)?;
+        call.client.access_attach(self.access_id.into(), self.ioas_id.into()).await?;
+        Ok(Done::value(self))
+    }
+}
+
+impl Serve for AccessReplace {
+    async fn serve(self, call: Call<'_>) -> Result<Done<Self>, Refusal> {
+        check_no_fds(Self::NAME, &call.fds)?;
+        check_flags(Self::NAME, self.flags, 0)?;
+        call.client.access_replace(self.access_id.into(), self.ioas_id.into()).await?;
+        Ok(Done::value(self))
+    }
+}
+
+impl Serve for AccessDetach {
+    async fn serve(self, call: Call<'_>) -> Result<Done<Self>, Refusal> {
+        check_no_fds(Self::NAME, &call.fds)?;
+        check_flags(Self::NAME, self.flags, 0)?;
+        check_reserved(Self::NAME, self.reserved)?;
+        call.client.access_detach(self.access_id.into()).await?;
+        Ok(Done::value(self))
     }
 }
 

@@ -69,6 +69,26 @@ impl<'m> Array<'m> {
         Ok(load_all(&array))
     }
 
+    /// Reads one element of which the client has `size` bytes, by the rules of structs: what is missing is zero, what we do
+    /// not know must be zero.
+    ///
+    /// # Errors
+    /// EFAULT if the element ends before, E2BIG if something unknown is not zero, ENOMEM if it is longer than any may be.
+    pub(super) fn read_sized<R: Record>(&self, size: u32) -> Result<R, Refusal> {
+        let bytes: Vec<Byte> = self.read(size)?;
+        let bytes: Vec<u8> = bytes.into_iter().map(|Byte(byte)| byte).collect();
+        if let Some(behind) = bytes.iter().skip(R::BYTES).position(|byte| *byte != 0) {
+            let text = format!(
+                "{} knows {} bytes of its data, byte {} is not zero: a newer client?",
+                self.command,
+                R::BYTES,
+                R::BYTES + behind
+            );
+            return Err(Refusal::new(Errno::TOOBIG, "data-unknown-tail", text));
+        }
+        Ok(R::load(&bytes))
+    }
+
     /// Gives elements back: into the memfd if the array lies there, else as the payload of the reply.
     ///
     /// # Errors
@@ -104,6 +124,22 @@ impl<'m> Array<'m> {
         let text =
             format!("{} has an array of {bytes} bytes at {}, {place} ends before", self.command, self.offset);
         Refusal::new(Errno::FAULT, "array-unreadable", text)
+    }
+}
+
+/// An element of one byte.
+#[derive(Clone, Copy)]
+struct Byte(u8);
+
+impl Record for Byte {
+    const BYTES: usize = 1;
+
+    fn load(bytes: &[u8]) -> Self {
+        Self(bytes.first().copied().unwrap_or(0))
+    }
+
+    fn store(self, bytes: &mut [u8]) {
+        bytes.iter_mut().take(1).for_each(|byte| *byte = self.0);
     }
 }
 

@@ -1,4 +1,4 @@
-//! DEVICE_CREATE, DEVICE_ATTACH, DEVICE_DETACH, DOMAIN_EXPORT.
+//! DEVICE_CREATE, DEVICE_ATTACH, DEVICE_REPLACE, DEVICE_DETACH, DOMAIN_EXPORT.
 //!
 //! Imports allowed: actors, the client crate's wire.
 
@@ -6,7 +6,9 @@ use ioasd_client::formats::FormatId;
 use ioasd_client::ids::DeviceId;
 use ioasd_client::units::Flag;
 use ioasd_client::wire::command::Command;
-use ioasd_client::wire::own::{DEVICE_OWN_IOMMU, DeviceAttach, DeviceCreate, DeviceDetach, DomainExport};
+use ioasd_client::wire::own::{
+    DEVICE_OWN_IOMMU, DeviceAttach, DeviceCreate, DeviceDetach, DeviceReplace, DomainExport,
+};
 
 use super::{Call, Done, Serve, check_flags, check_no_fds, check_reserved};
 use crate::actors::objects::Iommu;
@@ -38,6 +40,15 @@ impl Serve for DeviceAttach {
         check_no_fds(Self::NAME, &call.fds)?;
         check_flags(Self::NAME, self.flags, 0)?;
         let pt_id = call.client.device_attach(self.device_id.into(), self.pt_id).await?;
+        Ok(Done::value(Self { pt_id, ..self }))
+    }
+}
+
+impl Serve for DeviceReplace {
+    async fn serve(self, call: Call<'_>) -> Result<Done<Self>, Refusal> {
+        check_no_fds(Self::NAME, &call.fds)?;
+        check_flags(Self::NAME, self.flags, 0)?;
+        let pt_id = call.client.device_replace(self.device_id.into(), self.pt_id).await?;
         Ok(Done::value(Self { pt_id, ..self }))
     }
 }

@@ -18,7 +18,7 @@ use crate::storage::io_pagetable::{
 use crate::storage::refusal::Refusal;
 use crate::sys::client_fd::ClientFd;
 
-const MAP_FLAGS: u32 = MAP_FIXED_IOVA | MAP_WRITEABLE | MAP_READABLE;
+pub(super) const MAP_FLAGS: u32 = MAP_FIXED_IOVA | MAP_WRITEABLE | MAP_READABLE;
 
 impl Serve for Destroy {
     async fn serve(self, call: Call<'_>) -> Result<Done<Self>, Refusal> {
@@ -78,11 +78,11 @@ impl Serve for IoasUnmap {
     }
 }
 
-fn permission(flags: u32) -> Option<Permission> {
+pub(super) fn permission(flags: u32) -> Option<Permission> {
     Permission::from_flags(Flag::of(flags, MAP_READABLE), Flag::of(flags, MAP_WRITEABLE))
 }
 
-const fn placement(flags: u32, iova: Iova) -> Placement {
+pub(super) const fn placement(flags: u32, iova: Iova) -> Placement {
     match Flag::of(flags, MAP_FIXED_IOVA) {
         Flag::Set => Placement::Fixed(iova),
         Flag::Clear => Placement::Any,

@@ -3,10 +3,13 @@
 //! | file | commands |
 //! |---|---|
 //! | [`ioas`] | DESTROY, IOAS_ALLOC, IOAS_MAP_FILE, IOAS_COPY, IOAS_UNMAP |
+//! | [`lists`] | IOAS_MAP_FILES, IOAS_UNMAP_RANGES |
 //! | [`iova_rules`] | IOAS_ALLOW_IOVAS, IOAS_IOVA_RANGES |
-//! | [`devices`] | DEVICE_CREATE, DEVICE_ATTACH, DEVICE_DETACH, DOMAIN_EXPORT |
+//! | [`option`] | OPTION |
+//! | [`hwpts`] | HWPT_ALLOC |
+//! | [`devices`] | DEVICE_CREATE, DEVICE_ATTACH, DEVICE_REPLACE, DEVICE_DETACH, DOMAIN_EXPORT |
 //! | [`channels`] | CHANNEL_OPEN |
-//! | [`accesses`] | ACCESS_CREATE, ACCESS_PIN, ACCESS_UNPIN, ACCESS_RW |
+//! | [`accesses`] | ACCESS_CREATE, ACCESS_ATTACH, ACCESS_REPLACE, ACCESS_DETACH, ACCESS_PIN, ACCESS_UNPIN, ACCESS_RW |
 //!
 //! Checks bite in the order of the kernel: the frame, the command's number, the argument's size, flags and reserved
 //! fields, plain arithmetic, objects, and then what the address space says.
@@ -19,8 +22,11 @@ pub mod accesses;
 mod array;
 pub mod channels;
 pub mod devices;
+pub mod hwpts;
 pub mod ioas;
 pub mod iova_rules;
+pub mod lists;
+pub mod option;
 
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -30,10 +36,12 @@ use ioasd_client::wire::channels::ChannelOpen;
 use ioasd_client::wire::command::{Argument, Command, Decoded};
 use ioasd_client::wire::frame::{Echo, Reply, Request};
 use ioasd_client::wire::own::{
-    AccessCreate, AccessPin, AccessRw, AccessUnpin, DeviceAttach, DeviceCreate, DeviceDetach, DomainExport,
+    AccessAttach, AccessCreate, AccessDetach, AccessPin, AccessReplace, AccessRw, AccessUnpin, DeviceAttach,
+    DeviceCreate, DeviceDetach, DeviceReplace, DomainExport, IoasMapFiles, IoasUnmapRanges,
 };
 use ioasd_client::wire::uapi::{
-    Destroy, IoasAlloc, IoasAllowIovas, IoasCopy, IoasIovaRanges, IoasMapFile, IoasUnmap,
+    Destroy, HwptAlloc, IoasAlloc, IoasAllowIovas, IoasCopy, IoasIovaRanges, IoasMapFile, IoasUnmap,
+    IommuOption,
 };
 
 use crate::actors::client_context::state::ClientState;
@@ -170,9 +178,17 @@ async fn answer(client: &Rc<ClientState>, incoming: Incoming) -> (&'static str, 
         IoasUnmap::NUMBER => run::<IoasUnmap>(request.argument, call).await,
         DeviceCreate::NUMBER => run::<DeviceCreate>(request.argument, call).await,
         DeviceAttach::NUMBER => run::<DeviceAttach>(request.argument, call).await,
+        DeviceReplace::NUMBER => run::<DeviceReplace>(request.argument, call).await,
+        IoasMapFiles::NUMBER => run::<IoasMapFiles>(request.argument, call).await,
+        IoasUnmapRanges::NUMBER => run::<IoasUnmapRanges>(request.argument, call).await,
+        IommuOption::NUMBER => run::<IommuOption>(request.argument, call).await,
+        HwptAlloc::NUMBER => run::<HwptAlloc>(request.argument, call).await,
         DeviceDetach::NUMBER => run::<DeviceDetach>(request.argument, call).await,
         DomainExport::NUMBER => run::<DomainExport>(request.argument, call).await,
         AccessCreate::NUMBER => run::<AccessCreate>(request.argument, call).await,
+        AccessAttach::NUMBER => run::<AccessAttach>(request.argument, call).await,
+        AccessReplace::NUMBER => run::<AccessReplace>(request.argument, call).await,
+        AccessDetach::NUMBER => run::<AccessDetach>(request.argument, call).await,
         AccessPin::NUMBER => run::<AccessPin>(request.argument, call).await,
         AccessUnpin::NUMBER => run::<AccessUnpin>(request.argument, call).await,
         AccessRw::NUMBER => run::<AccessRw>(request.argument, call).await,

@@ -22,6 +22,25 @@ impl Model {
         Ok(Value::Nothing)
     }
 
+    /// Moves an access, which lets go of everything first.
+    pub fn replace_access(&mut self, ioas: usize, access: usize, to: usize) -> Expected {
+        let Some(state) = self.ioases[ioas].accesses.get(&access).cloned() else {
+            return refused(Errno::NOENT);
+        };
+        if ioas == to {
+            return Ok(Value::Nothing);
+        }
+        let (pins, manners, holds) = (state.pins, state.manners, !state.held.is_empty());
+        let mut trial = self.clone();
+        trial.attach_access(to, access, pins, manners)?;
+        if holds && manners != Manners::LetsGo {
+            return refused(Errno::DEADLK);
+        }
+        trial.ioases[ioas].accesses.remove(&access);
+        *self = trial;
+        Ok(Value::Nothing)
+    }
+
     /// The areas of a range as far as they serve an access; the error behind them, if there is one.
     fn walk(
         &self,

@@ -203,9 +203,9 @@ impl Pages {
     }
 
     fn deliver(&self, step: Step) -> Reply {
-        let Step::Deliver { batch, shape, permission, domains } = step else { unreachable!() };
+        let Step::Deliver { batch, shape, permission, large_pages, domains } = step else { unreachable!() };
         let write = |domain: &DomainKey| {
-            self.table(*domain, |table| table.map(self.serial, shape, permission, &batch))
+            self.table(*domain, |table| table.map(self.serial, (shape, permission, large_pages), &batch))
         };
         let outcomes: Vec<Result<(), Refusal>> = domains.iter().map(write).collect();
         let is_torn = outcomes.iter().any(Result::is_ok) && outcomes.iter().any(Result::is_err);

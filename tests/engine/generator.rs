@@ -106,7 +106,7 @@ impl Generator {
         let dice = match (self.taste, self.rng.u8(..6)) {
             (Taste::Pins, 0..3) => self.rng.u32(670..870),
             (Taste::Pins, 3) => self.rng.u32(450..570),
-            (Taste::Pins | Taste::Mixed, _) => self.rng.u32(..1000),
+            (Taste::Pins | Taste::Mixed, _) => self.rng.u32(..1100),
         };
         match dice {
             0..210 => self.map(model, ioas),
@@ -131,7 +131,35 @@ impl Generator {
             }
             950..960 => Op::Allow { ioas, ranges: self.allowed(model, ioas) },
             960..962 => Op::Death { context: self.rng.usize(..model.spec.accounts.len()) },
-            _ => self.spoil(model),
+            962..1000 => self.spoil(model),
+            1000..1030 => Op::LargePages { ioas, on: if self.one_in(3) { Asked::No } else { Asked::Yes } },
+            1030..1065 => {
+                let to = self.sibling(model, ioas);
+                Op::ReplaceAccess { ioas, access: self.access(model, ioas), to }
+            }
+            _ => self.replace(model),
+        }
+    }
+
+    /// An address space of the same client; it may be the same one.
+    fn sibling(&mut self, model: &Model, ioas: usize) -> usize {
+        let context = model.spec.ioases[ioas].context;
+        let siblings: Vec<usize> =
+            (0..model.ioases.len()).filter(|other| model.spec.ioases[*other].context == context).collect();
+        self.rng.choice(siblings).unwrap_or(ioas)
+    }
+
+    /// Between two address spaces of one client; another attach where there is no such pair.
+    fn replace(&mut self, model: &Model) -> Op {
+        let domain = self.domain(model, Asked::Yes);
+        let specs = &model.spec.domains;
+        let of = |domain: usize| (specs[domain].ioas, model.spec.ioases[specs[domain].ioas].context);
+        let (ioas, context) = of(domain);
+        let others: Vec<usize> =
+            (0..specs.len()).filter(|other| of(*other).0 != ioas && of(*other).1 == context).collect();
+        match self.rng.choice(others) {
+            Some(by) => Op::Replace { domain, by },
+            None => Op::Attach { domain: self.domain(model, Asked::No) },
         }
     }
 
@@ -241,10 +269,7 @@ impl Generator {
 
     /// Within one context.
     fn copy(&mut self, model: &Model, from: usize) -> Op {
-        let context = model.spec.ioases[from].context;
-        let siblings: Vec<usize> =
-            (0..model.ioases.len()).filter(|ioas| model.spec.ioases[*ioas].context == context).collect();
-        let to = *self.rng.choice(&siblings).unwrap();
+        let to = self.sibling(model, from);
         let grain = self.grain();
         let (range, permission) = (self.range(model, from), self.permission());
         Op::Copy { from, range, to, permission, place: self.place(model, to, grain) }

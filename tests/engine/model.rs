@@ -102,7 +102,7 @@ pub struct AccessModel {
 }
 
 /// An address space.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct IoasModel {
     /// Areas in the order of addresses.
     pub areas: Vec<AreaModel>,
@@ -112,6 +112,20 @@ pub struct IoasModel {
     pub accesses: BTreeMap<usize, AccessModel>,
     /// Allowed ranges, if there are any.
     pub allowed: Vec<(u64, u64)>,
+    /// Whether domains may use large leaves.
+    pub large_pages: Asked,
+}
+
+impl IoasModel {
+    const fn new() -> Self {
+        Self {
+            areas: Vec::new(),
+            domains: Vec::new(),
+            accesses: BTreeMap::new(),
+            allowed: Vec::new(),
+            large_pages: Asked::Yes,
+        }
+    }
 }
 
 /// The world as it must be.
@@ -151,7 +165,7 @@ impl Model {
         let lengths: Vec<usize> = spec.memories.iter().map(|memory| memory.frames.len()).collect();
         Self {
             pages: BTreeMap::new(),
-            ioases: vec![IoasModel::default(); spec.ioases.len()],
+            ioases: vec![IoasModel::new(); spec.ioases.len()],
             bytes: lengths.iter().map(|len| vec![0; len * PAGE_SIZE as usize]).collect(),
             bad: lengths.iter().map(|len| vec![false; *len]).collect(),
             next_area: 0,
@@ -165,7 +179,8 @@ impl Model {
         let domains = state.domains.iter().map(|domain| self.spec.domains[*domain].granule);
         let accesses =
             state.accesses.values().map(|access| if access.pins == Asked::Yes { PAGE_SIZE } else { 1 });
-        domains.chain(accesses).fold(1, u64::max)
+        let least = if state.large_pages == Asked::Yes { 1 } else { PAGE_SIZE };
+        domains.chain(accesses).fold(least, u64::max)
     }
 
     /// Addresses that no area may use.

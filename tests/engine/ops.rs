@@ -137,6 +137,12 @@ pub enum Op {
     Read { ioas: usize, access: usize, range: Range },
     /// Writes as many bytes, made up from `seed`.
     Write { ioas: usize, access: usize, range: Range, seed: u8 },
+    /// Lets domains use large leaves, or not.
+    LargePages { ioas: usize, on: Asked },
+    /// Moves an access to another address space.
+    ReplaceAccess { ioas: usize, access: usize, to: usize },
+    /// Attaches a domain of another address space of the same client in the place of one.
+    Replace { domain: usize, by: usize },
     /// A client dies: what it mapped and pinned goes, its domains are detached.
     Death { context: usize },
     /// A page can no longer be pinned, or can be again.
@@ -159,6 +165,9 @@ impl Op {
             Self::Unpin { .. } => "unpin",
             Self::Read { .. } => "read",
             Self::Write { .. } => "write",
+            Self::LargePages { .. } => "large-pages",
+            Self::ReplaceAccess { .. } => "replace-access",
+            Self::Replace { .. } => "replace",
             Self::Death { .. } => "death",
             Self::Spoil { .. } => "spoil",
         }

@@ -32,6 +32,9 @@ impl Model {
             Op::Unpin { ioas, access, range } => self.unpin(*ioas, *access, *range),
             Op::Read { ioas, access, range } => self.read(*ioas, *access, *range),
             Op::Write { ioas, access, range, seed } => self.write(*ioas, *access, *range, *seed),
+            Op::LargePages { ioas, on } => self.large_pages(*ioas, *on),
+            Op::ReplaceAccess { ioas, access, to } => self.replace_access(*ioas, *access, *to),
+            Op::Replace { domain, by } => self.replace(*domain, *by),
             Op::Death { context } => self.death(*context),
             Op::Spoil { memory, page, bad } => {
                 self.bad[*memory][*page] = *bad == Asked::Yes;
@@ -225,6 +228,28 @@ impl Model {
     fn detach(&mut self, domain: usize) -> Expected {
         let ioas = self.spec.domains[domain].ioas;
         self.ioases[ioas].domains.retain(|other| *other != domain);
+        Ok(Value::Nothing)
+    }
+
+    fn replace(&mut self, domain: usize, by: usize) -> Expected {
+        if !self.ioases[self.spec.domains[domain].ioas].domains.contains(&domain) {
+            return refused(Errno::INVAL);
+        }
+        self.attach(by)?;
+        self.detach(domain)
+    }
+
+    fn large_pages(&mut self, ioas: usize, on: Asked) -> Expected {
+        let state = &self.ioases[ioas];
+        if on == Asked::No && state.large_pages == Asked::Yes {
+            if !state.domains.is_empty() && !state.areas.is_empty() {
+                return refused(Errno::INVAL);
+            }
+            if self.misfits(ioas, PAGE_SIZE) {
+                return refused(Errno::ADDRINUSE);
+            }
+        }
+        self.ioases[ioas].large_pages = on;
         Ok(Value::Nothing)
     }
 

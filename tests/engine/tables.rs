@@ -1,6 +1,7 @@
 //! Tier 2 in memory: an IO page table that is as stubborn as real ones are allowed to be.
 //!
-//! Every run that one map call hands over becomes one entry, however long; an entry is never split. What was unmapped
+//! Every run that one map call hands over becomes one entry, however long (with large pages off: a page); an entry is
+//! never split. What was unmapped
 //! lingers, as if a walker were still inside, until a grace period that began later has passed.
 
 use std::collections::BTreeMap;
@@ -8,6 +9,7 @@ use std::collections::BTreeMap;
 use ioasd::error::Errno;
 use ioasd::fault_points::{self, Point};
 use ioasd::storage::area::AreaShape;
+use ioasd::storage::io_pagetable::LargePages;
 use ioasd::storage::pfn::{PfnBatch, Run};
 use ioasd::storage::refusal::Refusal;
 use ioasd_client::units::{IndexRange, Iova, IovaRange, PAGE_SIZE, PageIndex, Permission, Pfn, PhysAddr};
@@ -50,14 +52,15 @@ impl Table {
     pub fn map(
         &mut self,
         pages: u64,
-        shape: AreaShape,
-        permission: Permission,
+        (shape, permission, large_pages): (AreaShape, Permission, LargePages),
         batch: &PfnBatch,
     ) -> Result<(), Refusal> {
         fault_points::hit(Point::TableAlloc).map_err(|error| Refusal::of(&error))?;
         batch.check();
-        let entries: Vec<Entry> =
-            batch.spans().map(|(at, run)| entry(pages, shape, permission, at, run)).collect();
+        let entries: Vec<Entry> = runs(batch, large_pages)
+            .into_iter()
+            .map(|(at, run)| entry(pages, shape, permission, at, run))
+            .collect();
         entries.iter().try_for_each(|entry| self.admit(entry))?;
         let bytes: u64 = entries.iter().map(|entry| entry.iova.length().get()).sum();
         if self.mapped + bytes > self.capacity {
@@ -144,6 +147,20 @@ impl Table {
     /// Whether nothing is mapped.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty() && self.mapped == 0
+    }
+}
+
+/// What the map calls hand over: whole runs, or pages.
+fn runs(batch: &PfnBatch, large_pages: LargePages) -> Vec<(PageIndex, Run)> {
+    let page = |(at, run): (PageIndex, Run), up: u32| {
+        let page = Run { pfn: Pfn::new(run.pfn.get() + u64::from(up)), pages: 1 };
+        (PageIndex::new(at.get() + u64::from(up)), page)
+    };
+    match large_pages {
+        LargePages::On => batch.spans().collect(),
+        LargePages::Off => {
+            batch.spans().flat_map(|span| (0..span.1.pages).map(move |up| page(span, up))).collect()
+        }
     }
 }
 

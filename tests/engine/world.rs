@@ -9,7 +9,7 @@ use std::task::Poll;
 
 use ioasd::error::{Coded, Errno};
 use ioasd::storage::io_pagetable::{
-    Area, IoPageTable, NewAccesses, Piece, Placement, Transfer, Writable, check_allowed_range,
+    Area, IoPageTable, LargePages, NewAccesses, Piece, Placement, Transfer, Writable, check_allowed_range,
     check_copy_request, check_file_range, check_map_request, check_range, check_unmap_request,
 };
 use ioasd::storage::ioas::{AccessKey, AccessNeeds, DomainNeeds, Ioas};
@@ -138,6 +138,52 @@ impl World {
         Ok(Value::Nothing)
     }
 
+    async fn replace_access(&self, ioas: usize, access: usize, to: usize) -> Result<Value, Errno> {
+        let (old, new) = (access_key(ioas, access), access_key(to, access));
+        let Some(needs) = self.ioases[ioas].needs_of(old) else { return Err(Errno::NOENT) };
+        if ioas == to {
+            return Ok(Value::Nothing);
+        }
+        self.ioases[to].attach_access(new, needs).await.map_err(errno)?;
+        let manners = self.link.reach.manners.borrow().get(&old).copied();
+        self.link.reach.manners.borrow_mut().insert(new, manners.unwrap_or(Manners::LetsGo));
+        if let Err(refusal) = self.ioases[ioas].leave_access(old).await {
+            self.ioases[to].detach_access(new).await;
+            return Err(refusal.errno());
+        }
+        Ok(Value::Nothing)
+    }
+
+    async fn detach(&self, domain: usize) -> Result<Value, Errno> {
+        self.ioases[self.spec.domains[domain].ioas].detach(domain_key(domain)).await;
+        Ok(Value::Nothing)
+    }
+
+    async fn replace(&self, domain: usize, by: usize) -> Result<Value, Errno> {
+        let attached = self.ioases[self.spec.domains[domain].ioas].domains();
+        if !attached.contains(&domain_key(domain)) {
+            return Err(Errno::INVAL);
+        }
+        self.attach(by).await?;
+        self.detach(domain).await
+    }
+
+    /// One UNMAP, in every other address space as a list of one.
+    async fn unmap(&self, ioas: usize, range: Range) -> Result<Value, Errno> {
+        let request =
+            check_unmap_request(Iova::new(range.iova), ByteLen::new(range.length)).map_err(errno)?;
+        let unmapped = match ioas % 2 {
+            0 => self.ioases[ioas].unmap(request).await,
+            _ => self.ioases[ioas].unmap_many(&[request]).await.remove(0),
+        };
+        unmapped.map(|bytes| Value::Unmapped(bytes.get())).map_err(errno)
+    }
+
+    async fn large_pages(&self, ioas: usize, on: Asked) -> Result<Value, Errno> {
+        let large_pages = if on == Asked::Yes { LargePages::On } else { LargePages::Off };
+        self.ioases[ioas].set_large_pages(large_pages).await.map(nothing).map_err(errno)
+    }
+
     async fn pin(&self, ioas: usize, access: usize, range: Range, way: Way) -> Result<Value, Errno> {
         let way = if way == Way::Write { Transfer::Write } else { Transfer::Read };
         let range = checked(range)?;
@@ -200,17 +246,13 @@ impl System for World {
             Op::Copy { from, range, to, permission, place } => {
                 self.copy(*from, *range, *to, *permission, *place).await
             }
-            Op::Unmap { ioas, range } => {
-                let request = check_unmap_request(Iova::new(range.iova), ByteLen::new(range.length));
-                let unmapped = self.ioases[*ioas].unmap(request.map_err(errno)?).await;
-                unmapped.map(|bytes| Value::Unmapped(bytes.get())).map_err(errno)
-            }
+            Op::Unmap { ioas, range } => self.unmap(*ioas, *range).await,
             Op::Allow { ioas, ranges } => self.allow(*ioas, ranges),
             Op::Attach { domain } => self.attach(*domain).await,
-            Op::Detach { domain } => {
-                self.ioases[self.spec.domains[*domain].ioas].detach(domain_key(*domain)).await;
-                Ok(Value::Nothing)
-            }
+            Op::Detach { domain } => self.detach(*domain).await,
+            Op::LargePages { ioas, on } => self.large_pages(*ioas, *on).await,
+            Op::ReplaceAccess { ioas, access, to } => self.replace_access(*ioas, *access, *to).await,
+            Op::Replace { domain, by } => self.replace(*domain, *by).await,
             Op::AttachAccess { ioas, access, pins, manners } => {
                 self.attach_access(*ioas, *access, *pins, *manners).await
             }

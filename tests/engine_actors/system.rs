@@ -3,7 +3,7 @@
 //! Clients live on the arbiter of the test, tables on others as well, so that batches cross threads.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -16,9 +16,10 @@ use ioasd::actors::engine::{Engine, EngineSettings};
 use ioasd::actors::fan_out::LookAt;
 use ioasd::actors::figures::ContextStats;
 use ioasd::actors::ioas::Ioas;
-use ioasd::actors::messages::ioas::{ChangeTable, Check, LetGoWithin, LookAtTable};
+use ioasd::actors::messages::ioas::{ChangeTable, Check, LetGoWithin, LookAtTable, SetLargePages, UnmapMany};
 use ioasd::actors::objects::{HwptObject, Iommu, Objects};
-use ioasd::actors::pages::{CacheOf, LookAtPages, Pages, Payer};
+use ioasd::actors::pages::{CacheOf, LookAtPages, Pages};
+use ioasd::actors::payer::{Binding, Payer};
 use ioasd::actors::pfn_cache::LookAtFrames;
 use ioasd::actors::pinner::{PinPool, Pinner};
 use ioasd::actors::registry::Registry;
@@ -27,11 +28,12 @@ use ioasd::error::{Coded, Errno};
 use ioasd::storage::Tuning;
 use ioasd::storage::counts::ArrayLen;
 use ioasd::storage::io_pagetable::{
-    NewAccesses, Owner, Placement, Transfer, Writable, check_allowed_range, check_copy_request,
+    LargePages, NewAccesses, Owner, Placement, Transfer, Writable, check_allowed_range, check_copy_request,
     check_file_range, check_map_request, check_range, check_unmap_request,
 };
 use ioasd::storage::ioas::{AccessKey, AccessNeeds};
 use ioasd::storage::iova_allocator::OriginAddr;
+use ioasd::storage::ledger::bill::{Bill, ProcessAccount};
 use ioasd::storage::ledger::{AccountKey, AccountMode, PageLimit};
 use ioasd::storage::source::{PageSource, StrengthSetting};
 use ioasd_client::formats::FormatId;
@@ -78,9 +80,10 @@ pub async fn engine(tuning: Tuning) -> (Arc<Engine>, Local) {
 /// Where an access lets go of what it holds.
 type User = (Addr<Ioas>, AccessKey);
 
-/// An access of the world that is attached.
+/// An access of the world that is attached, and where a notice to it goes.
 struct Attached {
     id: ObjectId,
+    reach: Arc<Mutex<Option<User>>>,
 }
 
 /// One client.
@@ -90,6 +93,8 @@ struct Client {
     accesses: BTreeMap<(usize, usize), Attached>,
     /// The device of each attached domain.
     devices: BTreeMap<usize, ObjectId>,
+    /// The HWPTs made by hand: those of domains with odd numbers.
+    hwpts: BTreeMap<usize, ObjectId>,
 }
 
 /// A pages object that was made.
@@ -108,14 +113,15 @@ pub struct Actors {
     clients: RefCell<Vec<Client>>,
     made: RefCell<Vec<Made>>,
     allowed: RefCell<BTreeMap<usize, Vec<IovaRange>>>,
+    small_pages: RefCell<BTreeSet<usize>>,
 }
 
 impl Actors {
     /// The world of `spec` before the first operation.
     pub async fn new(spec: Spec, agent: Arc<Agent>, local: Local) -> Self {
         let memories = spec.memories.iter().map(Memory::new).collect();
-        let (clients, made, allowed) = Default::default();
-        let actors = Self { spec, agent, local, memories, clients, made, allowed };
+        let (clients, made, allowed, small_pages) = Default::default();
+        let actors = Self { spec, agent, local, memories, clients, made, allowed, small_pages };
         for context in 0..actors.spec.accounts.len() {
             let client = actors.new_client(context).await;
             actors.clients.borrow_mut().push(client);
@@ -138,17 +144,21 @@ impl Actors {
             let id = state.ioas_alloc().unwrap();
             let (start, last) = (spec.start, spec.last);
             let allowed = self.allowed.borrow().get(&number).cloned().unwrap_or_default();
+            let small = self.small_pages.borrow().contains(&number);
+            let large_pages = if small { LargePages::Off } else { LargePages::On };
             let change = ChangeTable(Box::new(move |table| {
                 for (start, last) in outside(start, last) {
                     let range = IovaRange::new(Iova::new(start), Iova::new(last)).unwrap();
                     table.add_reserved(Owner::Command, range).unwrap();
                 }
                 table.set_allowed(allowed).unwrap();
+                table.set_large_pages(large_pages).unwrap();
             }));
             actor(&state, id).send(change).await.unwrap();
             ioases.insert(number, id);
         }
-        Client { state, ioases, accesses: BTreeMap::new(), devices: BTreeMap::new() }
+        let (accesses, devices, hwpts) = Default::default();
+        Client { state, ioases, accesses, devices, hwpts }
     }
 
     fn state(&self, ioas: usize) -> Rc<ClientState> {
@@ -187,10 +197,12 @@ impl Actors {
             backing: None,
         };
         let uid = self.spec.accounts[self.spec.ioases[*ioas].context];
+        let mode = if *limited == Asked::Yes { AccountMode::User } else { AccountMode::None };
+        let account = self.agent.ledger.account(AccountKey { uid });
+        let limit = self.spec.limits.get(&uid).copied().map(PageLimit);
         let payer = Payer {
-            account: self.agent.ledger.account(AccountKey { uid }),
-            mode: if *limited == Asked::Yes { AccountMode::User } else { AccountMode::None },
-            limit: self.spec.limits.get(&uid).copied().map(PageLimit),
+            bill: Bill::new(account, ProcessAccount::new(), mode),
+            binding: limit.map_or(Binding::Nothing, Binding::Fixed),
         };
         let writable = if *writable == Asked::Yes { Writable::Yes } else { Writable::No };
         let mapping = Mapping { permission: *permission, placement: placement(*place) };
@@ -216,6 +228,17 @@ impl Actors {
         self.ioas_actor(to).send(map).await.unwrap().map(placed).map_err(errno)
     }
 
+    /// What a device is attached to for a domain: the address space, or for an odd number a HWPT made by hand.
+    async fn target(&self, device: ObjectId, domain: usize) -> Result<ObjectId, Errno> {
+        let ioas = self.spec.domains[domain].ioas;
+        if domain.is_multiple_of(2) {
+            return Ok(self.ioas_id(ioas));
+        }
+        let hwpt = self.state(ioas).hwpt_alloc(device, self.ioas_id(ioas), Ok).await.map_err(errno)?;
+        self.clients.borrow_mut()[self.spec.ioases[ioas].context].hwpts.insert(domain, hwpt);
+        Ok(hwpt)
+    }
+
     async fn attach(&self, domain: usize) -> Outcome {
         let ioas = self.spec.domains[domain].ioas;
         if self.hwpt(domain).is_some() {
@@ -223,22 +246,87 @@ impl Actors {
         }
         let state = self.state(ioas);
         let device = state.device_create(Iommu::Own, FormatId::AmdV1).map_err(errno)?;
-        if let Err(refusal) = state.device_attach(device, self.ioas_id(ioas)).await {
+        let attached = match self.target(device, domain).await {
+            Ok(target) => state.device_attach(device, target).await.map_err(errno),
+            Err(errno) => Err(errno),
+        };
+        if let Err(errno) = attached {
             state.destroy(device).await.unwrap();
-            return Err(refusal.errno());
+            return Err(errno);
         }
         self.clients.borrow_mut()[self.spec.ioases[ioas].context].devices.insert(domain, device);
+        Ok(Value::Nothing)
+    }
+
+    /// The device of one domain is attached to another instead.
+    async fn replace(&self, domain: usize, by: usize) -> Outcome {
+        let ioas = self.spec.domains[by].ioas;
+        let context = self.spec.ioases[ioas].context;
+        let device = self.clients.borrow()[context].devices.get(&domain).copied().ok_or(Errno::INVAL)?;
+        if self.hwpt(by).is_some() {
+            return Err(Errno::EXIST);
+        }
+        let target = self.target(device, by).await?;
+        self.state(ioas).device_replace(device, target).await.map_err(errno)?;
+        let old = {
+            let client = &mut self.clients.borrow_mut()[context];
+            client.devices.remove(&domain);
+            client.devices.insert(by, device);
+            client.hwpts.remove(&domain).map(|hwpt| (Rc::clone(&client.state), hwpt))
+        };
+        self.end_hwpt(old).await
+    }
+
+    async fn end_hwpt(&self, hwpt: Option<(Rc<ClientState>, ObjectId)>) -> Outcome {
+        if let Some((state, hwpt)) = hwpt {
+            state.destroy(hwpt).await.map_err(errno)?;
+        }
         Ok(Value::Nothing)
     }
 
     async fn detach(&self, domain: usize) -> Outcome {
         let context = self.spec.ioases[self.spec.domains[domain].ioas].context;
         let device = self.clients.borrow_mut()[context].devices.remove(&domain);
-        if let Some(device) = device {
-            let state = Rc::clone(&self.clients.borrow()[context].state);
-            state.device_detach(device).await.map_err(errno)?;
-            state.destroy(device).await.map_err(errno)?;
+        let Some(device) = device else { return Ok(Value::Nothing) };
+        let state = Rc::clone(&self.clients.borrow()[context].state);
+        state.device_detach(device).await.map_err(errno)?;
+        state.destroy(device).await.map_err(errno)?;
+        let hwpt = self.clients.borrow_mut()[context].hwpts.remove(&domain);
+        self.end_hwpt(hwpt.map(|hwpt| (state, hwpt))).await
+    }
+
+    async fn large_pages(&self, ioas: usize, on: Asked) -> Outcome {
+        let large_pages = if on == Asked::Yes { LargePages::On } else { LargePages::Off };
+        self.ioas_actor(ioas).send(SetLargePages(large_pages)).await.unwrap().map_err(errno)?;
+        match on {
+            Asked::Yes => self.small_pages.borrow_mut().remove(&ioas),
+            Asked::No => self.small_pages.borrow_mut().insert(ioas),
+        };
+        Ok(Value::Nothing)
+    }
+
+    /// One UNMAP, in every other address space as a list of one.
+    async fn unmap(&self, ioas: usize, range: Range) -> Outcome {
+        let request =
+            check_unmap_request(Iova::new(range.iova), ByteLen::new(range.length)).map_err(errno)?;
+        let unmapped = match ioas % 2 {
+            0 => self.state(ioas).unmap(self.ioas_id(ioas), request).await,
+            _ => self.ioas_actor(ioas).send(UnmapMany(vec![request])).await.unwrap().unwrap().remove(0),
+        };
+        unmapped.map(|bytes| Value::Unmapped(bytes.get())).map_err(errno)
+    }
+
+    async fn replace_access(&self, ioas: usize, access: usize, to: usize) -> Outcome {
+        let id = self.access_id(ioas, access)?;
+        if ioas != to && self.access_id(to, access).is_ok() {
+            return Err(Errno::INVAL);
         }
+        let state = self.state(ioas);
+        state.access_replace(id, self.ioas_id(to)).await.map_err(errno)?;
+        let accesses = &mut self.clients.borrow_mut()[self.spec.ioases[ioas].context].accesses;
+        let attached = accesses.remove(&(ioas, access)).unwrap();
+        *attached.reach.lock() = Some(user(&state, id));
+        accesses.insert((to, access), attached);
         Ok(Value::Nothing)
     }
 
@@ -259,17 +347,16 @@ impl Actors {
         });
         let state = self.state(ioas);
         let id = state.access_create(self.ioas_id(ioas), needs, sink).await.map_err(errno)?;
-        let object = state.with_objects(|objects| objects.access(id)).unwrap();
-        *reach.lock() = Some((object.ioas.ioas.clone(), object.key));
+        *reach.lock() = Some(user(&state, id));
         let context = self.spec.ioases[ioas].context;
-        self.clients.borrow_mut()[context].accesses.insert((ioas, access), Attached { id });
+        self.clients.borrow_mut()[context].accesses.insert((ioas, access), Attached { id, reach });
         Ok(Value::Nothing)
     }
 
     async fn detach_access(&self, ioas: usize, access: usize) -> Outcome {
         let context = self.spec.ioases[ioas].context;
         let attached = self.clients.borrow_mut()[context].accesses.remove(&(ioas, access));
-        if let Some(Attached { id }) = attached {
+        if let Some(Attached { id, .. }) = attached {
             self.state(ioas).destroy(id).await.map_err(errno)?;
         }
         Ok(Value::Nothing)
@@ -312,14 +399,13 @@ impl Actors {
         match op {
             Op::Map { .. } => self.map(op).await,
             Op::Copy { from, range, to, .. } => self.copy(*from, *range, *to, op).await,
-            Op::Unmap { ioas, range } => {
-                let request = check_unmap_request(Iova::new(range.iova), ByteLen::new(range.length));
-                let unmapped = self.state(*ioas).unmap(self.ioas_id(*ioas), request.map_err(errno)?).await;
-                unmapped.map(|bytes| Value::Unmapped(bytes.get())).map_err(errno)
-            }
+            Op::Unmap { ioas, range } => self.unmap(*ioas, *range).await,
             Op::Allow { ioas, ranges } => self.allow(*ioas, ranges).await,
             Op::Attach { domain } => self.attach(*domain).await,
             Op::Detach { domain } => self.detach(*domain).await,
+            Op::LargePages { ioas, on } => self.large_pages(*ioas, *on).await,
+            Op::ReplaceAccess { ioas, access, to } => self.replace_access(*ioas, *access, *to).await,
+            Op::Replace { domain, by } => self.replace(*domain, *by).await,
             Op::AttachAccess { ioas, access, pins, manners } => {
                 self.attach_access(*ioas, *access, *pins, *manners).await
             }
@@ -445,6 +531,13 @@ fn note(marks: &mut BTreeMap<u64, Vec<bool>>, serial: u64, of_one: Vec<bool>) {
     if of_one.contains(&true) {
         marks.insert(serial, of_one);
     }
+}
+
+/// Where the access is attached.
+fn user(state: &ClientState, id: ObjectId) -> User {
+    let object = state.with_objects(|objects| objects.access(id)).unwrap();
+    let ioas = object.attached.borrow().as_ref().unwrap().ioas.ioas.clone();
+    (ioas, object.key)
 }
 
 fn actor(state: &ClientState, id: ObjectId) -> Addr<Ioas> {

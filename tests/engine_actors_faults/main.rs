@@ -123,6 +123,19 @@ fn scenarios() -> Vec<(&'static str, Vec<Op>, Op)> {
             [attach(&[0, 1, 2]), populated()].concat(),
             Op::Unmap { ioas: 0, range: range(20, 13) },
         ),
+        ("attach a hwpt made by hand", populated(), Op::Attach { domain: 1 }),
+        ("replace", [attach(&[0, 1]), populated()].concat(), Op::Replace { domain: 0, by: 4 }),
+        (
+            "replace by a hwpt made by hand",
+            [attach(&[1]), populated()].concat(),
+            Op::Replace { domain: 1, by: 3 },
+        ),
+        (
+            "an access moves away from what it holds",
+            [attach(&[3]), populated()].concat(),
+            Op::ReplaceAccess { ioas: 1, access: 0, to: 0 },
+        ),
+        ("large pages off", populated(), Op::LargePages { ioas: 1, on: Asked::No }),
         ("detach the last domain", [attach(&[0]), populated()].concat(), Op::Detach { domain: 0 }),
         ("detach one of three", [attach(&[0, 1, 2]), populated()].concat(), Op::Detach { domain: 0 }),
         ("read unpinned pages", pinned_source(), Op::Read { ioas: 1, access: 0, range: range(8, 13) }),
@@ -177,7 +190,10 @@ fn every_point_of_every_scenario_fails_without_a_trace() {
             n += 1;
         }
         println!("{name}: {n} points");
-        let sure = matches!(op, Op::Detach { .. } | Op::Unmap { .. });
+        let sure = matches!(
+            op,
+            Op::Detach { .. } | Op::Unmap { .. } | Op::ReplaceAccess { .. } | Op::LargePages { .. }
+        );
         assert!(n > 0 || sure, "{name} reaches no point");
     }
     println!("{} points x scenarios: {tally:?}", tally.values().sum::<u64>());

@@ -152,6 +152,12 @@ fn attachments() -> Vec<Scenario> {
             &[populated(), more(), attach(&[0])],
             Op::Attach { domain: 1 },
         ),
+        scenario(
+            "replace a domain by that of another address space",
+            8,
+            &[attach(&[0, 1]), populated(), more()],
+            Op::Replace { domain: 1, by: 3 },
+        ),
         sure("detach the storage domain", 0, &[attach(&[0, 1, 2]), populated()], Op::Detach { domain: 0 }),
         sure("detach the last domain", 0, &[attach(&[2]), populated(), more()], Op::Detach { domain: 2 }),
     ]
@@ -192,6 +198,13 @@ fn endings() -> Vec<Scenario> {
             &[attach(&[3, 4]), source()],
             Op::Unmap { ioas: 1, range: range(8, 13) },
         ),
+        sure(
+            "an access moves away from what it holds",
+            0,
+            &[attach(&[3]), source()],
+            Op::ReplaceAccess { ioas: 1, access: 0, to: 0 },
+        ),
+        sure("large pages off", 0, &[source()], Op::LargePages { ioas: 1, on: Asked::No }),
         sure("unpin", 0, &[pinned()], unpin),
         sure("detach an access", 0, &[pinned(), attach(&[3])], Op::DetachAccess { ioas: 1, access: 0 }),
         sure("a client dies", 0, &[attach(&[0, 2, 4]), populated()], Op::Death { context: 0 }),

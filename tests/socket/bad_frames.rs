@@ -12,9 +12,7 @@ use ioasd_client::wire::own::{
     AccessCreate, AccessPin, AccessRw, AccessUnpin, DeviceAttach, DeviceCreate, DeviceDetach, DomainExport,
     WalkerOpen,
 };
-use ioasd_client::wire::uapi::{
-    Destroy, IoasAlloc, IoasCopy, IoasMap, IoasMapFile, IoasUnmap, IommuOption, MAP_READABLE,
-};
+use ioasd_client::wire::uapi::{Destroy, IoasAlloc, IoasCopy, IoasMap, IoasMapFile, IoasUnmap, MAP_READABLE};
 use ioasd_client::wire::{channels, own, uapi};
 use rustix::io::Errno;
 
@@ -41,7 +39,7 @@ const WITH_FLAGS: [(u32, usize); 14] = [
 ];
 
 /// Commands that are declared and not served on a channel.
-const NOT_SERVED: [u32; 4] = [IoasMap::NUMBER, IommuOption::NUMBER, WalkerOpen::NUMBER, Notice::NUMBER];
+const NOT_SERVED: [u32; 3] = [IoasMap::NUMBER, WalkerOpen::NUMBER, Notice::NUMBER];
 
 /// A command that the agent serves on a channel.
 struct Served {

@@ -8,15 +8,17 @@ use std::sync::Arc;
 use actix::prelude::*;
 use ioasd_client::ids::ObjectId;
 use ioasd_client::units::{Iova, IovaRange};
+use tokio::sync::MutexGuard;
 
 use super::state::ClientState;
 use crate::actors::access::{Access, NoticeSink};
 use crate::actors::figures::AccessStats;
 use crate::actors::guard::poisoned;
 use crate::actors::messages::ioas::{
-    AttachAccess, DetachAccess, PinRange, ReadBytes, UnpinRange, WriteBytes,
+    AttachAccess, DetachAccess, LeaveAccess, PinRange, ReadBytes, UnpinRange, WriteBytes,
 };
-use crate::actors::objects::{AccessObject, Object};
+use crate::actors::objects::{AccessObject, Attachment, IoasObject, Object};
+use crate::error::Errno;
 use crate::fault_points::{self, Point};
 use crate::storage::io_pagetable::Transfer;
 use crate::storage::ioas::{AccessKey, AccessNeeds};
@@ -39,12 +41,79 @@ impl ClientState {
         fault_points::hit(Point::ActorStart).map_err(|injected| Refusal::of(&injected))?;
         let (id, key) = (reserved.id(), AccessKey(self.agent.next_number()));
         let access = Access::new(sink).start();
-        let stats = self.agent.registry.register_access(AccessStats::new(ioas.number, id, needs));
-        let attach = AttachAccess { key, needs, access: access.clone(), stats: stats.share() };
-        let attached = ioas.ioas.send(attach).await;
-        attached.unwrap_or_else(|_| Err(poisoned("an ioas")))?;
-        reserved.publish(Object::Access(Rc::new(AccessObject { id, key, ioas, access, stats })));
+        let (attached, changing) = Default::default();
+        let object = Rc::new(AccessObject { id, key, needs, access, attached, changing });
+        let attachment = self.attach_access(&object, ioas).await?;
+        object.attached.replace(Some(attachment));
+        reserved.publish(Object::Access(object));
         Ok(id)
+    }
+
+    async fn attach_access(
+        &self,
+        object: &AccessObject,
+        ioas: Rc<IoasObject>,
+    ) -> Result<Attachment, Refusal> {
+        let stats = AccessStats::new(ioas.number, object.id, object.needs);
+        let stats = self.agent.registry.register_access(stats);
+        let AccessObject { key, needs, access, .. } = object;
+        let attach = AttachAccess { key: *key, needs: *needs, access: access.clone(), stats: stats.share() };
+        ioas.ioas.send(attach).await.unwrap_or_else(|_| Err(poisoned("an ioas")))?;
+        Ok(Attachment { ioas, stats })
+    }
+
+    /// Attaches an access that is attached to nothing.
+    ///
+    /// # Errors
+    /// EINVAL if it is attached, ENOENT without such an address space, EADDRINUSE if its areas are not aligned for pins,
+    /// EBUSY while its attachment changes.
+    pub async fn access_attach(&self, access: ObjectId, ioas: ObjectId) -> Result<(), Refusal> {
+        let object = self.look(|objects| objects.access(access))?;
+        let _changing = changing(&object)?;
+        if object.attached.borrow().is_some() {
+            let text = format!("access {access} is attached already: replace or detach it");
+            return Err(Refusal::new(Errno::INVAL, "access-attached", text));
+        }
+        let ioas = self.look(|objects| objects.ioas(ioas))?;
+        let attachment = self.attach_access(&object, ioas).await?;
+        object.attached.replace(Some(attachment));
+        Ok(())
+    }
+
+    /// Moves an access to another address space, once it has let go of everything in the old one.
+    ///
+    /// # Errors
+    /// ENOENT if it is not attached, or without such an address space; EADDRINUSE if its areas are not aligned for pins;
+    /// EDEADLK if it does not let go; EBUSY while its attachment changes. It stays where it is then.
+    pub async fn access_replace(&self, access: ObjectId, ioas: ObjectId) -> Result<(), Refusal> {
+        let object = self.look(|objects| objects.access(access))?;
+        let _changing = changing(&object)?;
+        let old = ioas_of(&object)?;
+        let new = self.look(|objects| objects.ioas(ioas))?;
+        if Rc::ptr_eq(&old, &new) {
+            return Ok(());
+        }
+        let attachment = self.attach_access(&object, Rc::clone(&new)).await?;
+        if let Err(refusal) = leave(&object, &old).await {
+            detach(&object, &new).await;
+            return Err(refusal);
+        }
+        object.attached.replace(Some(attachment));
+        Ok(())
+    }
+
+    /// Detaches an access, once it has let go of everything.
+    ///
+    /// # Errors
+    /// ENOENT if it is not attached, EDEADLK if it does not let go: it stays attached then; EBUSY while its attachment
+    /// changes.
+    pub async fn access_detach(&self, access: ObjectId) -> Result<(), Refusal> {
+        let object = self.look(|objects| objects.access(access))?;
+        let _changing = changing(&object)?;
+        let ioas = ioas_of(&object)?;
+        leave(&object, &ioas).await?;
+        object.attached.take();
+        Ok(())
     }
 
     /// Pins a range; tells its frames.
@@ -58,7 +127,7 @@ impl ClientState {
         direction: Transfer,
     ) -> Result<Vec<Arc<PfnBatch>>, Refusal> {
         let object = self.look(|objects| objects.access(access))?;
-        let pinned = object.ioas.ioas.send(PinRange { access: object.key, range, direction }).await;
+        let pinned = ioas_of(&object)?.ioas.send(PinRange { access: object.key, range, direction }).await;
         pinned.unwrap_or_else(|_| Err(poisoned("an ioas")))
     }
 
@@ -68,7 +137,7 @@ impl ClientState {
     /// ENOENT if there is none.
     pub async fn access_unpin(&self, access: ObjectId, range: IovaRange) -> Result<(), Refusal> {
         let object = self.look(|objects| objects.access(access))?;
-        let unpinned = object.ioas.ioas.send(UnpinRange { access: object.key, range }).await;
+        let unpinned = ioas_of(&object)?.ioas.send(UnpinRange { access: object.key, range }).await;
         unpinned.unwrap_or_else(|_| Err(poisoned("an ioas")))
     }
 
@@ -78,7 +147,7 @@ impl ClientState {
     /// As the spec of rw says.
     pub async fn access_read(&self, access: ObjectId, range: IovaRange) -> Result<Vec<u8>, Refusal> {
         let object = self.look(|objects| objects.access(access))?;
-        let read = object.ioas.ioas.send(ReadBytes { access: object.key, range }).await;
+        let read = ioas_of(&object)?.ioas.send(ReadBytes { access: object.key, range }).await;
         read.unwrap_or_else(|_| Err(poisoned("an ioas")))
     }
 
@@ -88,15 +157,46 @@ impl ClientState {
     /// As the spec of rw says.
     pub async fn access_write(&self, access: ObjectId, iova: Iova, bytes: Vec<u8>) -> Result<(), Refusal> {
         let object = self.look(|objects| objects.access(access))?;
-        let written = object.ioas.ioas.send(WriteBytes { access: object.key, iova, bytes }).await;
+        let written = ioas_of(&object)?.ioas.send(WriteBytes { access: object.key, iova, bytes }).await;
         written.unwrap_or_else(|_| Err(poisoned("an ioas")))
     }
 
     /// Ends an access that is out of the table: drops what it holds.
     pub(super) async fn end_access(&self, object: Rc<AccessObject>) {
-        let detached = object.ioas.ioas.send(DetachAccess(object.key)).await;
-        if !matches!(detached, Ok(Ok(()))) {
-            tracing::error!(id = object.id.get(), ?detached, "an access could not be ended");
+        let attached = object.attached.take();
+        if let Some(Attachment { ioas, .. }) = attached {
+            detach(&object, &ioas).await;
         }
+    }
+}
+
+/// Keeps the attachment of an access from being changed by others.
+fn changing(object: &AccessObject) -> Result<MutexGuard<'_, ()>, Refusal> {
+    object.changing.try_lock().map_err(|_| {
+        let text = format!("access {} is being attached, replaced or detached: wait for that", object.id);
+        Refusal::new(Errno::BUSY, "access-changing", text)
+    })
+}
+
+/// The address space that an access uses.
+fn ioas_of(object: &AccessObject) -> Result<Rc<IoasObject>, Refusal> {
+    let attached = object.attached.borrow();
+    let ioas = attached.as_ref().map(|attachment| Rc::clone(&attachment.ioas));
+    ioas.ok_or_else(|| {
+        let text = format!("access {} is attached to no address space: attach it", object.id);
+        Refusal::new(Errno::NOENT, "access-not-attached", text)
+    })
+}
+
+/// Takes an access away from `ioas` once it has let go.
+async fn leave(object: &AccessObject, ioas: &IoasObject) -> Result<(), Refusal> {
+    ioas.ioas.send(LeaveAccess(object.key)).await.unwrap_or_else(|_| Err(poisoned("an ioas")))
+}
+
+/// Takes an access away from `ioas`, whatever it holds.
+async fn detach(object: &AccessObject, ioas: &IoasObject) {
+    let detached = ioas.ioas.send(DetachAccess(object.key)).await;
+    if !matches!(detached, Ok(Ok(()))) {
+        tracing::error!(id = object.id.get(), ?detached, "an access could not be ended");
     }
 }

@@ -16,24 +16,20 @@ use crate::actors::guard::poisoned;
 use crate::actors::ioas::Ioas;
 use crate::actors::messages::ioas::{Clear, CopyPieces, Map, Unmap};
 use crate::actors::objects::{IoasObject, Object};
-use crate::actors::pages::{Pages, PagesParts, Payer};
+use crate::actors::pages::{Pages, PagesParts};
 use crate::actors::pages_handle::PagesHandle;
+use crate::actors::payer::Payer;
 use crate::error::Errno;
 use crate::fault_points::{self, Point};
 use crate::sources::file::FileSource;
 use crate::storage::counts::ArrayLen;
 use crate::storage::io_pagetable::{Piece, Placement, UnmapRequest, Writable};
 use crate::storage::iova_allocator::OriginAddr;
-use crate::storage::ledger::{AccountKey, AccountMode};
 use crate::storage::refusal::Refusal;
 use crate::storage::source::PageSource;
 use crate::sys::client_fd::ClientFd;
 use crate::sys::file_state::FileAccess;
-use crate::sys::identity::{LockPrivilege, lock_privilege};
 use crate::sys::sender::Sender;
-
-/// The user who pays for a sender that the kernel did not name.
-const NOBODY: u32 = 65534;
 
 /// A slice of a file to map.
 #[derive(Debug)]
@@ -78,7 +74,7 @@ impl ClientState {
         let stats = self.agent.registry.register_ioas(IoasStats::new(self.stats.number(), reserved.id()));
         let (id, number) = (reserved.id(), stats.number());
         let ioas = Ioas::new(Arc::clone(&self.areas), self.local.retirement.clone(), stats).start();
-        reserved.publish(Object::Ioas(Rc::new(IoasObject { id, ioas, number })));
+        reserved.publish(Object::Ioas(Rc::new(IoasObject::new(id, ioas, number))));
         Ok(id)
     }
 
@@ -93,21 +89,33 @@ impl ClientState {
         mapping: Mapping,
         who: Option<Sender>,
     ) -> Result<Iova, Refusal> {
+        let target = self.look(|objects| objects.ioas(ioas))?;
+        let map = self.file_map(slice, mapping, self.payer(who.as_ref()))?;
+        let mapped = target.ioas.send(map).await.unwrap_or_else(|_| Err(poisoned("an ioas")));
+        Ok(mapped?.start())
+    }
+
+    /// The MAP of a slice of a file, whose pages `payer` pays for.
+    pub(super) fn file_map(
+        &self,
+        slice: FileSlice,
+        Mapping { permission, placement }: Mapping,
+        payer: Payer,
+    ) -> Result<Map, Refusal> {
         let FileSlice { file, start, length } = slice;
         let pages = pages_of(start, length)?;
         let source = FileSource::new(file, pages, &self.agent.pins, self.first_touch.clone());
         let source = Arc::new(source.map_err(|error| Refusal::of(&error))?);
-        let writable = writable(mapping.permission, source.access());
-        let into_page = ByteLen::new(start.get() % PAGE_SIZE);
+        let pages_writable = writable(permission, source.access());
+        let offset = ByteLen::new(start.get() % PAGE_SIZE);
         let new = NewPages {
             source: Arc::clone(&source) as Arc<dyn PageSource>,
             len: ArrayLen::new(pages.pages()),
-            origin: OriginAddr::new(start.get() - into_page.get()),
+            origin: OriginAddr::new(start.get() - offset.get()),
             backing: Some(source),
         };
-        let pages = self.start_pages(new, self.payer(who.as_ref()))?;
-        let mapped = self.map_pages(ioas, pages, ((into_page, length), writable), mapping).await;
-        Ok(mapped?.start())
+        let pages = self.start_pages(new, payer)?;
+        Ok(Map { pieces: vec![Piece { pages, offset, length, pages_writable }], permission, placement })
     }
 
     /// Starts a pages object that nothing shows yet; it ends with its last handle.
@@ -117,7 +125,7 @@ impl ClientState {
     pub fn start_pages(&self, new: NewPages, payer: Payer) -> Result<PagesHandle, Refusal> {
         fault_points::hit(Point::ActorStart).map_err(|injected| Refusal::of(&injected))?;
         let NewPages { source, len, origin, backing } = new;
-        let account = Uid::from_raw(payer.account.key().uid);
+        let account = Uid::from_raw(payer.bill.account().key().uid);
         // As with ranges, 2^64-1 stands for the 2^64 bytes of the longest array.
         let length = ByteLen::new(len.get().saturating_mul(PAGE_SIZE));
         let stats = self.agent.registry.register_pages(PagesStats::new(PagesIdentity {
@@ -155,20 +163,6 @@ impl ClientState {
         let pieces = vec![Piece { pages, offset, length, pages_writable }];
         let mapped = target.ioas.send(Map { pieces, permission, placement }).await;
         mapped.unwrap_or_else(|_| Err(poisoned("an ioas")))
-    }
-
-    /// Who pays for what `who` maps. A sender that is unknown has no privilege, and pays as nobody's user. Pins at
-    /// strength `resident` lock nothing, so no limit of the sender applies to them.
-    #[must_use]
-    pub fn payer(&self, who: Option<&Sender>) -> Payer {
-        let uid = who.map_or(NOBODY, |who| who.credentials.uid);
-        let process = who.and_then(|who| who.process.as_ref());
-        let privilege = process.and_then(|process| lock_privilege(process).ok());
-        let mode = match privilege {
-            Some(LockPrivilege::Unlimited) => AccountMode::None,
-            Some(LockPrivilege::Limited) | None => AccountMode::User,
-        };
-        Payer { account: self.agent.ledger.account(AccountKey { uid }), mode, limit: None }
     }
 
     /// IOAS_COPY.

@@ -1,39 +1,20 @@
-//! Operations of a context on devices and domains.
+//! Operations of a context on devices: what they are attached to.
 //!
-//! Imports allowed: state, storage, domains, messages, the object actors.
+//! Devices that can share a domain do so on an address space: the HWPT that was made automatically for the first of them
+//! serves all, and goes with the last.
+//!
+//! Imports allowed: state, storage, the object actors, domains::spec.
 
-use std::cell::RefCell;
-use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::sync::Arc;
 
-use actix::prelude::*;
 use ioasd_client::formats::FormatId;
 use ioasd_client::ids::ObjectId;
 
 use super::state::ClientState;
-use crate::actors::domain::{Close, Domain, DomainParts, Export};
-use crate::actors::fan_out::{AddTable, OwnedTable, RemoveTable};
-use crate::actors::figures::{DomainIdentity, DomainStats, IoasStats};
-use crate::actors::guard::poisoned;
-use crate::actors::messages::ioas::{AttachDomain, DetachDomain, LookAtTable};
-use crate::actors::number::Number;
-use crate::actors::objects::{AttachTarget, DeviceObject, HwptObject, IoasObject, Iommu, Object};
-use crate::actors::shards::Shard;
-use crate::domains::arena::ArenaSize;
-use crate::domains::epoch::Epochs;
+use crate::actors::objects::{AttachTarget, DeviceObject, HwptObject, IoasObject, Iommu, Made, Object};
 use crate::domains::spec::TableSpec;
-use crate::domains::table::{self, DomainTable};
 use crate::error::Errno;
-use crate::fault_points::{self, Point};
-use crate::sources::file::FileSource;
-use crate::storage::ioas::DomainNeeds;
-use crate::storage::ledger::AccountKey;
 use crate::storage::refusal::Refusal;
-use crate::storage::step::DomainKey;
-
-/// Domains of a context that stay on its own arbiter before others are used.
-const SMALL_CONTEXT: u64 = 4;
 
 impl ClientState {
     /// Makes a software device that walks tables of `format`.
@@ -43,107 +24,49 @@ impl ClientState {
     pub fn device_create(&self, iommu: Iommu, format: FormatId) -> Result<ObjectId, Refusal> {
         let reserved = self.reserve()?;
         let id = reserved.id();
-        let attached = RefCell::new(None);
-        reserved.publish(Object::Device(Rc::new(DeviceObject { id, iommu, format, attached })));
+        let device = DeviceObject::new(id, self.agent.next_number(), iommu, format);
+        reserved.publish(Object::Device(Rc::new(device)));
         Ok(id)
     }
 
-    /// Attaches a device to an address space, or to the domain of a HWPT; tells the HWPT that serves it. Devices behind the
-    /// shared IOMMU use one domain of an address space together.
+    /// Attaches a device to an address space, or to a HWPT; tells the HWPT that serves it.
     ///
     /// # Errors
-    /// ENOENT without such a device or target, EINVAL if the target is of another kind or made for another IOMMU or format, EBUSY if
+    /// ENOENT without such a device or target, EINVAL if the target is of another kind or made for other devices, EBUSY if
     /// the device is attached, and what filling a new domain meets.
     pub async fn device_attach(&self, device: ObjectId, target: ObjectId) -> Result<ObjectId, Refusal> {
         let device = self.look(|objects| objects.device(device))?;
         let target = self.look(|objects| objects.attach_target(target))?;
-        if device.attached.borrow().is_some() {
-            let text = format!("device {} is attached already: detach it first", device.id.get());
+        let _changing = device.changing.lock().await;
+        if device.hwpt().is_some() {
+            let text = format!("device {} is attached already: replace or detach it", device.id);
             return Err(Refusal::new(Errno::BUSY, "device-attached", text));
         }
-        let hwpt = match target {
-            AttachTarget::Ioas(ioas) => self.hwpt_for(&device, ioas).await?,
-            AttachTarget::Hwpt(hwpt) => compatible(hwpt, &device)?,
-        };
+        let hwpt = self.hwpt_of(&device, target).await?;
         let id = hwpt.id;
         device.attached.replace(Some(hwpt));
         Ok(id)
     }
 
-    /// The domain that a device uses on an address space: a shared one if there is one, else a new one.
-    async fn hwpt_for(&self, device: &DeviceObject, ioas: Rc<IoasObject>) -> Result<Rc<HwptObject>, Refusal> {
-        let shared = match device.iommu {
-            Iommu::Shared => self.objects.borrow().shared_hwpt(ioas.id, device.format),
-            Iommu::Own => None,
-        };
-        match shared {
-            Some(hwpt) => Ok(hwpt),
-            None => self.hwpt_create(ioas, device.iommu, TableSpec::of(device.format)).await,
+    /// Attaches a device, which is attached already, to something else instead; tells the HWPT that serves it now. The new
+    /// domain is filled before the old one is left.
+    ///
+    /// # Errors
+    /// As attaching, and EINVAL if the device is not attached; it stays where it is then.
+    pub async fn device_replace(&self, device: ObjectId, target: ObjectId) -> Result<ObjectId, Refusal> {
+        let device = self.look(|objects| objects.device(device))?;
+        let target = self.look(|objects| objects.attach_target(target))?;
+        let _changing = device.changing.lock().await;
+        if device.hwpt().is_none() {
+            let text =
+                format!("device {} is attached to nothing that could be replaced: attach it", device.id);
+            return Err(Refusal::new(Errno::INVAL, "device-not-attached", text));
         }
-    }
-
-    async fn hwpt_create(
-        &self,
-        ioas: Rc<IoasObject>,
-        iommu: Iommu,
-        spec: TableSpec,
-    ) -> Result<Rc<HwptObject>, Refusal> {
-        let reserved = self.reserve()?;
-        let (key, shard, arbiter) = self.place_domain()?;
-        let size = ArenaSize::new(self.agent.settings.table_bytes);
-        let table = table::create(spec, Arc::clone(&self.tables), size, self.agent.boot);
-        let table = table.map_err(|error| Refusal::of(&error))?;
-        fault_points::hit(Point::ActorStart).map_err(|injected| Refusal::of(&injected))?;
-        let needs = DomainNeeds { alignment: spec.alignment(), aperture: spec.aperture() };
-        let epochs = table.epochs();
-        let domain = self.start_domain((key, ioas.number, reserved.id()), &shard, &arbiter, table).await?;
-        let ioas_actor = ioas.ioas.clone();
-        let hwpt = Rc::new(HwptObject { id: reserved.id(), ioas, domain, key, iommu, spec });
-        let attached = ioas_actor.send(AttachDomain { domain: key, needs, epochs }).await;
-        if let Err(refusal) = attached.unwrap_or_else(|_| Err(poisoned("an ioas"))) {
-            self.remove_table(&hwpt).await;
-            return Err(refusal);
-        }
-        reserved.publish(Object::Hwpt(Rc::clone(&hwpt)));
-        Ok(hwpt)
-    }
-
-    /// The arbiter for one more domain: the context's own while it has few, then all in turn.
-    fn place_domain(&self) -> Result<(DomainKey, Shard, ArbiterHandle), Refusal> {
-        let id = self.agent.next_number();
-        let own = self.local.shard;
-        let domains = self.objects.borrow().hwpt_count();
-        let turn = u16::try_from(domains % u64::from(self.agent.shards.count().max(1))).unwrap_or(0);
-        let fan_out = if domains < SMALL_CONTEXT { own } else { turn };
-        let shard = self.agent.shards.get(fan_out).cloned();
-        let arbiter = self.agent.arbiters.get(usize::from(fan_out)).cloned();
-        let (shard, arbiter) = shard.zip(arbiter).ok_or_else(|| poisoned("a FanOut"))?;
-        Ok((DomainKey { fan_out, id }, shard, arbiter))
-    }
-
-    async fn start_domain(
-        &self,
-        (key, ioas, object): (DomainKey, Number<IoasStats>, ObjectId),
-        shard: &Shard,
-        arbiter: &ArbiterHandle,
-        table: Box<dyn DomainTable>,
-    ) -> Result<Addr<Domain>, Refusal> {
-        let epochs: Arc<Epochs> = table.epochs();
-        let format = table.spec().format().name();
-        let stats = DomainStats::new(DomainIdentity { format, ioas, object, key: key.id });
-        stats.inbox.open(shard.fan_out.downgrade().recipient());
-        let stats = self.agent.registry.register_domain(stats);
-        let parts = DomainParts {
-            id: key.id,
-            fan_out: shard.fan_out.clone(),
-            epochs,
-            stats: stats.share(),
-            frames: Arc::clone(&self.agent.frames),
-        };
-        let account = self.agent.ledger.account(AccountKey { uid: self.stats.uid.as_raw() });
-        let owned = OwnedTable { table, stats, account };
-        shard.fan_out.send(AddTable(key.id, owned)).await.map_err(|_| poisoned("a FanOut"))?;
-        Ok(Domain::start_in_arbiter(arbiter, |_| Domain::new(parts)))
+        let hwpt = self.hwpt_of(&device, target).await?;
+        let id = hwpt.id;
+        let old = device.attached.replace(Some(hwpt));
+        self.leave(old).await;
+        Ok(id)
     }
 
     /// Detaches a device; a HWPT that was made for an attachment goes with its last device.
@@ -157,8 +80,43 @@ impl ClientState {
     }
 
     pub(super) async fn detach(&self, device: &DeviceObject) {
-        let Some(hwpt) = device.attached.take() else { return };
-        let id = hwpt.id;
+        let _changing = device.changing.lock().await;
+        let old = device.attached.take();
+        self.leave(old).await;
+    }
+
+    /// The HWPT through which a device uses a target.
+    async fn hwpt_of(&self, device: &DeviceObject, target: AttachTarget) -> Result<Rc<HwptObject>, Refusal> {
+        match target {
+            AttachTarget::Ioas(ioas) => self.hwpt_on(device, ioas).await,
+            AttachTarget::Hwpt(hwpt) if hwpt.sharing == device.sharing() => Ok(hwpt),
+            AttachTarget::Hwpt(hwpt) => {
+                let text = format!(
+                    "hwpt {} was made for other devices than {}: attach it to ioas {}",
+                    hwpt.id, device.id, hwpt.ioas.id
+                );
+                Err(Refusal::new(Errno::INVAL, "hwpt-incompatible", text))
+            }
+        }
+    }
+
+    /// The HWPT that a device uses on an address space: one that is there, or a new one.
+    async fn hwpt_on(&self, device: &DeviceObject, ioas: Rc<IoasObject>) -> Result<Rc<HwptObject>, Refusal> {
+        let _choosing = ioas.choosing.lock().await;
+        match ioas.hwpt_for(device.sharing()) {
+            Some(hwpt) => Ok(hwpt),
+            None => {
+                let spec = TableSpec::of(device.format);
+                self.hwpt_create(Rc::clone(&ioas), device.sharing(), Made::Automatically, spec).await
+            }
+        }
+    }
+
+    /// Drops a device's hold on a HWPT, and ends the HWPT if it was made automatically and this was the last.
+    async fn leave(&self, hwpt: Option<Rc<HwptObject>>) {
+        let Some(hwpt) = hwpt.filter(|hwpt| hwpt.made == Made::Automatically) else { return };
+        let (id, ioas) = (hwpt.id, Rc::clone(&hwpt.ioas));
+        let _choosing = ioas.choosing.lock().await;
         drop(hwpt);
         let unused = self.objects.borrow_mut().take(id);
         if let Ok(Object::Hwpt(hwpt)) = unused {
@@ -166,61 +124,4 @@ impl ClientState {
             self.show_figures();
         }
     }
-
-    /// Empties and ends a domain that is out of the table of objects.
-    pub(super) async fn end_hwpt(&self, hwpt: Rc<HwptObject>) {
-        let detached = hwpt.ioas.ioas.send(DetachDomain(hwpt.key)).await;
-        if !matches!(detached, Ok(Ok(()))) {
-            tracing::error!(
-                domain = hwpt.key.id,
-                ?detached,
-                "a domain could not be emptied; it goes as it is"
-            );
-        }
-        self.remove_table(&hwpt).await;
-    }
-
-    async fn remove_table(&self, hwpt: &HwptObject) {
-        let closed = hwpt.domain.send(Close).await;
-        let Some(shard) = self.agent.shards.get(hwpt.key.fan_out) else { return };
-        let removed = shard.fan_out.send(RemoveTable(hwpt.key.id)).await;
-        debug_assert!(closed.is_ok() && removed.is_ok(), "a domain ended before it was closed");
-    }
-
-    /// Makes an export channel of a domain.
-    ///
-    /// # Errors
-    /// ENOENT without such a HWPT; what the kernel says about sockets.
-    pub async fn domain_export(&self, hwpt: ObjectId) -> Result<OwnedFd, Refusal> {
-        let hwpt = self.look(|objects| objects.hwpt(hwpt))?;
-        let backing = hwpt.ioas.ioas.send(LookAtTable(Box::new(|table| {
-            let mut files: Vec<Arc<FileSource>> = Vec::new();
-            for file in table.ready_areas().filter_map(|area| area.pages().backing()) {
-                let known = files.iter().any(|other| other.key() == file.key());
-                if file.key().is_some() && !known {
-                    files.push(Arc::clone(file));
-                }
-            }
-            files
-        })));
-        let backing = backing.await.map_err(|_| poisoned("an ioas"))?;
-        hwpt.domain.send(Export { backing }).await.unwrap_or_else(|_| Err(poisoned("a domain")))
-    }
-}
-
-/// `hwpt`, if the device can use its table.
-fn compatible(hwpt: Rc<HwptObject>, device: &DeviceObject) -> Result<Rc<HwptObject>, Refusal> {
-    let (id, format) = (hwpt.id.get(), hwpt.spec.format());
-    let text = if (hwpt.iommu, device.iommu) != (Iommu::Shared, Iommu::Shared) {
-        format!("hwpt {id} was made for another iommu: attach to its ioas")
-    } else if format != device.format {
-        format!(
-            "hwpt {id} is a table of {}, the device walks {}: attach to its ioas",
-            format.name(),
-            device.format.name()
-        )
-    } else {
-        return Ok(hwpt);
-    };
-    Err(Refusal::new(Errno::INVAL, "hwpt-incompatible", text))
 }

@@ -17,11 +17,14 @@
 //! Imports allowed: sys, messages, state and its operations.
 
 pub mod accesses;
+pub mod accounting;
 pub mod address_spaces;
 pub mod channel;
 pub mod channels;
 pub mod devices;
+pub mod hwpts;
 pub mod iova_rules;
+pub mod lists;
 mod notices;
 pub mod state;
 

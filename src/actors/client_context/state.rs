@@ -8,6 +8,7 @@ use std::sync::Arc;
 use ioasd_client::ids::ObjectId;
 use ioasd_client::wire::FRAME_MAX;
 
+use super::accounting::Accounting;
 use super::channels::Channels;
 use crate::actors::agent::{Agent, Local};
 use crate::actors::figures::ContextStats;
@@ -33,6 +34,8 @@ pub struct ClientState {
     pub(super) first_touch: FirstTouch,
     /// Where messages are received into.
     pub(super) buffer: RefCell<Vec<u8>>,
+    /// Who pays for what it maps.
+    pub(super) accounting: Accounting,
     /// What it is used through, besides its lease.
     pub(super) channels: Channels,
     /// Its figures.
@@ -49,7 +52,8 @@ impl ClientState {
         let first_touch = agent.pins.first_touch(limits.first_touch);
         let channels = Channels::new(limits.channels);
         let buffer = RefCell::new(vec![0; FRAME_MAX]);
-        Self { agent, local, objects, areas, tables, first_touch, buffer, channels, stats }
+        let accounting = Accounting::default();
+        Self { agent, local, objects, areas, tables, first_touch, buffer, accounting, channels, stats }
     }
 
     /// Requests of one channel that may wait.

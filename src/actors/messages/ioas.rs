@@ -11,7 +11,7 @@ use crate::actors::access::Access;
 use crate::actors::figures::AccessStats;
 use crate::actors::pages_handle::PagesHandle;
 use crate::domains::epoch::Epochs;
-use crate::storage::io_pagetable::{IoPageTable, Piece, Placement, Transfer, UnmapRequest};
+use crate::storage::io_pagetable::{IoPageTable, LargePages, Piece, Placement, Transfer, UnmapRequest};
 use crate::storage::ioas::{AccessKey, AccessNeeds, DomainNeeds};
 use crate::storage::pfn::PfnBatch;
 use crate::storage::refusal::Refusal;
@@ -44,6 +44,21 @@ pub struct Unmap(pub UnmapRequest);
 #[rtype(result = "Result<(), Refusal>")]
 pub struct AllowIovas(pub Vec<IovaRange>);
 
+/// Several MAPs, one after the other, each with its own outcome.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<Vec<Result<IovaRange, Refusal>>, Refusal>")]
+pub struct MapMany(pub Vec<Map>);
+
+/// Several UNMAPs, one after the other, each with its own outcome, and one grace period for all.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<Vec<Result<ByteLen, Refusal>>, Refusal>")]
+pub struct UnmapMany(pub Vec<UnmapRequest>);
+
+/// Switches large leaves on or off.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<(), Refusal>")]
+pub struct SetLargePages(pub LargePages);
+
 /// Adds a domain and fills it.
 #[derive(Debug, Message)]
 #[rtype(result = "Result<(), Refusal>")]
@@ -74,6 +89,11 @@ pub struct AttachAccess {
     /// Where its figures are shown.
     pub stats: Arc<AccessStats>,
 }
+
+/// Asks an access to let go of everything, and forgets it once it has.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<(), Refusal>")]
+pub struct LeaveAccess(pub AccessKey);
 
 /// Lets go of what an access holds and forgets it.
 #[derive(Debug, Message)]

@@ -9,6 +9,7 @@ use ioasd_client::units::{IndexRange, Permission};
 
 use crate::actors::latch::Seat;
 use crate::storage::area::AreaShape;
+use crate::storage::io_pagetable::LargePages;
 use crate::storage::pfn::PfnBatch;
 use crate::storage::refusal::Refusal;
 
@@ -69,6 +70,8 @@ pub enum TableChange {
         shape: AreaShape,
         /// What devices may do.
         permission: Permission,
+        /// Whether leaves may be larger than a page.
+        large_pages: LargePages,
     },
     /// Clear pages of an area.
     Unmap {

@@ -61,6 +61,8 @@ pub(super) struct AccessState<H> {
     needs: AccessNeeds,
     pins: Vec<Held<H>>,
     bytes: u64,
+    /// It is being taken away, and may not take hold of more.
+    leaving: bool,
 }
 
 /// One pin: a range as the user gave it, and what it holds in each area.
@@ -119,7 +121,7 @@ impl<P: Port> Ioas<P> {
         }
         let added = core.table.add_alignment(Owner::Access(access.0), needs.alignment());
         added.map_err(|error| Refusal::of(&error))?;
-        core.accesses.insert(access, AccessState { needs, pins: Vec::new(), bytes: 0 });
+        core.accesses.insert(access, AccessState { needs, pins: Vec::new(), bytes: 0, leaving: false });
         Ok(())
     }
 
@@ -183,7 +185,8 @@ impl<P: Port> Ioas<P> {
         direction: Direction,
     ) -> Result<Hold<P::Pages>, Refusal> {
         let mut core = self.core.borrow_mut();
-        let state = core.accesses.get(&access).ok_or_else(|| not_attached(access))?;
+        let state = core.accesses.get(&access).filter(|state| !state.leaving);
+        let state = state.ok_or_else(|| not_attached(access))?;
         if state.needs == AccessNeeds::Copies {
             let text = format!("{access} was made to read and write only: make one that may pin");
             return Err(Refusal::new(Errno::OPNOTSUPP, "access-cannot-pin", text));
@@ -196,15 +199,15 @@ impl<P: Port> Ioas<P> {
         Ok(Hold { parts, end: walk.end.map_err(|error| Refusal::of(&error)) })
     }
 
-    /// Keeps what was pinned, unless the access was detached meanwhile.
+    /// Keeps what was pinned, unless the access was detached, or began to leave, meanwhile.
     async fn keep_or_drop(&self, access: AccessKey, held: Held<P::Pages>) -> Result<(), Refusal> {
         let detached = match self.core.borrow_mut().accesses.get_mut(&access) {
-            Some(state) => {
+            Some(state) if !state.leaving => {
                 state.keep(held);
                 self.holds_changed.notify_waiters();
                 return Ok(());
             }
-            None => held,
+            Some(_) | None => held,
         };
         self.drop_parts(detached.parts).await;
         Err(not_attached(access))
@@ -278,6 +281,34 @@ impl<P: Port> Ioas<P> {
         accesses.find(|(_, state)| state.parts().any(|part| part.area == area)).map(|(access, _)| *access)
     }
 
+    /// Keeps `access` from pinning, reading and writing.
+    pub(super) fn begin_leaving(&self, access: AccessKey) -> Result<(), Refusal> {
+        let mut core = self.core.borrow_mut();
+        let state = core.accesses.get_mut(&access).ok_or_else(|| not_attached(access))?;
+        if std::mem::replace(&mut state.leaving, true) {
+            let text = format!("{access} is being taken away already: wait for that");
+            return Err(Refusal::new(Errno::BUSY, "access-leaving", text));
+        }
+        Ok(())
+    }
+
+    /// Takes [`Ioas::begin_leaving`] back.
+    pub(super) fn stay(&self, access: AccessKey) {
+        if let Some(state) = self.core.borrow_mut().accesses.get_mut(&access) {
+            state.leaving = false;
+        }
+    }
+
+    /// What an access asked for when it was attached; `None` if it is not.
+    pub fn needs_of(&self, access: AccessKey) -> Option<AccessNeeds> {
+        self.core.borrow().accesses.get(&access).map(|state| state.needs)
+    }
+
+    /// How many pins an access holds.
+    pub(super) fn pins_of(&self, access: AccessKey) -> usize {
+        self.core.borrow().accesses.get(&access).map_or(0, |state| state.pins.len())
+    }
+
     /// Reads bytes through the address space.
     ///
     /// # Errors
@@ -347,7 +378,7 @@ impl<P: Port> Ioas<P> {
         direction: Direction,
     ) -> Result<AccessPart<P::Pages>, Refusal> {
         let core = self.core.borrow();
-        if !core.accesses.contains_key(&access) {
+        if core.accesses.get(&access).is_none_or(|state| state.leaving) {
             return Err(not_attached(access));
         }
         let walk = core.table.access_walk(range, AccessKind::Copy(direction));

@@ -7,17 +7,18 @@
 //!
 //! ```text
 //!   gate     shared: MAP, COPY, UNMAP of different ranges side by side
-//!            exclusive: adding and removing domains and accesses
+//!            exclusive: adding and removing domains and accesses, switching large pages
 //!            free: while walkers leave, while accesses are asked to let go, and for pin, read and write
 //! ```
 //!
 //! No borrow of the core lives across an await.
 //!
-//! Imports allowed: units, the passive types of this folder, `tokio::sync` (which needs no runtime).
+//! Imports allowed: units, the passive types of this folder, `tokio::sync` and `futures_util` (which need no runtime).
 
 mod access;
 mod domains;
 mod map;
+mod notices;
 mod port;
 mod unmap;
 
@@ -30,11 +31,11 @@ use tokio::sync::{Notify, RwLock};
 
 pub use access::{AccessKey, AccessNeeds, HeldByAccess};
 pub use domains::DomainNeeds;
+pub use notices::HeldError;
 pub use port::{Notified, Port};
-pub use unmap::HeldError;
 
 use super::area::AreaShape;
-use super::io_pagetable::{Area, AreaId, IoPageTable};
+use super::io_pagetable::{Area, AreaId, IoPageTable, LargePages};
 use super::order::{MoveFailure, Moved, Order, Showing};
 use super::pages::{AreaKey, RetireKey};
 use super::quota::Quota;
@@ -93,9 +94,19 @@ impl<P: Port> Ioas<P> {
         look(&self.core.borrow().table)
     }
 
-    /// Changes what allocation may use: allowed ranges, reserved ranges, large pages.
+    /// Changes what allocation may use: allowed ranges, reserved ranges.
     pub fn with_table_mut<R>(&self, change: impl FnOnce(&mut IoPageTable<P::Pages>) -> R) -> R {
         change(&mut self.core.borrow_mut().table)
+    }
+
+    /// Switches large leaves on or off, while nothing is mapped or unmapped.
+    ///
+    /// # Errors
+    /// When switching off, if there are domains and areas, or an area is not page aligned.
+    pub async fn set_large_pages(&self, large_pages: LargePages) -> Result<(), Refusal> {
+        let _gate = self.gate.write().await;
+        let switched = self.core.borrow_mut().table.set_large_pages(large_pages);
+        switched.map_err(|error| Refusal::of(&error))
     }
 
     /// The attached domains; the first one is the storage domain of areas filled from now on.
@@ -123,8 +134,9 @@ impl<P: Port> Ioas<P> {
         domains: Arc<[DomainKey]>,
         showing: Showing,
     ) -> Result<(), MoveFailure> {
-        let (shape, permission) = (area.shape, area.permission);
-        let order = Order::Fill { area: self.area_key(area.id), shape, permission, domains, showing };
+        let (shape, permission, area_key) = (area.shape, area.permission, self.area_key(area.id));
+        let large_pages = self.with_table(IoPageTable::large_pages);
+        let order = Order::Fill { area: area_key, shape, permission, large_pages, domains, showing };
         self.port.run(&area.pages, order).await.map(drop)
     }
 

@@ -4,45 +4,13 @@
 
 use ioasd_client::units::{ByteLen, Iova, IovaRange};
 
-use super::{AccessKey, Ioas, Notified, Port, Retired, behind};
-use crate::error::{Coded, Errno};
-use crate::storage::io_pagetable::{Area, AreaId, UnmapRequest, UnmapStep};
+use super::notices::Tries;
+use super::{Ioas, Port, Retired, behind};
+use crate::storage::io_pagetable::{AreaId, UnmapRequest, UnmapStep};
 use crate::storage::refusal::Refusal;
 use crate::storage::step::DomainKey;
 
-/// Acknowledged tries that got nowhere before an unmap gives up.
-const FRUITLESS_TRIES: u32 = 100;
-
-/// Missed deadlines before an unmap gives up.
-const MISSED_DEADLINES: u32 = 3;
-
-/// An access does not let go of an area.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{access} still holds pins in area {area} after {tries} notices, {missed} of them unanswered: unpin them first"
-)]
-pub struct HeldError {
-    /// Who holds it.
-    pub access: AccessKey,
-    /// What it holds.
-    pub area: IovaRange,
-    /// Notices sent.
-    pub tries: u32,
-    /// Notices not answered in time.
-    pub missed: u32,
-}
-
-impl Coded for HeldError {
-    fn errno(&self) -> Errno {
-        Errno::DEADLK
-    }
-
-    fn code(&self) -> &'static str {
-        "area-held-by-access"
-    }
-}
-
-/// Areas taken out of the map by one UNMAP.
+/// Areas taken out of the map, to be let go of together.
 struct Taken<H> {
     areas: Vec<AreaId>,
     retired: Retired<H>,
@@ -50,20 +18,9 @@ struct Taken<H> {
     bytes: u64,
 }
 
-/// Patience with the accesses of one area.
-#[derive(Default)]
-struct Tries {
-    area: Option<(AreaId, u64)>,
-    count: u32,
-    missed: u32,
-}
-
-impl Tries {
-    /// Counts anew when another area is reached, or when this one is held less.
-    fn look_at(&mut self, area: AreaId, accesses: u64) {
-        if self.area != Some((area, accesses)) {
-            *self = Self { area: Some((area, accesses)), count: 0, missed: 0 };
-        }
+impl<H> Taken<H> {
+    const fn nothing() -> Self {
+        Self { areas: Vec::new(), retired: Vec::new(), domains: Vec::new(), bytes: 0 }
     }
 }
 
@@ -73,7 +30,7 @@ impl<P: Port> Ioas<P> {
     /// # Errors
     /// If an area is busy, held, or lies there only in part, or if there is none. What was removed before stays removed.
     pub async fn unmap(&self, request: UnmapRequest) -> Result<ByteLen, Refusal> {
-        let mut taken = Taken { areas: Vec::new(), retired: Vec::new(), domains: Vec::new(), bytes: 0 };
+        let mut taken = Taken::nothing();
         let walked = self.take_areas(request.range(), &mut taken).await;
         let bytes = ByteLen::new(taken.bytes);
         self.let_go(taken).await;
@@ -81,9 +38,23 @@ impl<P: Port> Ioas<P> {
         request.finish(bytes).map_err(|error| Refusal::of(&error))
     }
 
+    /// Several UNMAPs, one after the other, with one grace period for all. Until then the IOVAs are taken, also for those
+    /// that come later in the list.
+    pub async fn unmap_many(&self, requests: &[UnmapRequest]) -> Vec<Result<ByteLen, Refusal>> {
+        let (mut taken, mut outcomes) = (Taken::nothing(), Vec::with_capacity(requests.len()));
+        for request in requests {
+            let before = taken.bytes;
+            let walked = self.take_areas(request.range(), &mut taken).await;
+            let bytes = ByteLen::new(taken.bytes - before);
+            outcomes.push(walked.and_then(|()| request.finish(bytes).map_err(|error| Refusal::of(&error))));
+        }
+        self.let_go(taken).await;
+        outcomes
+    }
+
     async fn take_areas(&self, range: IovaRange, taken: &mut Taken<P::Pages>) -> Result<(), Refusal> {
         let mut cursor = Some(range.start());
-        let mut tries = Tries::default();
+        let mut tries = Tries::new();
         while let Some(from) = cursor {
             cursor = self.take_one(range, from, &mut tries, taken).await?;
         }
@@ -95,7 +66,7 @@ impl<P: Port> Ioas<P> {
         &self,
         range: IovaRange,
         cursor: Iova,
-        tries: &mut Tries,
+        tries: &mut Tries<(AreaId, u64)>,
         taken: &mut Taken<P::Pages>,
     ) -> Result<Option<Iova>, Refusal> {
         let gate = self.gate.read().await;
@@ -131,40 +102,6 @@ impl<P: Port> Ioas<P> {
             let removed = self.core.borrow_mut().table.remove(area);
             debug_assert!(removed.is_some(), "{area} vanished while it retired");
         }
-    }
-
-    /// One notice to everybody. What an access is just pinning or unpinning has no holder to blame yet: that is
-    /// waited for, and is no try.
-    async fn ask_to_leave(&self, area: AreaId, iova: IovaRange, tries: &mut Tries) -> Result<(), Refusal> {
-        let changed = self.holds_changed.notified();
-        tries.look_at(area, self.accesses_of(area));
-        let missed = self.notify_everybody(iova).await;
-        let Some(access) = self.holder(area) else {
-            if self.accesses_of(area) > 0 {
-                changed.await;
-            }
-            return Ok(());
-        };
-        tries.count += 1;
-        tries.missed += missed;
-        if tries.count <= FRUITLESS_TRIES && tries.missed < MISSED_DEADLINES {
-            return Ok(());
-        }
-        Err(Refusal::of(&HeldError { access, area: iova, tries: tries.count, missed: tries.missed }))
-    }
-
-    /// Tells how many deadlines were missed: one for all.
-    async fn notify_everybody(&self, iova: IovaRange) -> u32 {
-        let everybody: Vec<AccessKey> = self.core.borrow().accesses.keys().copied().collect();
-        let mut missed = 0;
-        for access in everybody {
-            missed = missed.max(u32::from(self.port.notify(access, iova).await == Notified::Missed));
-        }
-        missed
-    }
-
-    fn accesses_of(&self, area: AreaId) -> u64 {
-        self.core.borrow().table.area(area).map_or(0, Area::accesses)
     }
 }
 

@@ -13,6 +13,10 @@ use crate::units::{ByteLen, Iova};
 
 /// DEVICE_CREATE: the device is behind an IOMMU of its own and shares no domain with others.
 pub const DEVICE_OWN_IOMMU: u32 = 1;
+/// IOAS_MAP_FILES, IOAS_UNMAP_RANGES: the last descriptor of the message is the memfd in which the array lies.
+pub const ARRAY_IN_MEMFD: u32 = 1;
+/// HWPT_ALLOC: the data are a [`TableChoice`](super::record::TableChoice) for a software device.
+pub const HWPT_DATA_SOFTWARE: u32 = 0x494f_0001;
 /// ACCESS_CREATE: the access may pin, not only read and write.
 pub const ACCESS_MAY_PIN: u32 = 1;
 /// ACCESS_CREATE: the access gets notices; its notice channel is the one descriptor of the reply.
@@ -48,7 +52,7 @@ commands! {
         flags: u32 = 4,
         /// The device.
         device_id: DeviceId = 8,
-        /// In: an address space; out: the HWPT that now serves the device.
+        /// In: an address space, or a HWPT; out: the HWPT that now serves the device.
         pt_id: ObjectId = 12,
     }
 
@@ -136,6 +140,81 @@ commands! {
         /// Bytes, at most [`ACCESS_RW_MAX`].
         length: ByteLen = 24,
     }
+
+    /// Attaches a device, which is attached already, to something else instead.
+    DeviceReplace = 0x3bc9 "DEVICE_REPLACE", min 16, size 16 {
+        /// Must be 0.
+        flags: u32 = 4,
+        /// The device.
+        device_id: DeviceId = 8,
+        /// In: an address space, or a HWPT; out: the HWPT that now serves the device.
+        pt_id: ObjectId = 12,
+    }
+
+    /// Attaches an access that is attached to nothing.
+    AccessAttach = 0x3bca "ACCESS_ATTACH", min 16, size 16 {
+        /// Must be 0.
+        flags: u32 = 4,
+        /// The access.
+        access_id: AccessId = 8,
+        /// The address space.
+        ioas_id: IoasId = 12,
+    }
+
+    /// Moves an access to another address space, once it has let go of everything in the old one.
+    AccessReplace = 0x3bcb "ACCESS_REPLACE", min 16, size 16 {
+        /// Must be 0.
+        flags: u32 = 4,
+        /// The access.
+        access_id: AccessId = 8,
+        /// The address space.
+        ioas_id: IoasId = 12,
+    }
+
+    /// Detaches an access, once it has let go of everything.
+    AccessDetach = 0x3bcc "ACCESS_DETACH", min 16, size 16 {
+        /// Must be 0.
+        flags: u32 = 4,
+        /// The access.
+        access_id: AccessId = 8,
+        /// Must be 0.
+        reserved: u32 = 12,
+    }
+
+    /// Maps many ranges of files, one after the other in the order of the array, each with its own outcome. A range that
+    /// fails leaves the others as they are. The array comes back with the outcomes.
+    IoasMapFiles = 0x3bcd "IOAS_MAP_FILES", min 32, size 32 {
+        /// [`ARRAY_IN_MEMFD`].
+        flags: u32 = 4,
+        /// The address space.
+        ioas_id: IoasId = 8,
+        /// Ranges in the array.
+        num_ranges: u32 = 12,
+        /// Where the array of [`MapRange`](super::record::MapRange) begins.
+        ranges: ByteLen = 16,
+        /// Out: ranges that were mapped.
+        out_done: u32 = 24,
+        /// Must be 0.
+        reserved: u32 = 28,
+    }
+
+    /// Unmaps many ranges, one after the other in the order of the array, each with its own outcome. A range that fails
+    /// leaves the others as they are. The array comes back with the outcomes. All IOVAs are free when the reply comes, and
+    /// not before: a range that is unmapped twice in one array is busy the second time.
+    IoasUnmapRanges = 0x3bce "IOAS_UNMAP_RANGES", min 32, size 32 {
+        /// [`ARRAY_IN_MEMFD`].
+        flags: u32 = 4,
+        /// The address space.
+        ioas_id: IoasId = 8,
+        /// Ranges in the array.
+        num_ranges: u32 = 12,
+        /// Where the array of [`UnmapRange`](super::record::UnmapRange) begins.
+        ranges: ByteLen = 16,
+        /// Out: ranges that were unmapped.
+        out_done: u32 = 24,
+        /// Must be 0.
+        reserved: u32 = 28,
+    }
 }
 
 #[cfg(test)]
@@ -156,6 +235,6 @@ mod tests {
     fn own_numbers_are_consecutive_in_their_range() {
         let mut numbers = Numbers(Vec::new());
         visit_all(&mut numbers);
-        assert_eq!(numbers.0, (0x3bc0..=0x3bc8).collect::<Vec<_>>());
+        assert_eq!(numbers.0, (0x3bc0..=0x3bce).collect::<Vec<_>>());
     }
 }

@@ -6,7 +6,7 @@
 //! Imports allowed: units, fields.
 
 use super::field::Field;
-use crate::units::Iova;
+use crate::units::{ByteLen, Iova};
 
 /// An element of an array: little-endian, of a fixed size.
 pub trait Record: Copy {
@@ -56,9 +56,142 @@ impl Record for IovaBounds {
     }
 }
 
+/// Data of HWPT_ALLOC with type [`HWPT_DATA_SOFTWARE`](super::own::HWPT_DATA_SOFTWARE): what the table of a software
+/// device shall be. A client may have more or fewer bytes of it, by the size rules of commands; what is missing is zero.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct TableChoice {
+    /// Must be 0.
+    pub flags: u32,
+    /// Must be 0.
+    pub reserved: u32,
+    /// The first address that is translated.
+    pub start: Iova,
+    /// The last one; 0 together with `start` 0 means all that the format translates.
+    pub last: Iova,
+    /// The sizes of leaves, as a bitmap; 0 means all that the format has.
+    pub page_sizes: u64,
+}
+
+impl Record for TableChoice {
+    const BYTES: usize = 32;
+
+    fn load(bytes: &[u8]) -> Self {
+        Self {
+            flags: Field::load(bytes, 0),
+            reserved: Field::load(bytes, 4),
+            start: Field::load(bytes, 8),
+            last: Field::load(bytes, 16),
+            page_sizes: Field::load(bytes, 24),
+        }
+    }
+
+    fn store(self, bytes: &mut [u8]) {
+        self.flags.store(bytes, 0);
+        self.reserved.store(bytes, 4);
+        self.start.store(bytes, 8);
+        self.last.store(bytes, 16);
+        self.page_sizes.store(bytes, 24);
+    }
+}
+
+/// One range of IOAS_MAP_FILES. It comes back with `iova` and `errno` filled in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct MapRange {
+    /// `MAP_*`.
+    pub flags: u32,
+    /// Index of the file among the descriptors of the message.
+    pub fd: u32,
+    /// Offset in the file.
+    pub start: ByteLen,
+    /// Bytes.
+    pub length: ByteLen,
+    /// In if fixed, out.
+    pub iova: Iova,
+    /// Out: 0, or why this range is not mapped.
+    pub errno: u32,
+    /// Must be 0.
+    pub reserved: u32,
+}
+
+impl Record for MapRange {
+    const BYTES: usize = 40;
+
+    fn load(bytes: &[u8]) -> Self {
+        Self {
+            flags: Field::load(bytes, 0),
+            fd: Field::load(bytes, 4),
+            start: Field::load(bytes, 8),
+            length: Field::load(bytes, 16),
+            iova: Field::load(bytes, 24),
+            errno: Field::load(bytes, 32),
+            reserved: Field::load(bytes, 36),
+        }
+    }
+
+    fn store(self, bytes: &mut [u8]) {
+        self.flags.store(bytes, 0);
+        self.fd.store(bytes, 4);
+        self.start.store(bytes, 8);
+        self.length.store(bytes, 16);
+        self.iova.store(bytes, 24);
+        self.errno.store(bytes, 32);
+        self.reserved.store(bytes, 36);
+    }
+}
+
+/// One range of IOAS_UNMAP_RANGES. It comes back with `length` and `errno` filled in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct UnmapRange {
+    /// Start of the range.
+    pub iova: Iova,
+    /// In: bytes of the range; out: bytes that were unmapped, if it went well.
+    pub length: ByteLen,
+    /// Out: 0, or why not all of this range was unmapped.
+    pub errno: u32,
+    /// Must be 0.
+    pub reserved: u32,
+}
+
+impl Record for UnmapRange {
+    const BYTES: usize = 24;
+
+    fn load(bytes: &[u8]) -> Self {
+        Self {
+            iova: Field::load(bytes, 0),
+            length: Field::load(bytes, 8),
+            errno: Field::load(bytes, 16),
+            reserved: Field::load(bytes, 20),
+        }
+    }
+
+    fn store(self, bytes: &mut [u8]) {
+        self.iova.store(bytes, 0);
+        self.length.store(bytes, 8);
+        self.errno.store(bytes, 16);
+        self.reserved.store(bytes, 20);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Every byte of a record belongs to a field, and comes back.
+    fn assert_covered<R: Record + PartialEq + std::fmt::Debug>() {
+        let bytes: Vec<u8> = (1..).take(R::BYTES).collect();
+        let mut again = vec![0; R::BYTES];
+        R::load(&bytes).store(&mut again);
+        assert_eq!(again, bytes);
+        assert_eq!(R::BYTES % 8, 0, "records of an array stay aligned");
+    }
+
+    #[test]
+    fn every_byte_of_a_record_belongs_to_a_field() {
+        assert_covered::<IovaBounds>();
+        assert_covered::<TableChoice>();
+        assert_covered::<MapRange>();
+        assert_covered::<UnmapRange>();
+    }
 
     #[test]
     fn an_array_lies_as_in_the_uapi_and_comes_back_the_same() {

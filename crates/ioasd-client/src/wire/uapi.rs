@@ -11,7 +11,7 @@
 //! Imports allowed: units, ids, command.
 
 use super::command::commands;
-use crate::ids::{IoasId, ObjectId};
+use crate::ids::{DeviceId, HwptId, IoasId, ObjectId};
 use crate::units::{ByteLen, Iova, UserAddr};
 
 /// MAP, MAP_FILE, COPY: the client chooses the IOVA.
@@ -20,6 +20,16 @@ pub const MAP_FIXED_IOVA: u32 = 1;
 pub const MAP_WRITEABLE: u32 = 2;
 /// MAP, MAP_FILE, COPY: devices may read.
 pub const MAP_READABLE: u32 = 4;
+/// HWPT_ALLOC: it can be the parent of nested HWPTs.
+pub const HWPT_NEST_PARENT: u32 = 1;
+/// HWPT_ALLOC: it records what devices write.
+pub const HWPT_DIRTY_TRACKING: u32 = 2;
+/// HWPT_ALLOC: `fault_id` names a queue for its faults.
+pub const HWPT_FAULT_ID_VALID: u32 = 4;
+/// HWPT_ALLOC: it can be attached to a PASID.
+pub const HWPT_PASID: u32 = 8;
+/// HWPT_ALLOC: there are no data.
+pub const HWPT_DATA_NONE: u32 = 0;
 /// OPTION: whether the address space of a process pays for its pins, not its user.
 pub const OPTION_RLIMIT_MODE: u32 = 0;
 /// OPTION: whether domains may use leaves larger than a page.
@@ -127,6 +137,30 @@ commands! {
         object_id: ObjectId = 12,
         /// In to set, out.
         value: u64 = 16,
+    }
+
+    /// Makes a domain for a device and fills it.
+    HwptAlloc = 0x3b89 "HWPT_ALLOC", min 24, size 48 {
+        /// `HWPT_*`.
+        flags: u32 = 4,
+        /// The device whose IOMMU will walk it.
+        dev_id: DeviceId = 8,
+        /// The address space that it shows.
+        pt_id: ObjectId = 12,
+        /// Out: the new HWPT.
+        out_hwpt_id: HwptId = 16,
+        /// Must be 0.
+        reserved: u32 = 20,
+        /// What the data are: none, or [`super::own::HWPT_DATA_SOFTWARE`].
+        data_type: u32 = 24,
+        /// Bytes of data.
+        data_len: u32 = 28,
+        /// Where the data begin.
+        data_uptr: ByteLen = 32,
+        /// The fault queue, if flagged.
+        fault_id: ObjectId = 40,
+        /// Not looked at.
+        reserved2: u32 = 44,
     }
 
     /// Maps a file.

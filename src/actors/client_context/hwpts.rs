@@ -1,0 +1,182 @@
+//! Operations of a context on HWPTs: a domain is made, filled, placed on an arbiter, exported and ended.
+//!
+//! Imports allowed: state, storage, domains, messages, the object actors.
+
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use actix::prelude::*;
+use ioasd_client::ids::ObjectId;
+
+use super::state::ClientState;
+use crate::actors::domain::{Close, Domain, DomainParts, Export};
+use crate::actors::fan_out::{AddTable, OwnedTable, RemoveTable};
+use crate::actors::figures::{DomainIdentity, DomainStats, IoasStats};
+use crate::actors::guard::poisoned;
+use crate::actors::messages::ioas::{AttachDomain, DetachDomain, LookAtTable};
+use crate::actors::number::Number;
+use crate::actors::objects::{AttachTarget, HwptObject, IoasObject, Made, Object, Sharing};
+use crate::actors::shards::Shard;
+use crate::domains::arena::ArenaSize;
+use crate::domains::epoch::Epochs;
+use crate::domains::spec::TableSpec;
+use crate::domains::table::{self, DomainTable};
+use crate::error::{Coded, Errno};
+use crate::fault_points::{self, Point};
+use crate::sources::file::FileSource;
+use crate::storage::ioas::DomainNeeds;
+use crate::storage::ledger::AccountKey;
+use crate::storage::refusal::Refusal;
+use crate::storage::step::DomainKey;
+
+/// Domains of a context that stay on its own arbiter before others are used.
+const SMALL_CONTEXT: u64 = 4;
+
+/// The kind of object that a HWPT is to show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HwptParent {
+    /// An address space.
+    Ioas,
+    /// Another HWPT.
+    Hwpt,
+}
+
+impl ClientState {
+    /// HWPT_ALLOC on an address space: a domain for `device` and those it can share one with, filled. `choose` makes of
+    /// all that the device's format can do what the table shall be.
+    ///
+    /// # Errors
+    /// ENOENT without such a device or address space, what `choose` says, and what filling the domain meets.
+    pub async fn hwpt_alloc(
+        &self,
+        device: ObjectId,
+        ioas: ObjectId,
+        choose: impl FnOnce(TableSpec) -> Result<TableSpec, Refusal>,
+    ) -> Result<ObjectId, Refusal> {
+        let device = self.look(|objects| objects.device(device))?;
+        let ioas = self.look(|objects| objects.ioas(ioas))?;
+        let spec = choose(TableSpec::of(device.format))?;
+        let hwpt = self.hwpt_create(ioas, device.sharing(), Made::ByHand, spec).await?;
+        Ok(hwpt.id)
+    }
+
+    /// What HWPT_ALLOC is to show.
+    ///
+    /// # Errors
+    /// ENOENT without such a device; EINVAL without such an object, or if it is of a kind that nothing can show.
+    pub fn hwpt_parent(&self, device: ObjectId, parent: ObjectId) -> Result<HwptParent, Refusal> {
+        self.look(|objects| objects.device(device))?;
+        match self.look(|objects| objects.attach_target(parent)) {
+            Ok(AttachTarget::Ioas(_)) => Ok(HwptParent::Ioas),
+            Ok(AttachTarget::Hwpt(_)) => Ok(HwptParent::Hwpt),
+            Err(refusal) => Err(Refusal::new(Errno::INVAL, refusal.code(), refusal.to_string())),
+        }
+    }
+
+    pub(super) async fn hwpt_create(
+        &self,
+        ioas: Rc<IoasObject>,
+        sharing: Sharing,
+        made: Made,
+        spec: TableSpec,
+    ) -> Result<Rc<HwptObject>, Refusal> {
+        let reserved = self.reserve()?;
+        let (key, shard, arbiter) = self.place_domain()?;
+        let size = ArenaSize::new(self.agent.settings.table_bytes);
+        let table = table::create(spec, Arc::clone(&self.tables), size, self.agent.boot);
+        let table = table.map_err(|error| Refusal::of(&error))?;
+        fault_points::hit(Point::ActorStart).map_err(|injected| Refusal::of(&injected))?;
+        let needs = DomainNeeds { alignment: spec.alignment(), aperture: spec.aperture() };
+        let epochs = table.epochs();
+        let domain = self.start_domain((key, ioas.number, reserved.id()), &shard, &arbiter, table).await?;
+        let ioas_actor = ioas.ioas.clone();
+        let hwpt = Rc::new(HwptObject { id: reserved.id(), ioas, domain, key, sharing, made, spec });
+        let attached = ioas_actor.send(AttachDomain { domain: key, needs, epochs }).await;
+        if let Err(refusal) = attached.unwrap_or_else(|_| Err(poisoned("an ioas"))) {
+            self.remove_table(&hwpt).await;
+            return Err(refusal);
+        }
+        hwpt.ioas.add_hwpt(&hwpt);
+        reserved.publish(Object::Hwpt(Rc::clone(&hwpt)));
+        Ok(hwpt)
+    }
+
+    /// The arbiter for one more domain: the context's own while it has few, then all in turn.
+    fn place_domain(&self) -> Result<(DomainKey, Shard, ArbiterHandle), Refusal> {
+        let id = self.agent.next_number();
+        let own = self.local.shard;
+        let domains = self.objects.borrow().hwpt_count();
+        let turn = u16::try_from(domains % u64::from(self.agent.shards.count().max(1))).unwrap_or(0);
+        let fan_out = if domains < SMALL_CONTEXT { own } else { turn };
+        let shard = self.agent.shards.get(fan_out).cloned();
+        let arbiter = self.agent.arbiters.get(usize::from(fan_out)).cloned();
+        let (shard, arbiter) = shard.zip(arbiter).ok_or_else(|| poisoned("a FanOut"))?;
+        Ok((DomainKey { fan_out, id }, shard, arbiter))
+    }
+
+    async fn start_domain(
+        &self,
+        (key, ioas, object): (DomainKey, Number<IoasStats>, ObjectId),
+        shard: &Shard,
+        arbiter: &ArbiterHandle,
+        table: Box<dyn DomainTable>,
+    ) -> Result<Addr<Domain>, Refusal> {
+        let epochs: Arc<Epochs> = table.epochs();
+        let format = table.spec().format().name();
+        let stats = DomainStats::new(DomainIdentity { format, ioas, object, key: key.id });
+        stats.inbox.open(shard.fan_out.downgrade().recipient());
+        let stats = self.agent.registry.register_domain(stats);
+        let parts = DomainParts {
+            id: key.id,
+            fan_out: shard.fan_out.clone(),
+            epochs,
+            stats: stats.share(),
+            frames: Arc::clone(&self.agent.frames),
+        };
+        let account = self.agent.ledger.account(AccountKey { uid: self.stats.uid.as_raw() });
+        let owned = OwnedTable { table, stats, account };
+        shard.fan_out.send(AddTable(key.id, owned)).await.map_err(|_| poisoned("a FanOut"))?;
+        Ok(Domain::start_in_arbiter(arbiter, |_| Domain::new(parts)))
+    }
+
+    /// Empties and ends a domain that is out of the table of objects.
+    pub(super) async fn end_hwpt(&self, hwpt: Rc<HwptObject>) {
+        let detached = hwpt.ioas.ioas.send(DetachDomain(hwpt.key)).await;
+        if !matches!(detached, Ok(Ok(()))) {
+            tracing::error!(
+                domain = hwpt.key.id,
+                ?detached,
+                "a domain could not be emptied; it goes as it is"
+            );
+        }
+        self.remove_table(&hwpt).await;
+    }
+
+    async fn remove_table(&self, hwpt: &HwptObject) {
+        let closed = hwpt.domain.send(Close).await;
+        let Some(shard) = self.agent.shards.get(hwpt.key.fan_out) else { return };
+        let removed = shard.fan_out.send(RemoveTable(hwpt.key.id)).await;
+        debug_assert!(closed.is_ok() && removed.is_ok(), "a domain ended before it was closed");
+    }
+
+    /// Makes an export channel of a domain.
+    ///
+    /// # Errors
+    /// ENOENT without such a HWPT; what the kernel says about sockets.
+    pub async fn domain_export(&self, hwpt: ObjectId) -> Result<OwnedFd, Refusal> {
+        let hwpt = self.look(|objects| objects.hwpt(hwpt))?;
+        let backing = hwpt.ioas.ioas.send(LookAtTable(Box::new(|table| {
+            let mut files: Vec<Arc<FileSource>> = Vec::new();
+            for file in table.ready_areas().filter_map(|area| area.pages().backing()) {
+                let known = files.iter().any(|other| other.key() == file.key());
+                if file.key().is_some() && !known {
+                    files.push(Arc::clone(file));
+                }
+            }
+            files
+        })));
+        let backing = backing.await.map_err(|_| poisoned("an ioas"))?;
+        hwpt.domain.send(Export { backing }).await.unwrap_or_else(|_| Err(poisoned("a domain")))
+    }
+}

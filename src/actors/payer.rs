@@ -1,0 +1,134 @@
+//! Payers: who pays for the pins of a pages object, and what binds them.
+//!
+//! A process that maps is held by handle, so that what is read about its number later is its own. Its limit for locked
+//! memory is read whenever pages are charged, and binds pins that lock memory alone.
+//!
+//! Imports allowed: storage's ledger and source, sys.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+use dashmap::DashMap;
+use ioasd_client::units::PAGE_SIZE;
+
+use crate::storage::counts::Delta;
+use crate::storage::ledger::bill::{Bill, ProcessAccount};
+use crate::storage::ledger::{ChargeRefused, PageLimit};
+use crate::storage::source::Strength;
+use crate::sys::identity::{MemlockLimit, memlock_limit};
+use crate::sys::pidfd::PidFd;
+
+/// A process that maps.
+pub struct PayingProcess {
+    process: Arc<PidFd>,
+    account: Arc<ProcessAccount>,
+    /// Pages it may lock, as read last: it counts when the process has ended.
+    limit: AtomicU64,
+}
+
+impl PayingProcess {
+    fn new(process: Arc<PidFd>) -> Self {
+        let paying = Self { process, account: ProcessAccount::new(), limit: AtomicU64::new(0) };
+        paying.limit();
+        paying
+    }
+
+    /// What it has been billed for.
+    #[must_use]
+    pub const fn account(&self) -> &Arc<ProcessAccount> {
+        &self.account
+    }
+
+    /// Its handle.
+    #[must_use]
+    pub const fn process(&self) -> &Arc<PidFd> {
+        &self.process
+    }
+
+    /// Its limit for locked memory, now.
+    fn limit(&self) -> PageLimit {
+        match memlock_limit(&self.process) {
+            Ok(MemlockLimit::Bytes(bytes)) => self.limit.store(bytes.get() / PAGE_SIZE, Ordering::Relaxed),
+            Ok(MemlockLimit::Unlimited) => self.limit.store(u64::MAX, Ordering::Relaxed),
+            Err(errno) => tracing::debug!(%errno, "a limit cannot be read: the last one read counts"),
+        }
+        PageLimit(self.limit.load(Ordering::Relaxed))
+    }
+
+    /// Whether `process` is this one.
+    fn is(&self, process: &Arc<PidFd>) -> bool {
+        let alive = |process: &PidFd| process.has_exited() == Ok(false);
+        // One number names one process while it lives.
+        let same_number = self.process.pid() == process.pid();
+        Arc::ptr_eq(&self.process, process) || (same_number && alive(&self.process) && alive(process))
+    }
+}
+
+impl fmt::Debug for PayingProcess {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PayingProcess").field("pid", &self.process.pid()).finish_non_exhaustive()
+    }
+}
+
+/// The processes that map, by number. An entry lasts as long as somebody holds it.
+#[derive(Debug, Default)]
+pub struct PayingProcesses(DashMap<i32, Weak<PayingProcess>>);
+
+impl PayingProcesses {
+    /// The process behind a handle: the same for every handle on it.
+    pub fn find(&self, process: &Arc<PidFd>) -> Arc<PayingProcess> {
+        let number = process.pid().as_raw_pid();
+        let known = self.0.get(&number).and_then(|known| known.upgrade());
+        if let Some(known) = known.filter(|known| known.is(process)) {
+            return known;
+        }
+        let paying = Arc::new(PayingProcess::new(Arc::clone(process)));
+        self.0.retain(|_, known| known.strong_count() > 0);
+        self.0.insert(number, Arc::downgrade(&paying));
+        paying
+    }
+}
+
+/// What binds a payer in modes user and mm.
+#[derive(Clone, Debug)]
+pub enum Binding {
+    /// Nothing.
+    Nothing,
+    /// So many pages.
+    Fixed(PageLimit),
+    /// What a process may lock.
+    Process(Arc<PayingProcess>),
+    /// The process is not known: it may lock nothing.
+    Unknown,
+}
+
+/// Who pays for the pins of a pages object.
+#[derive(Clone, Debug)]
+pub struct Payer {
+    /// Where pages are billed, and by which rule.
+    pub bill: Bill,
+    /// What binds.
+    pub binding: Binding,
+}
+
+impl Payer {
+    /// Bills `delta` for pins of a strength.
+    ///
+    /// # Errors
+    /// If a limit would be passed; nothing changes then.
+    pub fn charge(&self, delta: Delta, strength: Strength) -> Result<(), ChargeRefused> {
+        self.bill.charge(delta, self.limit(delta, strength))
+    }
+
+    /// A limit for locked memory binds what locks memory; what is taken off is not bound.
+    fn limit(&self, delta: Delta, strength: Strength) -> Option<PageLimit> {
+        let locks = matches!(strength, Strength::Longterm | Strength::Locked);
+        match &self.binding {
+            Binding::Fixed(limit) => Some(*limit),
+            Binding::Process(process) if locks && matches!(delta, Delta::More(_)) => Some(process.limit()),
+            Binding::Unknown if locks => Some(PageLimit(0)),
+            Binding::Process(_) | Binding::Unknown | Binding::Nothing => None,
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! HWPT_ALLOC: for a software device, with data that say what its table shall be.
+//!
+//! Imports allowed: actors, domains::spec, the client crate's wire and formats.
+
+use ioasd_client::formats::PageSizes;
+use ioasd_client::ids::HwptId;
+use ioasd_client::units::{Iova, IovaRange};
+use ioasd_client::wire::command::Command;
+use ioasd_client::wire::own::HWPT_DATA_SOFTWARE;
+use ioasd_client::wire::record::{Record, TableChoice};
+use ioasd_client::wire::uapi::{HWPT_DATA_NONE, HWPT_FAULT_ID_VALID, HWPT_PASID, HwptAlloc};
+
+use super::array::Array;
+use super::{Call, Done, Serve, check_flags, check_no_fds, check_reserved};
+use crate::actors::client_context::hwpts::HwptParent;
+use crate::domains::spec::TableSpec;
+use crate::error::Errno;
+use crate::storage::refusal::Refusal;
+use crate::sys::client_fd::ClientFd;
+
+impl Serve for HwptAlloc {
+    async fn serve(self, call: Call<'_>) -> Result<Done<Self>, Refusal> {
+        check_reserved(Self::NAME, self.reserved)?;
+        check_data_length(&self)?;
+        match call.client.hwpt_parent(self.dev_id.into(), self.pt_id)? {
+            HwptParent::Hwpt => return Err(no_nesting(&self)),
+            // A software device has nothing of what the flags ask for.
+            HwptParent::Ioas => check_flags(Self::NAME, self.flags, 0)?,
+        }
+        let choose = choice(&self, call.payload, call.fds)?;
+        let id = call.client.hwpt_alloc(self.dev_id.into(), self.pt_id, choose).await?;
+        Ok(Done::value(Self { out_hwpt_id: HwptId::new(id.get()), ..self }))
+    }
+}
+
+/// There are data exactly if they have a type.
+fn check_data_length(alloc: &HwptAlloc) -> Result<(), Refusal> {
+    if (alloc.data_type == HWPT_DATA_NONE) == (alloc.data_len == 0) {
+        return Ok(());
+    }
+    let text = format!("data of type {} cannot have {} bytes", alloc.data_type, alloc.data_len);
+    Err(Refusal::new(Errno::INVAL, "hwpt-data-length", text))
+}
+
+/// No domain of a software device can be a parent; what a nested one could not be either is told first.
+fn no_nesting(alloc: &HwptAlloc) -> Refusal {
+    let unknown = alloc.flags & !(HWPT_FAULT_ID_VALID | HWPT_PASID);
+    if unknown != 0 || alloc.data_len == 0 {
+        let text = format!("a nested hwpt needs data, and cannot have the flags {unknown:#x}");
+        return Refusal::new(Errno::OPNOTSUPP, "nesting-unsupported", text);
+    }
+    let text = format!("hwpt {} was not made to be a parent: name an ioas", alloc.pt_id);
+    Refusal::new(Errno::INVAL, "hwpt-no-parent", text)
+}
+
+type Choose = Box<dyn FnOnce(TableSpec) -> Result<TableSpec, Refusal>>;
+
+/// What the data make of all that the device's format can do.
+fn choice(alloc: &HwptAlloc, payload: &[u8], fds: Vec<ClientFd>) -> Result<Choose, Refusal> {
+    match alloc.data_type {
+        HWPT_DATA_NONE => {
+            check_no_fds(HwptAlloc::NAME, &fds)?;
+            Ok(Box::new(Ok))
+        }
+        HWPT_DATA_SOFTWARE => {
+            let data = Array::of(HwptAlloc::NAME, payload, fds, alloc.data_uptr)?;
+            if (alloc.data_len as usize) < TableChoice::BYTES {
+                let text = format!("the data have {} bytes, at least {}", alloc.data_len, TableChoice::BYTES);
+                return Err(Refusal::new(Errno::INVAL, "hwpt-data-length", text));
+            }
+            let choice: TableChoice = data.read_sized(alloc.data_len)?;
+            check_flags(HwptAlloc::NAME, choice.flags, 0)?;
+            check_reserved(HwptAlloc::NAME, choice.reserved)?;
+            Ok(Box::new(move |spec| chosen(spec, choice)))
+        }
+        other => {
+            let text =
+                format!("a software device has no data of type {other:#x}: use {HWPT_DATA_SOFTWARE:#x}");
+            Err(Refusal::new(Errno::OPNOTSUPP, "hwpt-data-unknown", text))
+        }
+    }
+}
+
+fn chosen(spec: TableSpec, choice: TableChoice) -> Result<TableSpec, Refusal> {
+    let TableChoice { start, last, page_sizes, .. } = choice;
+    let spec = match (start, last) {
+        (start, last) if (start, last) == (Iova::new(0), Iova::new(0)) => spec,
+        (start, last) => {
+            let aperture = IovaRange::new(start, last).ok_or_else(|| backwards(start, last))?;
+            spec.with_aperture(aperture).map_err(|error| Refusal::of(&error))?
+        }
+    };
+    match page_sizes {
+        0 => Ok(spec),
+        sizes => spec.with_page_sizes(PageSizes::new(sizes)).map_err(|error| Refusal::of(&error)),
+    }
+}
+
+fn backwards(start: Iova, last: Iova) -> Refusal {
+    let text = format!("an aperture from {start} to {last} is none: the last address is below the first");
+    Refusal::new(Errno::INVAL, "table-aperture", text)
+}
