@@ -132,3 +132,71 @@ impl Payer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::process::{Child, Command, Stdio};
+
+    use rustix::process::{Pid, getpid};
+
+    use super::*;
+    use crate::storage::ledger::{AccountKey, AccountMode, Ledger};
+
+    /// A process that may lock 40 KiB, until its input is closed.
+    fn limited() -> Child {
+        let mut child = Command::new("sh")
+            .args(["-c", "ulimit -S -l 40 && echo ready && exec cat"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdout.as_mut().unwrap().read_exact(&mut [0; 6]).unwrap();
+        child
+    }
+
+    fn handle(pid: Pid) -> Arc<PidFd> {
+        Arc::new(PidFd::open(pid).unwrap())
+    }
+
+    #[test]
+    fn a_process_is_the_same_behind_every_handle_and_forgotten_with_the_last_payer() {
+        let paying = PayingProcesses::default();
+        let (one, other) = (paying.find(&handle(getpid())), paying.find(&handle(getpid())));
+        assert!(Arc::ptr_eq(&one, &other));
+        let account = Arc::downgrade(one.account());
+        drop((one, other));
+        assert!(account.upgrade().is_none());
+        let anew = paying.find(&handle(getpid()));
+        assert_eq!(anew.account().pinned().get(), 0);
+    }
+
+    #[test]
+    fn the_limit_of_the_process_binds_what_locks_memory_also_after_its_end() {
+        let mut child = limited();
+        let paying = PayingProcesses::default();
+        let process = paying.find(&handle(Pid::from_child(&child)));
+        let account = Ledger::new().account(AccountKey { uid: 1 });
+        let bill = Bill::new(account, Arc::clone(process.account()), AccountMode::Mm);
+        let payer = Payer { bill, binding: Binding::Process(process) };
+        payer.charge(Delta::more(1000), Strength::Resident).unwrap();
+        payer.charge(Delta::fewer(1000), Strength::Resident).unwrap();
+        payer.charge(Delta::more(9), Strength::Locked).unwrap();
+        assert!(payer.charge(Delta::more(2), Strength::Longterm).is_err());
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        payer.charge(Delta::more(1), Strength::Locked).unwrap();
+        assert!(payer.charge(Delta::more(1), Strength::Locked).is_err());
+        payer.bill.force(Delta::fewer(10));
+    }
+
+    #[test]
+    fn whoever_is_not_known_may_lock_nothing() {
+        let account = Ledger::new().account(AccountKey { uid: 1 });
+        let bill = Bill::new(account, ProcessAccount::new(), AccountMode::User);
+        let payer = Payer { bill, binding: Binding::Unknown };
+        payer.charge(Delta::more(5), Strength::Resident).unwrap();
+        assert!(payer.charge(Delta::more(1), Strength::Locked).is_err());
+        payer.charge(Delta::fewer(5), Strength::Locked).unwrap();
+    }
+}

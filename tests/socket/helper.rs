@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write, stdin};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -32,15 +33,24 @@ impl Helper {
         Self::start("client", socket, Stdio::null())
     }
 
+    /// Nobody's process does what it can with a connection, to its end.
+    pub(crate) fn nobody_with(connection: OwnedFd) {
+        const NOBODY: u32 = 65534;
+        let mut command = Self::command("nobody", &PathBuf::new(), Stdio::from(connection));
+        let output = command.uid(NOBODY).gid(NOBODY).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && said.contains(READY), "{said}");
+    }
+
+    fn command(part: &str, socket: &PathBuf, input: Stdio) -> Command {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "helper::plays_its_part", "--ignored", "--nocapture"]);
+        command.env(PART, part).env(SOCKET, socket).stdin(input).stdout(Stdio::piped());
+        command
+    }
+
     fn start(part: &str, socket: &PathBuf, input: Stdio) -> Self {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "helper::plays_its_part", "--ignored", "--nocapture"])
-            .env(PART, part)
-            .env(SOCKET, socket)
-            .stdin(input)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut child = Self::command(part, socket, input).spawn().unwrap();
         let output = BufReader::new(child.stdout.take().unwrap());
         let ready = output.lines().map_while(Result::ok).any(|line| line.contains(READY));
         assert!(ready, "a helper ended before it was ready");
@@ -78,6 +88,10 @@ fn plays_its_part() {
     match std::env::var(PART).as_deref() {
         Ok("walker") => play_walker(),
         Ok("client") => play_client(),
+        Ok("nobody") => {
+            crate::options::play_nobody(Connection::from_fd(stdin().as_fd().try_clone_to_owned().unwrap()));
+            println!("{READY}");
+        }
         _ => {}
     }
 }
