@@ -132,7 +132,7 @@ pub struct LogConfig {
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self { filter: "info,actix_server=warn".to_owned(), format: Format::Text }
+        Self { filter: "info,actix_server=warn".to_owned(), format: Format::Auto }
     }
 }
 

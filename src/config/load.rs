@@ -229,7 +229,7 @@ mod tests {
         assert_bad_value("server", "arbiters", "-1", "invalid value");
         assert_bad_value("admin", "listen", "\"0.0.0.0:9884\"", "not a loopback address");
         assert_bad_value("log", "filter", "\"ioasd=loud\"", "ioasd=loud");
-        assert_bad_value("log", "format", "\"xml\"", "expected `text` or `json`");
+        assert_bad_value("log", "format", "\"xml\"", "expected one of `auto`, `text`, `json`");
         assert_bad_value("limits", "credits_per_channel", "\"many\"", "invalid type");
         assert_bad_value("limits", "credits_per_channel", "0", "nonzero");
         assert_bad_value("limits", "table_bytes_per_context", "\"1GB\"", "\"64MiB\"");

@@ -1,10 +1,19 @@
-//! Logging: `tracing` events to standard error, as text for people or as JSON for collectors.
+//! Logging: `tracing` events to the journal, or to standard error as text for people or as JSON for collectors.
 //!
-//! The filter sits in one reload layer, so that it can be changed while the agent runs.
+//! ```text
+//! event ──▶ one filter, which can be changed while the agent runs ──▶ journal | text | JSON
+//! ```
+//!
+//! A service manager that joins standard error to the journal says so in `JOURNAL_STREAM`; then fields go to the journal
+//! as fields (`journalctl IOASD_COMMAND=IOAS_MAP_FILE`). The filter is global and its levels are static: an event that it
+//! holds back costs one relaxed load. Nothing is ever logged for each page.
 //!
 //! Imports allowed: `std`, `tracing`.
 
+use std::fs::File;
 use std::io::{self, IsTerminal};
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 
 use tracing::Subscriber;
 use tracing_subscriber::filter::{EnvFilter, ParseError};
@@ -14,12 +23,17 @@ use tracing_subscriber::registry::{LookupSpan, Registry};
 use tracing_subscriber::reload;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
+/// Before the name of each field in the journal, whose names are shared by all programs.
+const JOURNAL_PREFIX: &str = "IOASD";
+
 /// The shape of a log line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
-    /// A line for people.
+    /// Fields in the journal where standard error is joined to it, else a line for people.
     #[default]
+    Auto,
+    /// A line for people.
     Text,
     /// A JSON object, its fields at the top level.
     Json,
@@ -57,6 +71,14 @@ impl FilterHandle {
     pub fn set(&self, filter: &str) -> Result<(), LoggingError> {
         self.0.reload(parse(filter)?).map_err(LoggingError::Gone)
     }
+
+    /// The filter in use.
+    ///
+    /// # Errors
+    /// If logging has ended.
+    pub fn get(&self) -> Result<String, LoggingError> {
+        self.0.with_current(ToString::to_string).map_err(LoggingError::Gone)
+    }
 }
 
 /// Sets up logging for the whole process.
@@ -89,6 +111,32 @@ where
     Ok((Registry::default().with(filter).with(lines(format, writer)), FilterHandle(handle)))
 }
 
+/// Whether standard error is the stream that the service manager joined to the journal.
+fn is_journal(stream: Option<&str>, stderr: Option<(u64, u64)>) -> bool {
+    let numbers = stream.and_then(|stream| stream.split_once(':'));
+    let numbers = numbers.and_then(|(device, inode)| Some((device.parse().ok()?, inode.parse().ok()?)));
+    numbers.is_some() && numbers == stderr
+}
+
+/// Device and inode of standard error.
+fn stderr_file() -> Option<(u64, u64)> {
+    let file = File::from(io::stderr().as_fd().try_clone_to_owned().ok()?);
+    file.metadata().ok().map(|file| (file.dev(), file.ino()))
+}
+
+/// The journal, if it is joined and takes fields.
+fn journal<S>() -> Option<Box<dyn Layer<S> + Send + Sync>>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    let stream = std::env::var("JOURNAL_STREAM").ok();
+    if !is_journal(stream.as_deref(), stderr_file()) {
+        return None;
+    }
+    let layer = tracing_journald::layer().ok()?;
+    Some(layer.with_field_prefix(Some(JOURNAL_PREFIX.to_owned())).boxed())
+}
+
 fn lines<S, W>(format: Format, writer: W) -> Box<dyn Layer<S> + Send + Sync>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
@@ -96,7 +144,8 @@ where
 {
     let layer = fmt::layer().with_writer(writer);
     match format {
-        Format::Text => layer.with_ansi(io::stderr().is_terminal()).boxed(),
+        Format::Auto if let Some(journal) = journal() => journal,
+        Format::Auto | Format::Text => layer.with_ansi(io::stderr().is_terminal()).boxed(),
         Format::Json => layer.json().flatten_event(true).boxed(),
     }
 }
@@ -159,9 +208,27 @@ mod tests {
             handle.set("info").unwrap();
             tracing::info!("after");
             assert!(matches!(handle.set("ioasd=verbose"), Err(LoggingError::Filter { .. })));
+            assert_eq!(handle.get().unwrap(), "info");
             tracing::info!("still");
         });
         assert!(!text.contains("before") && text.contains("after") && text.contains("still"), "{text}");
+    }
+
+    #[test]
+    fn only_the_stream_that_the_service_manager_joined_is_the_journal() {
+        assert!(is_journal(Some("9:4711"), Some((9, 4711))));
+        for (stream, stderr) in [
+            (Some("9:4711"), Some((9, 4712))),
+            (Some("8:4711"), Some((9, 4711))),
+            (Some("9:4711"), None),
+            (None, Some((9, 4711))),
+            (None, None),
+            (Some("journal"), None),
+            (Some("9:"), Some((9, 0))),
+        ] {
+            assert!(!is_journal(stream, stderr), "{stream:?} {stderr:?}");
+        }
+        assert!(stderr_file().is_some());
     }
 
     #[test]

@@ -25,6 +25,7 @@ pub mod devices;
 pub mod hwpts;
 pub mod ioas;
 pub mod iova_rules;
+mod line;
 pub mod lists;
 pub mod option;
 
@@ -44,6 +45,7 @@ use ioasd_client::wire::uapi::{
     IommuOption,
 };
 
+use self::line::Line;
 use crate::actors::client_context::state::ClientState;
 use crate::actors::guard::caught;
 use crate::actors::messages::dispatch::{Dispatch, Incoming, Lane, Outgoing};
@@ -140,10 +142,12 @@ impl Dispatch for Uapi {
     fn dispatch(&self, client: Rc<ClientState>, incoming: Incoming) -> LocalBoxFuture<'static, Outgoing> {
         Box::pin(async move {
             let echo = Echo::of(&incoming.message);
+            let line = Line::begin();
             let answered = caught("a request", answer(&client, incoming)).await;
             let (command, result) = answered.unwrap_or_else(|refusal| (UNKNOWN, Err(refusal)));
             let refusal = result.as_ref().map_or_else(Some, |answer| answer.refusal.as_ref());
             client.record(command, refusal.map_or(OK, Coded::code));
+            line.end(&client, command, refusal);
             match result {
                 Ok(answer) => written(echo, answer),
                 Err(refusal) => refused(echo, &refusal),

@@ -12,6 +12,7 @@ use super::accounting::Accounting;
 use super::channels::Channels;
 use crate::actors::agent::{Agent, Local};
 use crate::actors::figures::ContextStats;
+use crate::actors::number::Number;
 use crate::actors::objects::{Object, ObjectError, Objects};
 use crate::actors::registry::Registered;
 use crate::sources::presence::FirstTouch;
@@ -54,6 +55,12 @@ impl ClientState {
         let buffer = RefCell::new(vec![0; FRAME_MAX]);
         let accounting = Accounting::default();
         Self { agent, local, objects, areas, tables, first_touch, buffer, accounting, channels, stats }
+    }
+
+    /// The number under which the context is listed.
+    #[must_use]
+    pub const fn number(&self) -> Number<ContextStats> {
+        self.stats.number()
     }
 
     /// Requests of one channel that may wait.
