@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use ioasd::cli::{self, Command, agent::Agent, bench, ctl, demo, run, serve};
+use ioasd::cli::{self, Command, agent::Agent, bench, ctl, demo, generate, run, serve};
 
 fn main() -> ExitCode {
     match cli::parse() {
@@ -11,6 +11,7 @@ fn main() -> ExitCode {
         Ok(Command::Bench(args)) => bench::bench(&args),
         Ok(Command::BenchPeer(args)) => bench::peer::run(&args),
         Ok(Command::Demo(args)) => demo::demo(&args),
+        Ok(Command::Generate(args)) => generate::run(&args),
         Ok(Command::DemoClient(args)) => demo::client::run(&args),
         Ok(Command::DemoDevice(args)) => demo::device::run(&args),
         Ok(Command::Run(args)) => return run::run(&args),

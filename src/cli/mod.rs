@@ -9,6 +9,7 @@ pub mod bench;
 pub mod ctl;
 pub mod demo;
 mod drain;
+pub mod generate;
 pub mod http;
 pub mod run;
 pub mod serve;
@@ -51,6 +52,9 @@ pub enum Command {
     /// The other process of a bench, started by it.
     #[command(hide = true)]
     BenchPeer(bench::peer::BenchPeerArgs),
+    /// Write manual pages and shell completions, for packages.
+    #[command(hide = true)]
+    Generate(generate::GenerateArgs),
     /// The client of a demo, started by it.
     #[command(hide = true)]
     DemoClient(demo::client::DemoClientArgs),

@@ -13,6 +13,7 @@
 //! | [`client_mapping`], [`pin_ring`] | a client's file mapped but never touched; pins that the kernel holds over it |
 //! | [`own_memory`] | what this process may lock, what it holds, whether the host swaps |
 //! | [`watched`] | a descriptor that the async runtime watches |
+//! | [`host`] | memory of the host that anybody holds in place |
 //! | [`limits`] | limits of the agent itself |
 //! | [`failure`] | how a failed syscall is told |
 //!
@@ -24,6 +25,7 @@ pub mod client_mapping;
 pub mod failure;
 pub mod file_io;
 pub mod file_state;
+pub mod host;
 pub mod identity;
 pub mod limits;
 pub mod listener;

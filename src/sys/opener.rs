@@ -35,13 +35,14 @@ pub fn program(process: &PidFd) -> Result<Program, Errno> {
     let found = Program {
         comm: read("comm").map(|name| name.trim_end().to_owned()),
         exe: fs::read_link(folder.join("exe")).ok(),
-        cgroup: read("cgroup").as_deref().and_then(unified),
+        cgroup: read("cgroup").as_deref().and_then(control_group),
     };
     if process.has_exited()? { Err(Errno::SRCH) } else { Ok(found) }
 }
 
-/// The path in the unified hierarchy; where there is none, in the one of memory.
-fn unified(table: &str) -> Option<String> {
+/// The control group that a `/proc/PID/cgroup` names: the path in the unified hierarchy; where there is none, in the one of
+/// memory.
+pub(super) fn control_group(table: &str) -> Option<String> {
     let path_of = |is_meant: fn(&str, &str) -> bool| {
         table.lines().find_map(|line| {
             let mut fields = line.splitn(3, ':');
@@ -77,9 +78,9 @@ mod tests {
 
     #[test]
     fn the_unified_hierarchy_is_preferred() {
-        assert_eq!(unified("0::/user.slice\n").as_deref(), Some("/user.slice"));
-        assert_eq!(unified("5:memory,cpu:/a:b\n0::/\n").as_deref(), Some("/"));
-        assert_eq!(unified("5:cpu,memory:/a:b\n4:pids:/c\n").as_deref(), Some("/a:b"));
-        assert_eq!(unified("4:pids:/c\n"), None);
+        assert_eq!(control_group("0::/user.slice\n").as_deref(), Some("/user.slice"));
+        assert_eq!(control_group("5:memory,cpu:/a:b\n0::/\n").as_deref(), Some("/"));
+        assert_eq!(control_group("5:cpu,memory:/a:b\n4:pids:/c\n").as_deref(), Some("/a:b"));
+        assert_eq!(control_group("4:pids:/c\n"), None);
     }
 }
