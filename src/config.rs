@@ -9,6 +9,8 @@
 //! Imports allowed: units and the settings types of the rooms it configures (`storage::source`, `admin`,
 //! `telemetry::logging`). Only `cli` and `main` import this module; the rooms get their values handed in.
 
+pub mod check;
+pub mod effective;
 pub mod load;
 pub mod place;
 pub mod values;

@@ -2,11 +2,12 @@
 
 use std::process::ExitCode;
 
-use ioasd::cli::{self, Command, agent::Agent, bench, ctl, demo, generate, run, serve};
+use ioasd::cli::{self, Command, agent::Agent, bench, check_config, ctl, demo, generate, run, serve};
 
 fn main() -> ExitCode {
     match cli::parse() {
         Ok(Command::Serve(args)) => serve::serve::<Agent>(args),
+        Ok(Command::CheckConfig(args)) => check_config::check_config(&args),
         Ok(Command::Ctl(args)) => ctl::ctl(&args),
         Ok(Command::Bench(args)) => bench::bench(&args),
         Ok(Command::BenchPeer(args)) => bench::peer::run(&args),

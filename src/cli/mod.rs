@@ -6,6 +6,7 @@
 
 pub mod agent;
 pub mod bench;
+pub mod check_config;
 pub mod ctl;
 pub mod demo;
 mod drain;
@@ -45,6 +46,8 @@ pub enum Command {
     Run(run::RunArgs),
     /// Show the whole path on this machine: an agent, a client and devices, each in a process of its own.
     Demo(DemoArgs),
+    /// Check a configuration: everything that is wrong with it, or what it comes to.
+    CheckConfig(check_config::CheckConfigArgs),
     /// Show what an agent holds, asked over its admin socket.
     Ctl(ctl::CtlArgs),
     /// Measure how fast the engine is on this machine, beside floors that bare code sets in the same run.

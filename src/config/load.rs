@@ -4,10 +4,10 @@
 
 use std::fs;
 use std::io;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::Config;
+use super::check::{Problem, check};
 use super::place::{Environment, Place};
 use super::values::Listen;
 use crate::telemetry::logging::{self, LoggingError};
@@ -41,16 +41,12 @@ pub enum ConfigError {
         source: io::Error,
     },
     /// The file says something it should not.
-    #[error("{}:{line}: {}{message}", path.display(), prefix(key))]
+    #[error("{}", lines(path, problems))]
     Invalid {
         /// The file.
         path: PathBuf,
-        /// The line, from 1.
-        line: usize,
-        /// The key with its section, as far as it can be told.
-        key: Option<String>,
-        /// What is wrong and what would be right.
-        message: String,
+        /// Everything that is wrong with it.
+        problems: Vec<Problem>,
     },
     /// The log filter of the flag or the variable is not valid.
     #[error("{origin} is not usable")]
@@ -66,8 +62,18 @@ pub enum ConfigError {
     LogNotText,
 }
 
-fn prefix(key: &Option<String>) -> String {
-    key.as_ref().map_or_else(String::new, |key| format!("{key}: "))
+/// The problems of a file, each on a line of its own, as compilers tell them.
+fn lines(path: &Path, problems: &[Problem]) -> String {
+    let lines = problems.iter().map(|problem| format!("{}:{problem}", path.display()));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// A file that is read.
+pub(super) struct Source {
+    /// Where it is.
+    pub(super) path: PathBuf,
+    /// What it says.
+    pub(super) text: String,
 }
 
 /// Puts the configuration together.
@@ -75,8 +81,7 @@ fn prefix(key: &Option<String>) -> String {
 /// # Errors
 /// If a file was named and cannot be read, if the file cannot be understood, or if a flag or variable is not valid.
 pub fn load(flags: Flags, environment: &Environment) -> Result<Config, ConfigError> {
-    let named = flags.config.as_deref().or(environment.config.as_deref());
-    let mut config = from_file(named, Path::new(DEFAULT_PATH))?;
+    let mut config = parsed(source(&flags, environment)?)?;
     if let Some(socket) = flags.socket.or_else(|| environment.socket.clone()) {
         config.server.socket = Place::At(socket);
     }
@@ -101,42 +106,25 @@ fn log_filter(flag: Option<String>, environment: &Environment) -> Result<Option<
     Ok(Some(filter))
 }
 
+/// The file that is read, if there is one.
+pub(super) fn source(flags: &Flags, environment: &Environment) -> Result<Option<Source>, ConfigError> {
+    let named = flags.config.as_deref().or(environment.config.as_deref());
+    from_file(named, Path::new(DEFAULT_PATH))
+}
+
 /// A file that was named must be there; the default one need not.
-fn from_file(named: Option<&Path>, default: &Path) -> Result<Config, ConfigError> {
-    let path = named.unwrap_or(default);
-    match fs::read_to_string(path) {
-        Ok(text) => parse(path, &text),
-        Err(error) if named.is_none() && error.kind() == io::ErrorKind::NotFound => Ok(Config::default()),
-        Err(source) => Err(ConfigError::Read { path: path.to_owned(), source }),
+fn from_file(named: Option<&Path>, default: &Path) -> Result<Option<Source>, ConfigError> {
+    let path = named.unwrap_or(default).to_owned();
+    match fs::read_to_string(&path) {
+        Ok(text) => Ok(Some(Source { path, text })),
+        Err(error) if named.is_none() && error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(ConfigError::Read { path, source }),
     }
 }
 
-fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
-    toml::from_str(text).map_err(|error| {
-        let before = before(text, error.span());
-        let line = before.matches('\n').count() + 1;
-        ConfigError::Invalid {
-            path: path.to_owned(),
-            line,
-            key: key_at(text, line),
-            message: error.message().to_owned(),
-        }
-    })
-}
-
-fn before(text: &str, span: Option<Range<usize>>) -> &str {
-    span.and_then(|span| text.get(..span.start)).unwrap_or("")
-}
-
-/// The key on `line` with its section, or the section alone.
-fn key_at(text: &str, line: usize) -> Option<String> {
-    let mut lines: Vec<_> = text.lines().take(line).map(str::trim).collect();
-    let section = lines.iter().rev().find_map(|line| line.strip_prefix('[')?.split(']').next());
-    let key = lines.pop()?.split_once('=').map(|(key, _)| key.trim());
-    match (section, key) {
-        (Some(section), Some(key)) => Some(format!("{section}.{key}")),
-        (section, key) => section.or(key).map(str::to_owned),
-    }
+fn parsed(source: Option<Source>) -> Result<Config, ConfigError> {
+    let Some(Source { path, text }) = source else { return Ok(Config::default()) };
+    check(&text).map_err(|problems| ConfigError::Invalid { path, problems })
 }
 
 #[cfg(test)]
@@ -160,10 +148,14 @@ mod tests {
         file
     }
 
+    fn parse(text: &str) -> Result<Config, ConfigError> {
+        parsed(Some(Source { path: "/etc/x.toml".into(), text: text.to_owned() }))
+    }
+
     #[track_caller]
-    fn assert_invalid(text: &str, line: usize, key: &str, needle: &str) {
-        let error = parse(Path::new("/etc/x.toml"), text).expect_err("is not valid").to_string();
-        let head = format!("/etc/x.toml:{line}: {key}: ");
+    fn assert_invalid(text: &str, (line, column): (usize, usize), key: &str, needle: &str) {
+        let error = parse(text).expect_err("is not valid").to_string();
+        let head = format!("/etc/x.toml:{line}:{column}: {key}: ");
         assert!(error.starts_with(&head), "{error:?} does not start with {head:?}");
         assert!(error.contains(needle), "{error:?} does not say {needle:?}");
     }
@@ -171,7 +163,7 @@ mod tests {
     #[track_caller]
     fn assert_bad_value(section: &str, key: &str, value: &str, needle: &str) {
         let text = format!("# a comment\n[{section}]\n\n{key} = {value}\n");
-        assert_invalid(&text, 4, &format!("{section}.{key}"), needle);
+        assert_invalid(&text, (4, key.len() + 4), &format!("{section}.{key}"), needle);
     }
 
     #[test]
@@ -190,7 +182,7 @@ mod tests {
         let only_file = environment(&[("IOASD_CONFIG", path)]);
         assert_eq!(chosen(Flags::default(), &only_file), (Place::At("/file".into()), "error".into()));
         let nothing = from_file(None, Path::new("/nonexistent/ioasd.toml")).unwrap();
-        assert_eq!(nothing, Config::default());
+        assert_eq!(parsed(nothing).unwrap(), Config::default());
     }
 
     #[test]
@@ -215,11 +207,17 @@ mod tests {
     }
 
     #[test]
-    fn errors_name_file_line_and_key() {
-        assert_invalid("\n[server]\nsokcet = \"x\"\n", 3, "server.sokcet", "unknown field `sokcet`");
-        assert_invalid("[sever]\n", 1, "sever", "unknown field `sever`");
-        assert_invalid("[log]\nformat = \"text\"\nformat = \"json\"\n", 3, "log.format", "duplicate");
-        assert_invalid("[log]\nformat = \n", 2, "log.format", "");
+    fn errors_name_file_line_column_and_key() {
+        assert_invalid("\n[server]\nsokcet = \"x\"\n", (3, 1), "server.sokcet", "did you mean socket?");
+        assert_invalid("[log]\nformat = \"text\"\nformat = \"json\"\n", (3, 1), "log.format", "duplicate");
+    }
+
+    #[test]
+    fn every_problem_of_a_file_is_a_line() {
+        let error = parse("[sever]\n[log]\nformat = 1\n").expect_err("is not valid").to_string();
+        let lines: Vec<_> = error.lines().collect();
+        assert_eq!(lines.len(), 2, "{error}");
+        assert!(lines.iter().all(|line| line.starts_with("/etc/x.toml:")), "{error}");
     }
 
     #[test]

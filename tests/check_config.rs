@@ -1,0 +1,67 @@
+//! `ioasd check-config` as a process, and `ioasd serve` with the same file.
+#![expect(clippy::unwrap_used, reason = "a failed test helper is a failed test")]
+
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+use tempfile::TempDir;
+
+/// A folder with a configuration file.
+fn config(text: &str) -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ioasd.toml");
+    std::fs::write(&file, text).unwrap();
+    (folder, file)
+}
+
+fn ioasd(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ioasd"));
+    for variable in ["IOASD_SOCKET", "IOASD_CONFIG", "IOASD_LOG"] {
+        command.env_remove(variable);
+    }
+    command.args(arguments).stdin(Stdio::null()).output().unwrap()
+}
+
+#[test]
+fn every_problem_is_a_line_and_serve_says_the_same() {
+    let (_folder, file) =
+        config("[server]\nsokcet = \"/x\"\n[admin]\nlisten = \"0.0.0.0:1\"\nscope = \"all\"\n");
+    let path = file.to_str().unwrap();
+    let checked = ioasd(&["check-config", path]);
+    assert_eq!(checked.status.code(), Some(1), "{checked:?}");
+    let told = String::from_utf8(checked.stderr).unwrap();
+    let lines: Vec<_> = told.lines().collect();
+    assert_eq!(lines.len(), 3, "{told}");
+    for (line, start) in lines.iter().zip([
+        ":2:1: server.sokcet: unknown key, did you mean socket?",
+        ":4:10: admin.listen: 0.0.0.0:1 is not a loopback address",
+        ":5:9: admin.scope: unknown variant `all`, expected one of `auto`, `metrics`, `full`",
+    ]) {
+        assert!(line.starts_with(&format!("{path}{start}")), "{line:?} does not start with {start:?}");
+    }
+    let served = ioasd(&["serve", "--config", path]);
+    assert_eq!(served.status.code(), Some(2), "{served:?}");
+    assert_eq!(String::from_utf8(served.stderr).unwrap(), format!("ioasd: {told}"));
+}
+
+#[test]
+fn a_good_file_is_ok_and_comes_to_a_whole_configuration() {
+    let (_folder, file) = config("[server]\nsocket = \"/run/x.sock\"\n");
+    let path = file.to_str().unwrap();
+    let checked = ioasd(&["check-config", path]);
+    assert!(checked.status.success() && checked.stdout == b"ok\n", "{checked:?}");
+    let shown = String::from_utf8(ioasd(&["check-config", path, "--effective"]).stdout).unwrap();
+    let line = |key: &str| shown.lines().find(|line| line.starts_with(key)).unwrap().to_owned();
+    assert!(line("socket = \"/run/x.sock\"").ends_with(&format!("  # {path}:2")), "{shown}");
+    assert!(line("batch_runs = ").ends_with("  # default"), "{shown}");
+    assert!(line("socket = \"auto\"").ends_with("  # default, here off"), "{shown}");
+    let (_folder, again) = config(&shown);
+    assert!(ioasd(&["check-config", again.to_str().unwrap()]).status.success(), "{shown}");
+}
+
+#[test]
+fn a_file_that_is_not_there_is_a_problem() {
+    let checked = ioasd(&["check-config", "/nonexistent/ioasd.toml"]);
+    assert_eq!(checked.status.code(), Some(1), "{checked:?}");
+    assert!(String::from_utf8(checked.stderr).unwrap().contains("/nonexistent/ioasd.toml"));
+}
