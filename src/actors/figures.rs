@@ -5,7 +5,7 @@
 //! Imports allowed: units, `storage::{source, ioas}`, `sys::opener`, the registry's numbers, inbox and its questions.
 
 use std::ops::Deref;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use ioasd_client::ids::ObjectId;
@@ -107,6 +107,29 @@ impl IoasStats {
     }
 }
 
+/// A user that one actor writes and anybody reads.
+#[derive(Debug)]
+pub struct User(AtomicU32);
+
+impl User {
+    /// Shows `user`.
+    #[must_use]
+    pub const fn new(user: Uid) -> Self {
+        Self(AtomicU32::new(user.as_raw()))
+    }
+
+    /// Shows `user` from now on.
+    pub fn set(&self, user: Uid) {
+        self.0.store(user.as_raw(), Ordering::Relaxed);
+    }
+
+    /// The user shown last.
+    #[must_use]
+    pub fn get(&self) -> Uid {
+        Uid::from_raw(self.0.load(Ordering::Relaxed))
+    }
+}
+
 /// What of a pages object never changes.
 #[derive(Clone, Debug)]
 pub struct PagesIdentity {
@@ -118,8 +141,6 @@ pub struct PagesIdentity {
     pub length: ByteLen,
     /// What holds its pins.
     pub strength: Strength,
-    /// The user whose account pays.
-    pub account: Uid,
 }
 
 /// What a pages object shows. Length, pinned and charged are three different things.
@@ -127,6 +148,8 @@ pub struct PagesIdentity {
 pub struct PagesStats {
     /// What never changes.
     pub identity: PagesIdentity,
+    /// The user whose account pays.
+    pub account: User,
     /// Bytes that hold a pin now.
     pub pinned: Bytes,
     /// Bytes that the kernel holds for these pins; 0 at strength resident, where nothing does.
@@ -140,11 +163,11 @@ pub struct PagesStats {
 }
 
 impl PagesStats {
-    /// An array nothing of which is pinned.
+    /// An array nothing of which is pinned, paid by `account`.
     #[must_use]
-    pub fn new(identity: PagesIdentity) -> Self {
+    pub fn new(identity: PagesIdentity, account: Uid) -> Self {
         let (pinned, held, charged, retiring, inbox) = Default::default();
-        Self { identity, pinned, held, charged, retiring, inbox }
+        Self { identity, account: User::new(account), pinned, held, charged, retiring, inbox }
     }
 }
 
@@ -231,13 +254,13 @@ pub(crate) mod examples {
     use super::*;
 
     pub(crate) fn pages(length: u64, account: u32) -> PagesStats {
-        PagesStats::new(PagesIdentity {
+        let identity = PagesIdentity {
             context: Number::new(1),
             source: "a test".to_owned(),
             length: ByteLen::new(length),
             strength: Strength::Resident,
-            account: Uid::from_raw(account),
-        })
+        };
+        PagesStats::new(identity, Uid::from_raw(account))
     }
 
     pub(crate) fn domain(format: &'static str, ioas: Number<IoasStats>) -> DomainStats {

@@ -21,8 +21,8 @@ use super::guard::{caught, is_poisoned, poisoned};
 use super::inbox::Question;
 use super::messages::ioas::{
     AllowIovas, AttachAccess, AttachDomain, ChangeTable, Check, Clear, CopyPieces, DetachAccess,
-    DetachDomain, LeaveAccess, LetGoWithin, LookAtTable, Map, MapMany, PinRange, ReadBytes, SetLargePages,
-    Unmap, UnmapMany, UnpinRange, WriteBytes,
+    DetachDomain, LeaveAccess, LetGoWithin, LookAtTable, Map, MapMany, PagesOfAll, PinRange, ReadBytes,
+    SetLargePages, Unmap, UnmapMany, UnpinRange, WriteBytes,
 };
 use super::messages::questions::{AreaReport, AreasFrom};
 use super::pages::Run;
@@ -209,6 +209,14 @@ impl Handler<AllowIovas> for Ioas {
         self.run(move |ioas| async move {
             ioas.with_table_mut(|table| table.set_allowed(ranges)).map_err(|error| Refusal::of(&error))
         })
+    }
+}
+
+impl Handler<PagesOfAll> for Ioas {
+    type Result = Pending<Vec<PagesHandle>>;
+
+    fn handle(&mut self, PagesOfAll: PagesOfAll, _: &mut Self::Context) -> Self::Result {
+        self.run(move |ioas| async move { ioas.all_pages().await })
     }
 }
 

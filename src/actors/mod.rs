@@ -18,7 +18,7 @@
 //! | [`engine`], [`agent`] | starting and stopping; what contexts share |
 //! | [`client_context`], [`objects`] | one open of the agent: socket, credits, object ids, operations |
 //! | [`ioas`], [`access`], [`retirement`] | one address space; notices; grace periods |
-//! | [`pages`], [`pages_handle`] | one pages object: runs movements and carries their steps |
+//! | [`pages`], [`pages_handle`], [`payer`] | one pages object: runs movements and carries their steps; who pays for it |
 //! | [`pinner`], [`pfn_cache`], [`fan_out`], [`domain`] | the tiers |
 //! | [`latch`], [`credits`], [`shards`] | the fan-out path: seats, credits, owners of tables |
 //! | [`guard`] | what a panic costs |

@@ -441,6 +441,16 @@ impl Objects {
         self.remove(id)
     }
 
+    /// The address spaces, in the order of their ids.
+    #[must_use]
+    pub fn ioases(&self) -> Vec<Rc<IoasObject>> {
+        let ioases = self.slots.values().flatten().filter_map(|object| match object {
+            Object::Ioas(ioas) => Some(Rc::clone(ioas)),
+            _ => None,
+        });
+        ioases.collect()
+    }
+
     /// The devices, for a context that ends.
     #[must_use]
     pub fn devices(&self) -> Vec<Rc<DeviceObject>> {

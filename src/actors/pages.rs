@@ -20,6 +20,7 @@ use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use ioasd_client::units::{ByteLen, PAGE_SIZE};
+use rustix::process::Uid;
 use tokio::sync::oneshot;
 
 use super::credits::{Credit, Purpose};
@@ -61,8 +62,8 @@ pub struct PagesParts {
     pub len: ArrayLen,
     /// Where they come from.
     pub source: Arc<dyn PageSource>,
-    /// Who pays.
-    pub payer: Payer,
+    /// Who pays now.
+    pub payer: RefCell<Payer>,
     /// The pin threads.
     pub pinner: Addr<Pinner>,
     /// The owners of tables.
@@ -117,7 +118,7 @@ impl Actor for Pages {
         let left = core.charged().settle(Pinned::new(0));
         if left != Delta::None {
             tracing::error!(source = self.cell.parts.source.name(), pinned = %core.pinned(), "a pages object ended with pins");
-            self.cell.parts.payer.bill.force(left);
+            self.cell.parts.payer.borrow().bill.force(left);
         }
     }
 }
@@ -181,7 +182,45 @@ impl Handler<CacheOf> for Pages {
     }
 }
 
+/// Lets somebody else pay from now on, for what is charged already, too; tells who paid before. The rule stays.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<Payer, Refusal>")]
+pub struct ChangePayer {
+    /// Who pays.
+    pub payer: Payer,
+    /// Whether limits of the new payer apply.
+    pub enforcement: Enforcement,
+}
+
+impl Handler<ChangePayer> for Pages {
+    type Result = Result<Payer, Refusal>;
+
+    fn handle(
+        &mut self,
+        ChangePayer { payer, enforcement }: ChangePayer,
+        _: &mut Self::Context,
+    ) -> Self::Result {
+        self.cell.change_payer(payer, enforcement)
+    }
+}
+
 impl PagesCell {
+    /// A charge of a movement is billed and noted within one poll, so none is under way to the old payer.
+    fn change_payer(&self, new: Payer, enforcement: Enforcement) -> Result<Payer, Refusal> {
+        let mut payer = self.parts.payer.borrow_mut();
+        let charged = self.core.borrow().charged().get();
+        let new = Payer { bill: new.bill.by(payer.bill.mode()), ..new };
+        if enforcement == Enforcement::Forced || payer.bill.is_paid_as(&new.bill) {
+            new.bill.force(Delta::more(charged));
+        } else {
+            let strength = self.parts.source.strength();
+            new.charge(Delta::more(charged), strength).map_err(|error| Refusal::of(&error))?;
+        }
+        payer.bill.force(Delta::fewer(charged));
+        self.parts.stats.account.set(Uid::from_raw(new.bill.account().key().uid));
+        Ok(std::mem::replace(&mut *payer, new))
+    }
+
     fn enqueue(&self, queued: Queued) {
         let lane = if matches!(queued.order, Order::UnpinAccess(_)) { &self.unpins } else { &self.queue };
         lane.borrow_mut().push_back(queued);
@@ -378,7 +417,7 @@ impl PagesCell {
     }
 
     fn charge(&self, delta: Delta, enforcement: Enforcement) -> Reply {
-        let PagesParts { payer, source, .. } = &self.parts;
+        let (payer, source) = (self.parts.payer.borrow(), &self.parts.source);
         Reply::Charged(match enforcement {
             Enforcement::Limited => {
                 payer.charge(delta, source.strength()).map_err(|error| Refusal::of(&error))

@@ -35,7 +35,7 @@ type ByStrength = BTreeMap<String, u64>;
 fn pinned_by_user(registry: &Registry) -> HashMap<u32, ByStrength> {
     let mut users: HashMap<u32, ByStrength> = HashMap::new();
     for pages in registry.all_pages() {
-        let strengths = users.entry(pages.stats.account.as_raw()).or_default();
+        let strengths = users.entry(pages.stats.account.get().as_raw()).or_default();
         *strengths.entry(pages.stats.strength.name().to_owned()).or_default() +=
             pages.stats.pinned.get().get();
     }

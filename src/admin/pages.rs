@@ -47,7 +47,7 @@ impl PagesRow {
             context: stats.context.get(),
             source: stats.source.clone(),
             strength: stats.strength.name().to_owned(),
-            uid: stats.account.as_raw(),
+            uid: stats.account.get().as_raw(),
             length: stats.length.get(),
             pinned_bytes: stats.pinned.get().get(),
             charged_bytes: stats.charged.get().get(),

@@ -66,7 +66,7 @@ fn record_pages(snapshot: &Snapshot) {
 fn record_accounts(snapshot: &Snapshot) {
     let mut accounts = BTreeMap::<u32, u64>::new();
     for stats in snapshot.pages.iter().map(|entry| &entry.stats) {
-        *accounts.entry(stats.account.as_raw()).or_default() += stats.charged.get().get();
+        *accounts.entry(stats.account.get().as_raw()).or_default() += stats.charged.get().get();
     }
     for (uid, bytes) in accounts {
         set(catalogue::ACCOUNT_CHARGED, vec![Label::new("account", uid.to_string())], bytes);

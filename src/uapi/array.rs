@@ -108,6 +108,17 @@ impl<'m> Array<'m> {
         Ok(Vec::new())
     }
 
+    /// Gives bytes back, and zeros up to `room`: into the memfd if the array lies there, else as the payload of the reply.
+    ///
+    /// # Errors
+    /// EFAULT if the memfd ends before, or cannot be written; ENOMEM if there is more room than any array has.
+    pub(super) fn give_back_filled(&self, bytes: &[u8], room: u32) -> Result<Vec<u8>, Refusal> {
+        let filled = self.bytes_of::<Byte>(room)?;
+        let mut all: Vec<Byte> = bytes.iter().copied().map(Byte).collect();
+        all.resize(filled, Byte(0));
+        self.give_back(&all)
+    }
+
     fn bytes_of<R: Record>(&self, count: u32) -> Result<usize, Refusal> {
         let bytes = u64::from(count).saturating_mul(R::BYTES as u64);
         let fitting = usize::try_from(bytes).ok().filter(|_| bytes <= ARRAY_MAX);

@@ -6,7 +6,8 @@
 //! | [`lists`] | IOAS_MAP_FILES, IOAS_UNMAP_RANGES |
 //! | [`iova_rules`] | IOAS_ALLOW_IOVAS, IOAS_IOVA_RANGES |
 //! | [`option`] | OPTION |
-//! | [`hwpts`] | HWPT_ALLOC |
+//! | [`change_process`] | IOAS_CHANGE_PROCESS |
+//! | [`hwpts`], [`hw_info`] | HWPT_ALLOC, GET_HW_INFO |
 //! | [`devices`] | DEVICE_CREATE, DEVICE_ATTACH, DEVICE_REPLACE, DEVICE_DETACH, DOMAIN_EXPORT |
 //! | [`channels`] | CHANNEL_OPEN |
 //! | [`accesses`] | ACCESS_CREATE, ACCESS_ATTACH, ACCESS_REPLACE, ACCESS_DETACH, ACCESS_PIN, ACCESS_UNPIN, ACCESS_RW |
@@ -20,8 +21,10 @@
 
 pub mod accesses;
 mod array;
+pub mod change_process;
 pub mod channels;
 pub mod devices;
+pub mod hw_info;
 pub mod hwpts;
 pub mod ioas;
 pub mod iova_rules;
@@ -41,8 +44,8 @@ use ioasd_client::wire::own::{
     DeviceCreate, DeviceDetach, DeviceReplace, DomainExport, IoasMapFiles, IoasUnmapRanges,
 };
 use ioasd_client::wire::uapi::{
-    Destroy, HwptAlloc, IoasAlloc, IoasAllowIovas, IoasCopy, IoasIovaRanges, IoasMapFile, IoasUnmap,
-    IommuOption,
+    Destroy, GetHwInfo, HwptAlloc, IoasAlloc, IoasAllowIovas, IoasChangeProcess, IoasCopy, IoasIovaRanges,
+    IoasMapFile, IoasUnmap, IommuOption,
 };
 
 use self::line::Line;
@@ -185,6 +188,8 @@ async fn answer(client: &Rc<ClientState>, incoming: Incoming) -> (&'static str, 
         DeviceReplace::NUMBER => run::<DeviceReplace>(request.argument, call).await,
         IoasMapFiles::NUMBER => run::<IoasMapFiles>(request.argument, call).await,
         IoasUnmapRanges::NUMBER => run::<IoasUnmapRanges>(request.argument, call).await,
+        GetHwInfo::NUMBER => run::<GetHwInfo>(request.argument, call).await,
+        IoasChangeProcess::NUMBER => run::<IoasChangeProcess>(request.argument, call).await,
         IommuOption::NUMBER => run::<IommuOption>(request.argument, call).await,
         HwptAlloc::NUMBER => run::<HwptAlloc>(request.argument, call).await,
         DeviceDetach::NUMBER => run::<DeviceDetach>(request.argument, call).await,

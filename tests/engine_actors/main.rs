@@ -26,6 +26,7 @@ mod placing;
 mod rules;
 
 mod panics;
+mod paying;
 mod sequences;
 mod source;
 mod system;

@@ -12,6 +12,7 @@ use ioasd::actors::engine::{Engine, EngineSettings};
 use ioasd::actors::registry::{Registry, Snapshot};
 use ioasd::cli::agent::settings;
 use ioasd::config::Config;
+use ioasd::storage::ledger::AccountKey;
 use ioasd_client::connection::Connection;
 use ioasd_client::error::CallError;
 use rustix::fs::Mode;
@@ -88,6 +89,11 @@ impl Agent {
     /// Pages charged to all accounts, by the ledger.
     pub(crate) fn ledger_sum(&self) -> u64 {
         self.shared.ledger.sum_charged().get()
+    }
+
+    /// Pages charged to a user.
+    pub(crate) fn charged_to(&self, uid: u32) -> u64 {
+        self.shared.ledger.account(AccountKey { uid }).charged().get()
     }
 
     /// Asserts that it holds nothing for anybody, as soon as those who have just hung up are taken down.

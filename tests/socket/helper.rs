@@ -15,6 +15,9 @@ use crate::walking::open;
 
 const PART: &str = "IOASD_TEST_PART";
 const SOCKET: &str = "IOASD_TEST_SOCKET";
+/// A user without privileges.
+pub(crate) const NOBODY: u32 = 65534;
+
 const READY: &str = "the helper is ready";
 
 /// A process that plays a part. Killed when dropped.
@@ -34,9 +37,8 @@ impl Helper {
     }
 
     /// Nobody's process does what it can with a connection, to its end.
-    pub(crate) fn nobody_with(connection: OwnedFd) {
-        const NOBODY: u32 = 65534;
-        let mut command = Self::command("nobody", &PathBuf::new(), Stdio::from(connection));
+    pub(crate) fn nobody_with(part: &str, connection: OwnedFd) {
+        let mut command = Self::command(part, &PathBuf::new(), Stdio::from(connection));
         let output = command.uid(NOBODY).gid(NOBODY).output().unwrap();
         let said = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success() && said.contains(READY), "{said}");
@@ -88,12 +90,17 @@ fn plays_its_part() {
     match std::env::var(PART).as_deref() {
         Ok("walker") => play_walker(),
         Ok("client") => play_client(),
-        Ok("nobody") => {
-            crate::options::play_nobody(Connection::from_fd(stdin().as_fd().try_clone_to_owned().unwrap()));
-            println!("{READY}");
-        }
+        Ok("chooser") => play_to_the_end(crate::options::play_chooser),
+        Ok("mapper") => play_to_the_end(crate::processes::play_mapper),
+        Ok("payer") => play_to_the_end(crate::processes::play_payer),
         _ => {}
     }
+}
+
+/// Plays on the connection that is the standard input.
+fn play_to_the_end(play: fn(Connection)) {
+    play(Connection::from_fd(stdin().as_fd().try_clone_to_owned().unwrap()));
+    println!("{READY}");
 }
 
 fn play_walker() {

@@ -2,9 +2,12 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
+use ioasd_client::calls::lists::FileRange;
+use ioasd_client::calls::rules::Usable;
+use ioasd_client::calls::{LargePages, Placement, RlimitMode};
 use ioasd_client::connection::Connection;
 use ioasd_client::ids::IoasId;
-use ioasd_client::units::{ByteLen, Iova};
+use ioasd_client::units::{ByteLen, Iova, IovaRange, Permission};
 use ioasd_client::wire::command::Command;
 use ioasd_client::wire::own::{ARRAY_IN_MEMFD, IoasMapFiles, IoasUnmapRanges};
 use ioasd_client::wire::record::{MapRange, Record, UnmapRange, load_all, store_all};
@@ -12,7 +15,7 @@ use ioasd_client::wire::uapi::{MAP_FIXED_IOVA as FIXED, MAP_READABLE as R, MAP_W
 use rustix::io::Errno;
 
 use crate::fixture::Agent;
-use crate::memory::{Memory, at, client_with_domain, empty_memfd, map, read_at, write_at};
+use crate::memory::{Memory, at, client_with_domain, empty_memfd, map, range, read_at, write_at};
 use crate::raw::{Answer, call_with};
 
 const MAX: u64 = u64::MAX;
@@ -194,4 +197,50 @@ fn a_message_that_is_wrong_itself_does_nothing() {
         Some(Errno::INVAL)
     );
     assert_eq!(agent.snapshot().ioases[0].stats.areas.get(), 0);
+}
+
+#[test]
+fn typed_calls_carry_short_lists_in_the_message_and_long_ones_in_a_memfd() {
+    let agent = Agent::start();
+    let ((mut client, ioas, _), memory) = (client_with_domain(&agent), Memory::new(2));
+    let any = FileRange {
+        file: 0,
+        offset: ByteLen::new(P),
+        length: ByteLen::new(P),
+        permission: Permission::Read,
+        placement: Placement::Any,
+    };
+    for count in [0, 1, 1612, 1613, 4000] {
+        let mut ranges = vec![any; count];
+        ranges.extend([FileRange { file: 1, ..any }, FileRange { placement: at(0x123), ..any }]);
+        let mapped = client.map_files(ioas, &[memory.as_fd()], &ranges).unwrap();
+        let (good, bad) = mapped.split_at(count);
+        assert_eq!(bad, [Err(Errno::BADF), Err(Errno::INVAL)]);
+        assert_eq!(agent.pinned_and_charged().0, P * count as u64);
+        let mut gone: Vec<IovaRange> = good.iter().map(|iova| range(iova.unwrap().get(), P)).collect();
+        gone.push(range(0x123, 5));
+        let unmapped = client.unmap_ranges(ioas, &gone).unwrap();
+        let (good, bad) = unmapped.split_at(count);
+        assert!(good.iter().all(|bytes| *bytes == Ok(ByteLen::new(P))));
+        assert_eq!(bad, [Err(Errno::NOENT)]);
+        assert_eq!(agent.pinned_and_charged(), (0, 0));
+    }
+}
+
+#[test]
+fn typed_calls_choose_the_rules_of_an_address_space() {
+    let agent = Agent::start();
+    let (mut client, memory) = (agent.connect(), Memory::new(1));
+    let ioas = client.ioas_alloc().unwrap();
+    assert_eq!(client.iova_ranges(ioas).unwrap(), Usable { ranges: vec![IovaRange::ALL], alignment: 1 });
+    let many: Vec<IovaRange> = (1..6000).map(|at| range(at * 0x2000, P)).collect();
+    client.allow_iovas(ioas, &many).unwrap();
+    assert_eq!(map(&mut client, ioas, memory.whole(), Placement::Any).unwrap(), 0x2000);
+    client.allow_iovas(ioas, &[]).unwrap();
+    assert_eq!(map(&mut client, ioas, memory.whole(), Placement::Any).unwrap(), 0x1000);
+    assert_eq!(client.large_pages(ioas).unwrap(), LargePages::On);
+    client.set_large_pages(ioas, LargePages::Off).unwrap();
+    assert_eq!(client.large_pages(ioas).unwrap(), LargePages::Off);
+    assert_eq!(client.iova_ranges(ioas).unwrap().alignment, P);
+    assert_eq!(client.rlimit_mode().unwrap(), RlimitMode::User);
 }

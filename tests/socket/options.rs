@@ -108,11 +108,11 @@ fn a_process_without_the_privilege_cannot_choose_whoever_opened_the_context() {
     }
     let agent = Agent::start();
     let client = agent.connect();
-    Helper::nobody_with(client.as_fd().try_clone_to_owned().unwrap());
+    Helper::nobody_with("chooser", client.as_fd().try_clone_to_owned().unwrap());
 }
 
 /// What a process of another user finds on the connection of a privileged one.
-pub(crate) fn play_nobody(mut client: Connection) {
+pub(crate) fn play_chooser(mut client: Connection) {
     assert!(!is_privileged(), "the helper has kept its privilege");
     let set = IommuOption { op: OPTION_SET, value: 9, ..MODE };
     assert_eq!(option(&mut client, set), Err(Errno::PERM), "the privilege comes before the value");

@@ -100,8 +100,13 @@ impl Connection {
     }
 
     /// Carries out command `C`, which copies nothing back.
-    pub(crate) fn call_without_reply<C: Command>(&mut self, value: &C) -> Result<(), CallError> {
-        let echo = self.send_request(value, &[], &[])?;
+    pub(crate) fn call_without_reply<C: Command>(
+        &mut self,
+        value: &C,
+        fds: &[BorrowedFd<'_>],
+        payload: &[u8],
+    ) -> Result<(), CallError> {
+        let echo = self.send_request(value, fds, payload)?;
         let (message, _) = self.receive()?;
         accepted::<C>(message, echo).map(|_| ())
     }

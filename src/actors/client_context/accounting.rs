@@ -1,16 +1,24 @@
 //! Who pays for what a context maps: the sender of each message, by the mode of the context.
 //!
-//! Imports allowed: state, payer, storage's ledger, sys.
+//! Imports allowed: state, payer, pages, messages, storage's ledger, sys.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use tokio::sync::Mutex;
+
 use super::state::ClientState;
+use crate::actors::guard::poisoned;
+use crate::actors::messages::ioas::PagesOfAll;
+use crate::actors::pages::ChangePayer;
+use crate::actors::pages_handle::PagesHandle;
 use crate::actors::payer::{Binding, Payer, PayingProcess};
 use crate::error::Errno;
 use crate::storage::ledger::bill::{Bill, ProcessAccount};
 use crate::storage::ledger::{AccountKey, AccountMode};
 use crate::storage::refusal::Refusal;
+use crate::storage::step::Enforcement;
 use crate::sys::identity::{Privilege, holds};
 use crate::sys::pidfd::PidFd;
 use crate::sys::sender::Sender;
@@ -34,6 +42,8 @@ pub(super) struct Accounting {
     mode: Cell<RlimitMode>,
     /// The process that mapped last: mostly it maps again.
     last: RefCell<Option<Arc<PayingProcess>>>,
+    /// Held while another process comes to pay.
+    changing: Mutex<()>,
 }
 
 impl ClientState {
@@ -72,6 +82,42 @@ impl ClientState {
         }
     }
 
+    /// IOAS_CHANGE_PROCESS: `who` pays for all that is mapped now.
+    ///
+    /// # Errors
+    /// EBUSY if an area is on its way out, EINVAL if an area shows something else than a file, ENOMEM if `who` may not pin
+    /// so much. Everybody pays as before then.
+    pub async fn change_process(&self, who: Option<&Sender>) -> Result<(), Refusal> {
+        let _changing = self.accounting.changing.lock().await;
+        let (payer, mut before) = (self.payer(who), Vec::new());
+        for pages in self.all_pages().await? {
+            match change_payer(&pages, payer.clone(), Enforcement::Limited).await {
+                Ok(old) => before.push((pages, old)),
+                Err(refusal) => {
+                    give_back(before).await;
+                    return Err(refusal);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Every pages object that an area shows, once.
+    async fn all_pages(&self) -> Result<Vec<PagesHandle>, Refusal> {
+        let ioases = self.objects.borrow().ioases();
+        let mut all = BTreeMap::new();
+        for object in ioases {
+            let pages = object.ioas.send(PagesOfAll).await.unwrap_or_else(|_| Err(poisoned("an ioas")))?;
+            if pages.iter().any(|pages| pages.backing().is_none()) {
+                let text =
+                    format!("ioas {} shows memory that is no file: it is bound to its process", object.id);
+                return Err(Refusal::new(Errno::INVAL, "pages-not-of-a-file", text));
+            }
+            all.extend(pages.into_iter().map(|pages| (pages.number().get(), pages)));
+        }
+        Ok(all.into_values().collect())
+    }
+
     /// OPTION, RLIMIT_MODE, GET.
     #[must_use]
     pub fn rlimit_mode(&self) -> RlimitMode {
@@ -100,5 +146,18 @@ impl ClientState {
     /// OPTION, RLIMIT_MODE, SET: for everything mapped from now on.
     pub fn set_rlimit_mode(&self, mode: RlimitMode) {
         self.accounting.mode.set(mode);
+    }
+}
+
+async fn change_payer(pages: &PagesHandle, payer: Payer, enforcement: Enforcement) -> Result<Payer, Refusal> {
+    let changed = pages.pages().send(ChangePayer { payer, enforcement }).await;
+    changed.unwrap_or_else(|_| Err(poisoned("a pages object")))
+}
+
+/// Lets everybody pay who did before, whatever their limits.
+async fn give_back(before: Vec<(PagesHandle, Payer)>) {
+    for (pages, payer) in before {
+        let changed = change_payer(&pages, payer, Enforcement::Forced).await;
+        debug_assert!(changed.is_ok(), "an old payer does not pay again: {changed:?}");
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Imports allowed: state, storage, sources, messages, the object actors.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -128,18 +129,14 @@ impl ClientState {
         let account = Uid::from_raw(payer.bill.account().key().uid);
         // As with ranges, 2^64-1 stands for the 2^64 bytes of the longest array.
         let length = ByteLen::new(len.get().saturating_mul(PAGE_SIZE));
-        let stats = self.agent.registry.register_pages(PagesStats::new(PagesIdentity {
-            context: self.stats.number(),
-            source: source.name(),
-            length,
-            strength: source.strength(),
-            account,
-        }));
+        let (source_name, strength) = (source.name(), source.strength());
+        let identity = PagesIdentity { context: self.stats.number(), source: source_name, length, strength };
+        let stats = self.agent.registry.register_pages(PagesStats::new(identity, account));
         let number = stats.number();
         let pages = Pages::new(PagesParts {
             len,
             source,
-            payer,
+            payer: RefCell::new(payer),
             pinner: self.local.pinner.clone(),
             shards: self.agent.shards.clone(),
             tuning: self.agent.settings.tuning,

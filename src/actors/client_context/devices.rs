@@ -29,6 +29,14 @@ impl ClientState {
         Ok(id)
     }
 
+    /// All that tables of a device can be.
+    ///
+    /// # Errors
+    /// ENOENT without such a device.
+    pub fn device_tables(&self, device: ObjectId) -> Result<TableSpec, Refusal> {
+        Ok(TableSpec::of(self.look(|objects| objects.device(device))?.format))
+    }
+
     /// Attaches a device to an address space, or to a HWPT; tells the HWPT that serves it.
     ///
     /// # Errors

@@ -54,6 +54,11 @@ pub struct MapMany(pub Vec<Map>);
 #[rtype(result = "Result<Vec<Result<ByteLen, Refusal>>, Refusal>")]
 pub struct UnmapMany(pub Vec<UnmapRequest>);
 
+/// The pages objects of all areas, none of which may be on its way in or out.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<Vec<PagesHandle>, Refusal>")]
+pub struct PagesOfAll;
+
 /// Switches large leaves on or off.
 #[derive(Debug, Message)]
 #[rtype(result = "Result<(), Refusal>")]

@@ -41,6 +41,7 @@ use super::pages::{AreaKey, RetireKey};
 use super::quota::Quota;
 use super::refusal::Refusal;
 use super::step::DomainKey;
+use crate::error::Errno;
 
 /// One IO address space.
 #[derive(Debug)]
@@ -107,6 +108,20 @@ impl<P: Port> Ioas<P> {
         let _gate = self.gate.write().await;
         let switched = self.core.borrow_mut().table.set_large_pages(large_pages);
         switched.map_err(|error| Refusal::of(&error))
+    }
+
+    /// The pages objects of all areas, while nothing is mapped or unmapped. One that several areas show comes several times.
+    ///
+    /// # Errors
+    /// EBUSY if an area is not ready.
+    pub async fn all_pages(&self) -> Result<Vec<P::Pages>, Refusal> {
+        let _gate = self.gate.write().await;
+        let core = self.core.borrow();
+        if let Some(area) = core.table.areas().find(|area| !area.is_ready()) {
+            let text = format!("area {} is being unmapped: try again", area.iova());
+            return Err(Refusal::new(Errno::BUSY, "area-not-ready", text));
+        }
+        Ok(core.table.areas().map(|area| area.pages().clone()).collect())
     }
 
     /// The attached domains; the first one is the storage domain of areas filled from now on.

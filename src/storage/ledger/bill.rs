@@ -87,6 +87,12 @@ impl Bill {
         self.mode
     }
 
+    /// The same payers by another rule.
+    #[must_use]
+    pub fn by(&self, mode: AccountMode) -> Self {
+        Self { mode, ..self.clone() }
+    }
+
     /// Whether both are paid by the same, so that nothing moves from one to the other.
     #[must_use]
     pub fn is_paid_as(&self, other: &Self) -> bool {

@@ -10,7 +10,8 @@ use crate::notices::NoticeChannel;
 use crate::units::{ByteLen, Iova, IovaRange};
 use crate::wire::command::Command;
 use crate::wire::own::{
-    ACCESS_MAY_PIN, ACCESS_NOTICES, ACCESS_WRITE, AccessCreate, AccessPin, AccessRw, AccessUnpin,
+    ACCESS_MAY_PIN, ACCESS_NOTICES, ACCESS_WRITE, AccessAttach, AccessCreate, AccessDetach, AccessPin,
+    AccessReplace, AccessRw, AccessUnpin,
 };
 
 /// What an access may do.
@@ -65,6 +66,33 @@ impl Connection {
         let answer = self.call(&create, &[], &[], |_| 1)?;
         let channel = NoticeChannel::from_fd(only_descriptor(AccessCreate::NAME, answer.fds)?);
         Ok((answer.value.out_access_id, channel))
+    }
+
+    /// Attaches an access that is attached to nothing.
+    ///
+    /// # Errors
+    /// [`CallError::Refused`]; the socket's.
+    pub fn access_attach(&mut self, access: AccessId, ioas: IoasId) -> Result<(), CallError> {
+        let attach = AccessAttach { flags: 0, access_id: access, ioas_id: ioas };
+        self.call(&attach, &[], &[], no_descriptors).map(|_| ())
+    }
+
+    /// Moves an access to another address space, once it has let go of everything in the old one: it is sent a notice.
+    ///
+    /// # Errors
+    /// [`CallError::Refused`], EDEADLK if it does not let go; the socket's. The access stays where it is then.
+    pub fn access_replace(&mut self, access: AccessId, ioas: IoasId) -> Result<(), CallError> {
+        let replace = AccessReplace { flags: 0, access_id: access, ioas_id: ioas };
+        self.call(&replace, &[], &[], no_descriptors).map(|_| ())
+    }
+
+    /// Detaches an access, once it has let go of everything: it is sent a notice.
+    ///
+    /// # Errors
+    /// [`CallError::Refused`], EDEADLK if it does not let go; the socket's. The access stays attached then.
+    pub fn access_detach(&mut self, access: AccessId) -> Result<(), CallError> {
+        let detach = AccessDetach { access_id: access, ..AccessDetach::default() };
+        self.call(&detach, &[], &[], no_descriptors).map(|_| ())
     }
 
     /// Pins the pages behind `range`.

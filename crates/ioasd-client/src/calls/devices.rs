@@ -1,4 +1,4 @@
-//! Devices and their domains: DEVICE_CREATE, DEVICE_ATTACH, DEVICE_DETACH, DOMAIN_EXPORT.
+//! Devices and their domains: DEVICE_CREATE, DEVICE_ATTACH, DEVICE_REPLACE, DEVICE_DETACH, HWPT_ALLOC, DOMAIN_EXPORT.
 //!
 //! Imports allowed: connection, error, formats, ids, wire.
 
@@ -8,9 +8,14 @@ use super::{no_descriptors, only_descriptor};
 use crate::connection::Connection;
 use crate::error::CallError;
 use crate::formats::FormatId;
-use crate::ids::{DeviceId, HwptId, IoasId};
+use crate::ids::{DeviceId, HwptId, IoasId, ObjectId};
 use crate::wire::command::Command;
-use crate::wire::own::{DEVICE_OWN_IOMMU, DeviceAttach, DeviceCreate, DeviceDetach, DomainExport};
+use crate::wire::own::{
+    DEVICE_OWN_IOMMU, DeviceAttach, DeviceCreate, DeviceDetach, DeviceReplace, DomainExport,
+    HWPT_DATA_SOFTWARE,
+};
+use crate::wire::record::{TableChoice, store_all};
+use crate::wire::uapi::HwptAlloc;
 
 /// Which IOMMU a software device is behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,14 +41,52 @@ impl Connection {
         Ok(self.call(&create, &[], &[], no_descriptors)?.value.out_device_id)
     }
 
-    /// Attaches a device to an address space and gives the HWPT that serves it.
+    /// Attaches a device to an address space, or to a HWPT, and gives the HWPT that serves it.
     ///
     /// # Errors
     /// [`CallError::Refused`]; the socket's.
-    pub fn device_attach(&mut self, device: DeviceId, ioas: IoasId) -> Result<HwptId, CallError> {
-        let attach = DeviceAttach { flags: 0, device_id: device, pt_id: ioas.into() };
+    pub fn device_attach(
+        &mut self,
+        device: DeviceId,
+        target: impl Into<ObjectId>,
+    ) -> Result<HwptId, CallError> {
+        let attach = DeviceAttach { flags: 0, device_id: device, pt_id: target.into() };
         let answer = self.call(&attach, &[], &[], no_descriptors)?;
         Ok(HwptId::new(answer.value.pt_id.get()))
+    }
+
+    /// Attaches a device, which is attached already, to an address space or a HWPT instead, and gives the HWPT that serves it.
+    ///
+    /// # Errors
+    /// [`CallError::Refused`]; the socket's. The device stays where it is then.
+    pub fn device_replace(
+        &mut self,
+        device: DeviceId,
+        target: impl Into<ObjectId>,
+    ) -> Result<HwptId, CallError> {
+        let replace = DeviceReplace { flags: 0, device_id: device, pt_id: target.into() };
+        let answer = self.call(&replace, &[], &[], no_descriptors)?;
+        Ok(HwptId::new(answer.value.pt_id.get()))
+    }
+
+    /// Makes a domain for `device`, and those it can share one with, that shows `ioas`; it stays until it is destroyed.
+    /// `choice` is what its table shall be, if not all that the device's format can do.
+    ///
+    /// # Errors
+    /// [`CallError::Refused`] as HWPT_ALLOC; the socket's.
+    pub fn hwpt_alloc(
+        &mut self,
+        device: DeviceId,
+        ioas: IoasId,
+        choice: Option<TableChoice>,
+    ) -> Result<HwptId, CallError> {
+        let alloc = HwptAlloc { dev_id: device, pt_id: ioas.into(), ..HwptAlloc::default() };
+        let data = choice.map(|choice| store_all(&[choice])).unwrap_or_default();
+        let alloc = match u32::try_from(data.len()) {
+            Ok(data_len @ 1..) => HwptAlloc { data_type: HWPT_DATA_SOFTWARE, data_len, ..alloc },
+            Ok(0) | Err(_) => alloc,
+        };
+        Ok(self.call(&alloc, &[], &data, no_descriptors)?.value.out_hwpt_id)
     }
 
     /// Detaches a device.

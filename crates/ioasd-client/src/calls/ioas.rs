@@ -23,14 +23,14 @@ pub enum Placement {
 }
 
 impl Placement {
-    const fn iova(self) -> Iova {
+    pub(super) const fn iova(self) -> Iova {
         match self {
             Self::Fixed(iova) => iova,
             Self::Any => Iova::new(0),
         }
     }
 
-    const fn flags(self, permission: Permission) -> u32 {
+    pub(super) const fn flags(self, permission: Permission) -> u32 {
         let fixed = match self {
             Self::Fixed(_) => MAP_FIXED_IOVA,
             Self::Any => 0,
@@ -129,6 +129,6 @@ impl Connection {
     /// # Errors
     /// [`CallError::Refused`] as DESTROY; the socket's.
     pub fn destroy(&mut self, id: impl Into<ObjectId>) -> Result<(), CallError> {
-        self.call_without_reply(&Destroy { id: id.into() })
+        self.call_without_reply(&Destroy { id: id.into() }, &[], &[])
     }
 }

@@ -3,23 +3,29 @@
 //! | file | calls |
 //! |---|---|
 //! | [`ioas`] | `ioas_alloc`, `map_file`, `unmap`, `unmap_all`, `copy`, `destroy` |
-//! | [`devices`] | `device_create`, `device_attach`, `device_detach`, `domain_export` |
-//! | [`accesses`] | `access_create`, `access_create_with_notices`, `access_pin`, `access_unpin`, `access_read`, `access_write` |
+//! | [`rules`] | `allow_iovas`, `iova_ranges`, `large_pages`, `set_large_pages`, `rlimit_mode`, `set_rlimit_mode`, `change_process` |
+//! | [`lists`] | `map_files`, `unmap_ranges` |
+//! | [`devices`] | `device_create`, `device_attach`, `device_replace`, `device_detach`, `hwpt_alloc`, `domain_export` |
+//! | [`accesses`] | `access_create`, `access_create_with_notices`, `access_attach`, `access_replace`, `access_detach`, `access_pin`, `access_unpin`, `access_read`, `access_write` |
 //! | [`channels`] | `open_channel`, `into_lease` |
 //! | [`walkers`] | [`ExportChannel::open`](walkers::ExportChannel::open) |
 //!
 //! Imports allowed: connection, error, ids, units, wire.
 
 pub mod accesses;
+mod array;
 pub mod channels;
 pub mod devices;
 pub mod ioas;
+pub mod lists;
+pub mod rules;
 pub mod walkers;
 
 pub use accesses::{AccessKind, PinIntent};
 pub use channels::OpenedChannel;
 pub use devices::Iommu;
 pub use ioas::{FileSlice, Placement};
+pub use rules::{LargePages, RlimitMode};
 pub use walkers::{DomainParts, ExportChannel};
 
 use std::os::fd::OwnedFd;

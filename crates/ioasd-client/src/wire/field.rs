@@ -67,7 +67,7 @@ macro_rules! wrapped_field {
     )* };
 }
 
-integer_field!(u16, u32, u64, i32);
+integer_field!(u8, u16, u32, u64, i32);
 wrapped_field!(
     Iova => u64,
     UserAddr => u64,

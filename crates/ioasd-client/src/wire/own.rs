@@ -15,6 +15,8 @@ use crate::units::{ByteLen, Iova};
 pub const DEVICE_OWN_IOMMU: u32 = 1;
 /// IOAS_MAP_FILES, IOAS_UNMAP_RANGES: the last descriptor of the message is the memfd in which the array lies.
 pub const ARRAY_IN_MEMFD: u32 = 1;
+/// GET_HW_INFO: the data are a [`TableAbilities`](super::record::TableAbilities) of a software device.
+pub const HW_INFO_SOFTWARE: u32 = 0x494f_0001;
 /// HWPT_ALLOC: the data are a [`TableChoice`](super::record::TableChoice) for a software device.
 pub const HWPT_DATA_SOFTWARE: u32 = 0x494f_0001;
 /// ACCESS_CREATE: the access may pin, not only read and write.

@@ -94,6 +94,44 @@ impl Record for TableChoice {
     }
 }
 
+/// Data of GET_HW_INFO with type [`HW_INFO_SOFTWARE`](super::own::HW_INFO_SOFTWARE): what tables of a software device can
+/// be. A [`TableChoice`] asks for a part of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct TableAbilities {
+    /// Number of the page-table format.
+    pub format: u32,
+    /// 0.
+    pub flags: u32,
+    /// The first address that can be translated.
+    pub start: Iova,
+    /// The last one.
+    pub last: Iova,
+    /// The sizes of leaves, as a bitmap.
+    pub page_sizes: u64,
+}
+
+impl Record for TableAbilities {
+    const BYTES: usize = 32;
+
+    fn load(bytes: &[u8]) -> Self {
+        Self {
+            format: Field::load(bytes, 0),
+            flags: Field::load(bytes, 4),
+            start: Field::load(bytes, 8),
+            last: Field::load(bytes, 16),
+            page_sizes: Field::load(bytes, 24),
+        }
+    }
+
+    fn store(self, bytes: &mut [u8]) {
+        self.format.store(bytes, 0);
+        self.flags.store(bytes, 4);
+        self.start.store(bytes, 8);
+        self.last.store(bytes, 16);
+        self.page_sizes.store(bytes, 24);
+    }
+}
+
 /// One range of IOAS_MAP_FILES. It comes back with `iova` and `errno` filled in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct MapRange {
@@ -189,6 +227,7 @@ mod tests {
     fn every_byte_of_a_record_belongs_to_a_field() {
         assert_covered::<IovaBounds>();
         assert_covered::<TableChoice>();
+        assert_covered::<TableAbilities>();
         assert_covered::<MapRange>();
         assert_covered::<UnmapRange>();
     }

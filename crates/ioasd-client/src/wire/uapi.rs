@@ -20,6 +20,8 @@ pub const MAP_FIXED_IOVA: u32 = 1;
 pub const MAP_WRITEABLE: u32 = 2;
 /// MAP, MAP_FILE, COPY: devices may read.
 pub const MAP_READABLE: u32 = 4;
+/// GET_HW_INFO: `data_type` names what is wanted.
+pub const HW_INFO_TYPE_VALID: u32 = 1;
 /// HWPT_ALLOC: it can be the parent of nested HWPTs.
 pub const HWPT_NEST_PARENT: u32 = 1;
 /// HWPT_ALLOC: it records what devices write.
@@ -163,6 +165,29 @@ commands! {
         reserved2: u32 = 44,
     }
 
+    /// Tells what the IOMMU of a device can do. Data come back as payload, or in a memfd: as many bytes as there is room for,
+    /// zero behind what there is to tell.
+    GetHwInfo = 0x3b8a "GET_HW_INFO", min 32, size 40 {
+        /// `HW_INFO_TYPE_VALID`.
+        flags: u32 = 4,
+        /// The device.
+        dev_id: DeviceId = 8,
+        /// In: bytes there is room for; out: bytes there are to tell.
+        data_len: u32 = 12,
+        /// Where the data begin, if they are to be written into a memfd.
+        data_uptr: ByteLen = 16,
+        /// In: the type wanted, if flagged, 0 for any; out: what the data are.
+        data_type: u32 = 24,
+        /// Out: bits of a PASID.
+        out_max_pasid_log2: u8 = 28,
+        /// Must be 0.
+        reserved: u8 = 29,
+        /// Must be 0.
+        reserved2: u16 = 30,
+        /// Out: `HW_CAP_*`; a software device has none.
+        out_capabilities: u64 = 32,
+    }
+
     /// Maps a file.
     IoasMapFile = 0x3b8f "IOAS_MAP_FILE", min 40, size 40 {
         /// `MAP_*`.
@@ -177,6 +202,12 @@ commands! {
         length: ByteLen = 24,
         /// In if fixed, out.
         iova: Iova = 32,
+    }
+
+    /// Lets the sender pay for all that the context has mapped.
+    IoasChangeProcess = 0x3b92 "IOAS_CHANGE_PROCESS", min 8, size 8 {
+        /// Must be 0.
+        reserved: u32 = 4,
     }
 }
 

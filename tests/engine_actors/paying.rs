@@ -1,0 +1,71 @@
+//! Another process pays: charges move as a whole or not at all.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use ioasd::actors::client_context::address_spaces::{Mapping, NewPages};
+use ioasd::actors::client_context::state::ClientState;
+use ioasd::actors::figures::ContextStats;
+use ioasd::actors::objects::Iommu;
+use ioasd::actors::pages::ChangePayer;
+use ioasd::actors::payer::{Binding, Payer};
+use ioasd::error::{Coded, Errno};
+use ioasd::storage::Tuning;
+use ioasd::storage::counts::ArrayLen;
+use ioasd::storage::io_pagetable::{Placement, Writable};
+use ioasd::storage::iova_allocator::OriginAddr;
+use ioasd::storage::ledger::bill::{Bill, ProcessAccount};
+use ioasd::storage::ledger::{AccountKey, AccountMode, Ledger, PageLimit};
+use ioasd::storage::step::Enforcement;
+use ioasd_client::formats::FormatId;
+use ioasd_client::units::{ByteLen, Iova, Permission};
+use rustix::process::Uid;
+
+use crate::ops::MemorySpec;
+use crate::source::{Memory, Source};
+use crate::system::engine;
+
+const PAGES: u64 = 3;
+
+fn payer(ledger: &Ledger, uid: u32, limit: u64) -> Payer {
+    let bill = Bill::new(ledger.account(AccountKey { uid }), ProcessAccount::new(), AccountMode::User);
+    Payer { bill, binding: Binding::Fixed(PageLimit(limit)) }
+}
+
+#[actix_rt::test]
+async fn charges_move_to_another_payer_or_stay_with_the_old_one() {
+    let (engine, local) = engine(Tuning::default()).await;
+    let agent = engine.agent();
+    let stats = agent.registry.register_context(ContextStats::new(Uid::from_raw(1000), None));
+    let state = Rc::new(ClientState::new(Arc::clone(agent), local, stats));
+    let ioas = state.ioas_alloc().unwrap();
+    let device = state.device_create(Iommu::Own, FormatId::AmdV1).unwrap();
+    state.device_attach(device, ioas).await.unwrap();
+    let frames = (70..70 + PAGES).collect();
+    let source = Source::new(Memory::new(&MemorySpec { frames, origin: 0 }), 0, PAGES);
+    let new = NewPages { source, len: ArrayLen::new(PAGES), origin: OriginAddr::new(0), backing: None };
+    let handle = state.start_pages(new, payer(&agent.ledger, 1000, PAGES)).unwrap();
+    let mapping = Mapping { permission: Permission::ReadWrite, placement: Placement::Fixed(Iova::new(0)) };
+    let slice = ((ByteLen::new(0), ByteLen::new(PAGES * 4096)), Writable::Yes);
+    state.map_pages(ioas, handle.clone(), slice, mapping).await.unwrap();
+    let charged = |uid| agent.ledger.account(AccountKey { uid }).charged().get();
+    let pay = |payer, enforcement| handle.pages().send(ChangePayer { payer, enforcement });
+    assert_eq!((charged(1000), charged(7)), (PAGES, 0));
+
+    let poor = pay(payer(&agent.ledger, 7, PAGES - 1), Enforcement::Limited).await.unwrap();
+    assert_eq!(poor.map(|_| ()).unwrap_err().errno(), Errno::NOMEM);
+    assert_eq!((charged(1000), charged(7)), (PAGES, 0), "a refused payer pays nothing");
+    let before = pay(payer(&agent.ledger, 7, PAGES), Enforcement::Limited).await.unwrap().unwrap();
+    assert_eq!((charged(1000), charged(7)), (0, PAGES));
+    assert_eq!(agent.registry.snapshot().pages[0].stats.account.get(), Uid::from_raw(7));
+    pay(before, Enforcement::Forced).await.unwrap().unwrap();
+    assert_eq!((charged(1000), charged(7)), (PAGES, 0), "and back again");
+    pay(payer(&agent.ledger, 7, 0), Enforcement::Forced).await.unwrap().unwrap();
+
+    drop(handle);
+    state.close().await;
+    actix_rt::time::sleep(std::time::Duration::from_millis(20)).await;
+    assert_eq!((charged(1000), charged(7)), (0, 0), "who pays last is credited");
+    agent.ledger.check();
+    engine.stop().await;
+}

@@ -1,0 +1,77 @@
+//! Who pays: the process that maps, whoever opened the context or attaches devices; or the one that IOAS_CHANGE_PROCESS
+//! names.
+
+use std::os::fd::AsFd;
+
+use ioasd_client::calls::Iommu;
+use ioasd_client::connection::Connection;
+use ioasd_client::ids::IoasId;
+use ioasd_client::units::PAGE_SIZE;
+use ioasd_client::wire::uapi::IoasChangeProcess;
+use rustix::io::Errno;
+use rustix::process::geteuid;
+
+use crate::fixture::Agent;
+use crate::helper::{Helper, NOBODY};
+use crate::memory::{Memory, at, attach_new, client_with_domain, map, range};
+use crate::raw::refusal;
+
+#[test]
+fn without_mappings_and_for_oneself_it_is_nothing() {
+    let agent = Agent::start();
+    let mut client = agent.connect();
+    client.change_process().unwrap();
+    let (mut client, ioas, _) = client_with_domain(&agent);
+    let memory = Memory::new(3);
+    map(&mut client, ioas, memory.whole(), at(0)).unwrap();
+    let before = (agent.pinned_and_charged(), agent.ledger_sum());
+    client.change_process().unwrap();
+    assert_eq!((agent.pinned_and_charged(), agent.ledger_sum()), before);
+    assert_eq!(refusal(&mut client, &IoasChangeProcess { reserved: 1 }, &[]), Some(Errno::OPNOTSUPP));
+}
+
+#[test]
+fn the_sender_pays_from_now_on_for_every_pages_object_once() {
+    if !geteuid().is_root() {
+        println!("SKIP: the_sender_pays_from_now_on_for_every_pages_object_once: needs root");
+        return;
+    }
+    let agent = Agent::start();
+    let ((mut client, ioas, _), memory) = (client_with_domain(&agent), Memory::new(5));
+    map(&mut client, ioas, memory.whole(), at(0)).unwrap();
+    let copy = ((ioas, range(0, 2 * PAGE_SIZE)), (ioas, at(0x10_0000)));
+    client.copy(copy.0, copy.1, ioasd_client::units::Permission::Read).unwrap();
+    map(&mut client, ioas, memory.slice(0, PAGE_SIZE), at(0x20_0000)).unwrap();
+    assert_eq!((agent.charged_to(0), agent.charged_to(NOBODY)), (6, 0));
+    Helper::nobody_with("payer", client.as_fd().try_clone_to_owned().unwrap());
+    assert_eq!((agent.charged_to(0), agent.charged_to(NOBODY)), (0, 6));
+    assert!(agent.snapshot().pages.iter().all(|entry| entry.stats.account.get().as_raw() == NOBODY));
+    client.unmap_all(ioas).unwrap();
+    assert_eq!((agent.charged_to(0), agent.charged_to(NOBODY)), (0, 0));
+}
+
+#[test]
+fn the_process_that_maps_pays_not_the_one_that_attaches_later() {
+    if !geteuid().is_root() {
+        println!("SKIP: the_process_that_maps_pays_not_the_one_that_attaches_later: needs root");
+        return;
+    }
+    let agent = Agent::start();
+    let (mut client, memory) = (agent.connect(), Memory::new(2));
+    let ioas = client.ioas_alloc().unwrap();
+    Helper::nobody_with("mapper", client.as_fd().try_clone_to_owned().unwrap());
+    map(&mut client, ioas, memory.whole(), at(0x10_0000)).unwrap();
+    assert_eq!((agent.charged_to(0), agent.charged_to(NOBODY)), (0, 0), "nothing is pinned yet");
+    attach_new(&mut client, ioas, Iommu::Shared);
+    assert_eq!((agent.charged_to(0), agent.charged_to(NOBODY)), (2, 4), "also when the process has ended");
+}
+
+/// What the process that maps does in address space 1.
+pub(crate) fn play_mapper(mut client: Connection) {
+    map(&mut client, IoasId::new(1), Memory::new(4).whole(), at(0)).unwrap();
+}
+
+/// What the process that comes to pay does.
+pub(crate) fn play_payer(mut client: Connection) {
+    client.change_process().unwrap();
+}
