@@ -1,9 +1,11 @@
 //! ACCESS_ATTACH, ACCESS_REPLACE, ACCESS_DETACH: accesses that move between address spaces.
 
+use std::thread;
+
 use ioasd_client::calls::{AccessKind, PinIntent};
 use ioasd_client::connection::Connection;
 use ioasd_client::ids::{AccessId, IoasId};
-use ioasd_client::units::Iova;
+use ioasd_client::units::{Iova, IovaRange};
 use ioasd_client::wire::own::{AccessAttach, AccessDetach, AccessReplace};
 use rustix::io::Errno;
 
@@ -98,4 +100,35 @@ fn a_move_to_areas_that_are_not_aligned_is_refused_and_reserved_bits_come_first(
     assert_eq!(detach(&mut client, access), None);
     assert_eq!(attach(&mut client, access, other), Some(Errno::ADDRINUSE));
     map(&mut client, ioas, memory.slice(3, 5), at(3)).unwrap();
+}
+
+#[test]
+fn an_access_that_is_told_to_leave_lets_go_of_everything_and_moves() {
+    let agent = Agent::start();
+    let (mut client, memory) = (agent.connect(), Memory::new(4));
+    let (ioas, other) = (client.ioas_alloc().unwrap(), client.ioas_alloc().unwrap());
+    map(&mut client, ioas, memory.whole(), at(0)).unwrap();
+    let (access, mut notices) = client.access_create_with_notices(ioas, AccessKind::Pinning).unwrap();
+    let pinned = [range(0, 0x2000), range(0x1000, 0x3000)];
+    for range in pinned {
+        client.access_pin(access, range, PinIntent::Read).unwrap();
+    }
+    let mut its_channel = client.open_channel().unwrap().channel;
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let notice = notices.receive().unwrap();
+            assert_eq!((notice.access, notice.range), (access, IovaRange::ALL));
+            let refused = its_channel.access_pin(access, range(0, 0x1000), PinIntent::Read);
+            assert_eq!(errno(refused), Errno::NOENT, "it may not take hold of more");
+            for range in pinned {
+                its_channel.access_unpin(access, range).unwrap();
+            }
+            notices.acknowledge(&notice).unwrap();
+        });
+        client.access_replace(access, other).unwrap();
+    });
+    assert_eq!(agent.pinned_and_charged(), (0, 0));
+    client.destroy(ioas).unwrap();
+    client.access_detach(access).unwrap();
+    client.access_attach(access, other).unwrap();
 }
