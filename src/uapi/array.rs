@@ -8,6 +8,7 @@
 use std::os::fd::AsFd;
 
 use ioasd_client::units::ByteLen;
+use ioasd_client::wire::FRAME_MAX;
 use ioasd_client::wire::record::{Record, load_all, store_all};
 
 use crate::error::Errno;
@@ -16,8 +17,11 @@ use crate::sys::client_fd::ClientFd;
 use crate::sys::file_io::{read_exact_at, write_all_at};
 use crate::sys::file_state::{FileKind, kind};
 
-/// Bytes an array can have at most: it is copied while others of the arbiter wait.
-const ARRAY_MAX: u64 = 4 << 20;
+/// Bytes an array in a memfd can have at most: it is copied while others of the arbiter wait.
+const MEMFD_MAX: u64 = 4 << 20;
+
+/// Bytes an array in the payload can have at most: it must fit into a reply as well, beside the struct.
+const PAYLOAD_MAX: u64 = FRAME_MAX as u64 - 1024;
 
 /// Where a command's array lies.
 pub(super) struct Array<'m> {
@@ -121,10 +125,11 @@ impl<'m> Array<'m> {
 
     fn bytes_of<R: Record>(&self, count: u32) -> Result<usize, Refusal> {
         let bytes = u64::from(count).saturating_mul(R::BYTES as u64);
-        let fitting = usize::try_from(bytes).ok().filter(|_| bytes <= ARRAY_MAX);
+        let most = if self.memfd.is_some() { MEMFD_MAX } else { PAYLOAD_MAX };
+        let fitting = usize::try_from(bytes).ok().filter(|_| bytes <= most);
         fitting.ok_or_else(|| {
             let text = format!(
-                "{} has an array of {count} elements, {bytes} bytes; {ARRAY_MAX} are possible: use several calls",
+                "{} has an array of {count} elements, {bytes} bytes; {PAYLOAD_MAX} are possible in a message, {MEMFD_MAX} in a memfd",
                 self.command
             );
             Refusal::new(Errno::NOMEM, "array-too-long", text)

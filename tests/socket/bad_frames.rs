@@ -9,8 +9,8 @@ use ioasd_client::wire::channels::{ChannelOpen, Notice};
 use ioasd_client::wire::command::{Command, Visitor};
 use ioasd_client::wire::frame::{Echo, REQUEST_HEADER, Tag};
 use ioasd_client::wire::own::{
-    AccessCreate, AccessPin, AccessRw, AccessUnpin, DeviceAttach, DeviceCreate, DeviceDetach, DomainExport,
-    WalkerOpen,
+    AccessAttach, AccessCreate, AccessDetach, AccessPin, AccessReplace, AccessRw, AccessUnpin, DeviceAttach,
+    DeviceCreate, DeviceDetach, DeviceReplace, DomainExport, IoasMapFiles, IoasUnmapRanges, WalkerOpen,
 };
 use ioasd_client::wire::uapi::{Destroy, IoasAlloc, IoasCopy, IoasMap, IoasMapFile, IoasUnmap, MAP_READABLE};
 use ioasd_client::wire::{channels, own, uapi};
@@ -21,7 +21,7 @@ use crate::memory::{Bystander, Memory, at, attach_new, map};
 use crate::raw::{call_argument, call_message, refusal, request};
 
 /// Number and size of every command whose flags and reserved fields are looked at here.
-const WITH_FLAGS: [(u32, usize); 14] = [
+const WITH_FLAGS: [(u32, usize); 20] = [
     (Destroy::NUMBER, Destroy::SIZE),
     (IoasAlloc::NUMBER, IoasAlloc::SIZE),
     (IoasCopy::NUMBER, IoasCopy::SIZE),
@@ -35,6 +35,12 @@ const WITH_FLAGS: [(u32, usize); 14] = [
     (AccessPin::NUMBER, AccessPin::SIZE),
     (AccessUnpin::NUMBER, AccessUnpin::SIZE),
     (AccessRw::NUMBER, AccessRw::SIZE),
+    (DeviceReplace::NUMBER, DeviceReplace::SIZE),
+    (AccessAttach::NUMBER, AccessAttach::SIZE),
+    (AccessReplace::NUMBER, AccessReplace::SIZE),
+    (AccessDetach::NUMBER, AccessDetach::SIZE),
+    (IoasMapFiles::NUMBER, IoasMapFiles::SIZE),
+    (IoasUnmapRanges::NUMBER, IoasUnmapRanges::SIZE),
     (ChannelOpen::NUMBER, ChannelOpen::SIZE),
 ];
 
@@ -293,7 +299,9 @@ fn unknown_flags_and_reserved_fields_are_unsupported_before_anything_else() {
     };
     let known = |number| match number {
         IoasCopy::NUMBER | IoasMapFile::NUMBER => 7,
-        DeviceCreate::NUMBER | AccessCreate::NUMBER | AccessPin::NUMBER | AccessRw::NUMBER => 1,
+        AccessCreate::NUMBER => 3,
+        DeviceCreate::NUMBER | AccessPin::NUMBER | AccessRw::NUMBER => 1,
+        IoasMapFiles::NUMBER | IoasUnmapRanges::NUMBER => 1,
         _ => 0,
     };
     let with_flags =

@@ -66,8 +66,9 @@ fn the_process_that_maps_pays_not_the_one_that_attaches_later() {
     assert_eq!((agent.charged_to(0), agent.charged_to(NOBODY)), (2, 4), "also when the process has ended");
 }
 
-/// What the process that maps does in address space 1.
+/// What the process that maps does in address space 1. It is known for certain from its second message on.
 pub(crate) fn play_mapper(mut client: Connection) {
+    client.iova_ranges(IoasId::new(1)).unwrap();
     map(&mut client, IoasId::new(1), Memory::new(4).whole(), at(0)).unwrap();
 }
 
