@@ -114,8 +114,8 @@ impl Engine {
         let pool = PinPool::start(start.pin_threads, super::MAILBOX).map_err(EngineError::PinPool)?;
         let arbiters: Vec<Arbiter> = (0..start.arbiters.max(1)).map(|_| Arbiter::new()).collect();
         let handles: Vec<ArbiterHandle> = arbiters.iter().map(Arbiter::handle).collect();
-        let shards = handles.iter().map(|arbiter| Shard {
-            fan_out: FanOut::start_in_arbiter(arbiter, |_| FanOut::default()),
+        let shards = (0..).zip(&handles).map(|(shard, arbiter)| Shard {
+            fan_out: FanOut::start_in_arbiter(arbiter, move |_| FanOut::new(shard)),
             credits: Credits::default(),
         });
         let shards = Shards::new(shards.collect());

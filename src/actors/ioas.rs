@@ -1,36 +1,36 @@
 //! Ioas: one IO address space. A thin face on [`storage::ioas`](crate::storage::ioas), which holds the order of things.
 //!
-//! Operations are futures that interleave at their awaits; the gate of the address space keeps apart what must be kept
+//! What an operation needs lives in a cell that others on the same arbiter reach without a message: MAP, COPY and UNMAP come
+//! that way, everything else through the mailbox. Operations are futures that interleave at their awaits; the gate of the address space keeps apart what must be kept
 //! apart. Awaited sends go down only: to Pages, to Retirement, and to an Access for a notice.
 //!
 //! Imports allowed: storage, messages, pages, access, retirement, guard, figures.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::fmt;
 use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use actix::prelude::*;
 use futures_util::future::LocalBoxFuture;
-use ioasd_client::units::{ByteLen, IovaRange};
+use ioasd_client::units::{ByteLen, IovaRange, Permission};
 
 use super::access::{Access, Answer, Notice};
 use super::figures::{AccessStats, IoasStats};
 use super::guard::{caught, is_poisoned, poisoned};
 use super::inbox::Question;
 use super::messages::ioas::{
-    AllowIovas, AttachAccess, AttachDomain, ChangeTable, Check, Clear, CopyPieces, DetachAccess,
-    DetachDomain, LeaveAccess, LetGoWithin, LookAtTable, Map, MapMany, PagesOfAll, PinRange, ReadBytes,
-    SetLargePages, Unmap, UnmapMany, UnpinRange, WriteBytes,
+    AllowIovas, AttachAccess, AttachDomain, ChangeTable, Check, Clear, DetachAccess, DetachDomain,
+    LeaveAccess, LetGoWithin, LookAtTable, PinRange, ReadBytes, SetLargePages, UnpinRange, WriteBytes,
 };
 use super::messages::questions::{AreaReport, AreasFrom};
-use super::pages::Run;
 use super::pages_handle::PagesHandle;
 use super::registry::Registered;
 use super::retirement::{Grace, Retirement};
 use crate::domains::epoch::Epochs;
-use crate::storage::io_pagetable::{Area, Piece};
+use crate::storage::io_pagetable::{Area, Piece, Placement, UnmapRequest};
 use crate::storage::ioas::{AccessKey, Ioas as Operations, Notified, Port};
 use crate::storage::iova_allocator::OriginAddr;
 use crate::storage::order::{MoveResult, Order};
@@ -68,8 +68,7 @@ impl Port for ActorPort {
     type Pages = PagesHandle;
 
     async fn run(&self, pages: &PagesHandle, order: Order) -> MoveResult {
-        let moved = pages.pages().send(Run(order)).await;
-        let moved = moved.unwrap_or_else(|_| Err(poisoned("a pages object").into()));
+        let moved = pages.cell().run(order).await;
         if moved.as_ref().is_err_and(|failure| is_poisoned(&failure.refusal)) {
             self.poisoned.set(true);
         }
@@ -104,10 +103,26 @@ impl Port for ActorPort {
     }
 }
 
+/// One MAP: what to map, one behind the other, what devices may do, and where.
+#[derive(Debug)]
+pub struct Map {
+    /// What.
+    pub pieces: Vec<Piece<PagesHandle>>,
+    /// What devices may do.
+    pub permission: Permission,
+    /// Where.
+    pub placement: Placement,
+}
+
 /// One IO address space.
 pub struct Ioas {
+    cell: Rc<IoasCell>,
+}
+
+/// What an address space is, as those reach it who live on its arbiter.
+pub struct IoasCell {
     operations: Rc<Operations<ActorPort>>,
-    stats: Rc<Registered<IoasStats>>,
+    stats: Registered<IoasStats>,
 }
 
 impl Ioas {
@@ -117,28 +132,103 @@ impl Ioas {
         let (walkers, accesses, poisoned) = Default::default();
         let port = ActorPort { retirement, walkers, accesses, poisoned };
         let operations = Rc::new(Operations::within(areas, stats.number().get(), port));
-        Self { operations, stats: Rc::new(stats) }
+        Self { cell: Rc::new(IoasCell { operations, stats }) }
     }
 
-    /// Runs an operation to its end, then shows the figures. Refused once something here panicked.
+    /// What others on its arbiter reach it by.
+    #[must_use]
+    pub fn cell(&self) -> Rc<IoasCell> {
+        Rc::clone(&self.cell)
+    }
+
     fn run<T, F>(&self, operation: impl FnOnce(Rc<Operations<ActorPort>>) -> F) -> Pending<T>
     where
         T: 'static,
         F: Future<Output = Result<T, Refusal>> + 'static,
     {
-        let (operations, stats) = (Rc::clone(&self.operations), Rc::clone(&self.stats));
-        let work = operation(Rc::clone(&operations));
-        Box::pin(async move {
-            if operations.port().poisoned.get() {
-                return Err(poisoned(NAME));
+        let cell = Rc::clone(&self.cell);
+        let work = operation(Rc::clone(&cell.operations));
+        Box::pin(async move { cell.run(work).await })
+    }
+}
+
+impl IoasCell {
+    /// Runs an operation to its end, then shows the figures. Refused once something here panicked.
+    async fn run<T>(&self, work: impl Future<Output = Result<T, Refusal>>) -> Result<T, Refusal> {
+        let poison = &self.operations.port().poisoned;
+        if poison.get() {
+            return Err(poisoned(NAME));
+        }
+        let result = caught(NAME, work).await;
+        show_figures(&self.operations, &self.stats);
+        if result.is_err() {
+            poison.set(true);
+        }
+        if poison.get() { Err(poisoned(NAME)) } else { result? }
+    }
+
+    /// MAP, and the second half of COPY.
+    ///
+    /// # Errors
+    /// As MAP.
+    pub async fn map(&self, Map { pieces, permission, placement }: Map) -> Result<IovaRange, Refusal> {
+        self.run(self.operations.map(&pieces, permission, placement)).await
+    }
+
+    /// Several MAPs, one after the other, each with its own outcome.
+    ///
+    /// # Errors
+    /// If something here panicked.
+    pub async fn map_many(&self, maps: Vec<Map>) -> Result<Vec<Result<IovaRange, Refusal>>, Refusal> {
+        self.run(async {
+            let mut outcomes = Vec::with_capacity(maps.len());
+            for Map { pieces, permission, placement } in maps {
+                outcomes.push(self.operations.map(&pieces, permission, placement).await);
             }
-            let result = caught(NAME, work).await;
-            show_figures(&operations, &stats);
-            if result.is_err() {
-                operations.port().poisoned.set(true);
-            }
-            if operations.port().poisoned.get() { Err(poisoned(NAME)) } else { result? }
+            Ok(outcomes)
         })
+        .await
+    }
+
+    /// The first half of COPY: what covers a range.
+    ///
+    /// # Errors
+    /// As COPY.
+    pub fn copy_pieces(&self, range: IovaRange) -> Result<Vec<Piece<PagesHandle>>, Refusal> {
+        self.operations.copy_pieces(range)
+    }
+
+    /// The pages objects of all areas, none of which may be on its way in or out.
+    ///
+    /// # Errors
+    /// If one is.
+    pub async fn all_pages(&self) -> Result<Vec<PagesHandle>, Refusal> {
+        self.run(self.operations.all_pages()).await
+    }
+
+    /// UNMAP; tells how many bytes were unmapped.
+    ///
+    /// # Errors
+    /// As UNMAP.
+    pub async fn unmap(&self, request: UnmapRequest) -> Result<ByteLen, Refusal> {
+        self.run(self.operations.unmap(request)).await
+    }
+
+    /// Several UNMAPs, one after the other, each with its own outcome, and one grace period for all.
+    ///
+    /// # Errors
+    /// If something here panicked.
+    pub async fn unmap_many(
+        &self,
+        requests: &[UnmapRequest],
+    ) -> Result<Vec<Result<ByteLen, Refusal>>, Refusal> {
+        self.run(async { Ok(self.operations.unmap_many(requests).await) }).await
+    }
+}
+
+impl fmt::Debug for IoasCell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IoasCell").field("stats", &self.stats).finish_non_exhaustive()
     }
 }
 
@@ -174,31 +264,7 @@ impl Actor for Ioas {
 
     fn started(&mut self, context: &mut Self::Context) {
         context.set_mailbox_capacity(super::MAILBOX);
-        self.stats.inbox.open(context.address().downgrade().recipient());
-    }
-}
-
-impl Handler<Map> for Ioas {
-    type Result = Pending<IovaRange>;
-
-    fn handle(&mut self, Map { pieces, permission, placement }: Map, _: &mut Self::Context) -> Self::Result {
-        self.run(move |ioas| async move { ioas.map(&pieces, permission, placement).await })
-    }
-}
-
-impl Handler<CopyPieces> for Ioas {
-    type Result = Result<Vec<Piece<PagesHandle>>, Refusal>;
-
-    fn handle(&mut self, CopyPieces(range): CopyPieces, _: &mut Self::Context) -> Self::Result {
-        self.operations.copy_pieces(range)
-    }
-}
-
-impl Handler<Unmap> for Ioas {
-    type Result = Pending<ByteLen>;
-
-    fn handle(&mut self, Unmap(request): Unmap, _: &mut Self::Context) -> Self::Result {
-        self.run(move |ioas| async move { ioas.unmap(request).await })
+        self.cell.stats.inbox.open(context.address().downgrade().recipient());
     }
 }
 
@@ -212,41 +278,11 @@ impl Handler<AllowIovas> for Ioas {
     }
 }
 
-impl Handler<PagesOfAll> for Ioas {
-    type Result = Pending<Vec<PagesHandle>>;
-
-    fn handle(&mut self, PagesOfAll: PagesOfAll, _: &mut Self::Context) -> Self::Result {
-        self.run(move |ioas| async move { ioas.all_pages().await })
-    }
-}
-
 impl Handler<SetLargePages> for Ioas {
     type Result = Pending<()>;
 
     fn handle(&mut self, SetLargePages(large_pages): SetLargePages, _: &mut Self::Context) -> Self::Result {
         self.run(move |ioas| async move { ioas.set_large_pages(large_pages).await })
-    }
-}
-
-impl Handler<MapMany> for Ioas {
-    type Result = Pending<Vec<Result<IovaRange, Refusal>>>;
-
-    fn handle(&mut self, MapMany(maps): MapMany, _: &mut Self::Context) -> Self::Result {
-        self.run(move |ioas| async move {
-            let mut outcomes = Vec::with_capacity(maps.len());
-            for Map { pieces, permission, placement } in maps {
-                outcomes.push(ioas.map(&pieces, permission, placement).await);
-            }
-            Ok(outcomes)
-        })
-    }
-}
-
-impl Handler<UnmapMany> for Ioas {
-    type Result = Pending<Vec<Result<ByteLen, Refusal>>>;
-
-    fn handle(&mut self, UnmapMany(requests): UnmapMany, _: &mut Self::Context) -> Self::Result {
-        self.run(move |ioas| async move { Ok(ioas.unmap_many(&requests).await) })
     }
 }
 
@@ -387,7 +423,7 @@ impl<R: Send + 'static> Handler<LookAtTable<R>> for Ioas {
     type Result = MessageResult<LookAtTable<R>>;
 
     fn handle(&mut self, LookAtTable(look): LookAtTable<R>, _: &mut Self::Context) -> Self::Result {
-        MessageResult(self.operations.with_table(look))
+        MessageResult(self.cell.operations.with_table(look))
     }
 }
 
@@ -395,7 +431,7 @@ impl<R: Send + 'static> Handler<ChangeTable<R>> for Ioas {
     type Result = MessageResult<ChangeTable<R>>;
 
     fn handle(&mut self, ChangeTable(change): ChangeTable<R>, _: &mut Self::Context) -> Self::Result {
-        MessageResult(self.operations.with_table_mut(change))
+        MessageResult(self.cell.operations.with_table_mut(change))
     }
 }
 
@@ -405,7 +441,7 @@ impl Handler<Question<AreasFrom>> for Ioas {
     fn handle(&mut self, question: Question<AreasFrom>, _: &mut Self::Context) -> Self::Result {
         let AreasFrom { from, limit } = question.asked;
         MessageResult(
-            self.operations.with_table(|table| table.areas_from(from).take(limit).map(report).collect()),
+            self.cell.operations.with_table(|table| table.areas_from(from).take(limit).map(report).collect()),
         )
     }
 }
@@ -414,6 +450,6 @@ impl Handler<Check> for Ioas {
     type Result = ();
 
     fn handle(&mut self, Check: Check, _: &mut Self::Context) {
-        self.operations.check();
+        self.cell.operations.check();
     }
 }

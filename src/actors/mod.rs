@@ -13,13 +13,17 @@
 //!  HTTP ── admin ──▶ registry (dashmap of figures and inboxes) ── questions with a deadline ──▶ Ioas, Pages, FanOut
 //! ```
 //!
+//! ClientContext, Ioas, Pages and the FanOut of one arbiter share a thread. They reach each other through cells handed over
+//! when an actor starts, not by messages: an operation that has to wait for nothing is over in the wake-up that brought
+//! it. What is awaited goes down all the same, and no cell stays borrowed across an await.
+//!
 //! | file | what it is |
 //! |---|---|
 //! | [`engine`], [`agent`] | starting and stopping; what contexts share |
 //! | [`client_context`], [`objects`] | one open of the agent: socket, credits, object ids, operations |
 //! | [`ioas`], [`access`], [`retirement`] | one address space; notices; grace periods |
 //! | [`pages`], [`pages_handle`], [`payer`] | one pages object: runs movements and carries their steps; who pays for it |
-//! | [`pinner`], [`pfn_cache`], [`fan_out`], [`domain`] | the tiers |
+//! | [`pinner`], [`pfn_cache`], [`fan_out`], [`tables`], [`domain`] | the tiers |
 //! | [`latch`], [`credits`], [`shards`] | the fan-out path: seats, credits, owners of tables |
 //! | [`guard`] | what a panic costs |
 //! | [`registry`], [`number`], [`figures`], [`requests`], [`frame_service`] | shared, lock-light state |
@@ -56,6 +60,7 @@ pub mod registry;
 pub mod requests;
 pub mod retirement;
 pub mod shards;
+pub mod tables;
 pub mod view;
 
 /// Messages that may wait for an actor.

@@ -21,7 +21,7 @@ use tokio::sync::Mutex;
 use super::access::Access;
 use super::domain::Domain;
 use super::figures::{AccessStats, IoasStats};
-use super::ioas::Ioas;
+use super::ioas::{Ioas, IoasCell};
 use super::number::Number;
 use super::registry::Registered;
 use crate::domains::spec::TableSpec;
@@ -49,6 +49,8 @@ pub struct IoasObject {
     pub id: ObjectId,
     /// The actor.
     pub ioas: Addr<Ioas>,
+    /// The address space itself.
+    pub cell: Rc<IoasCell>,
     /// Its number in the registry.
     pub number: Number<IoasStats>,
     /// The HWPTs that show it, in the order in which they were made.
@@ -137,8 +139,8 @@ impl DeviceObject {
 impl IoasObject {
     /// An address space that nothing shows.
     #[must_use]
-    pub fn new(id: ObjectId, ioas: Addr<Ioas>, number: Number<IoasStats>) -> Self {
-        Self { id, ioas, number, hwpts: RefCell::default(), choosing: Mutex::new(()) }
+    pub fn new(id: ObjectId, (ioas, cell): (Addr<Ioas>, Rc<IoasCell>), number: Number<IoasStats>) -> Self {
+        Self { id, ioas, cell, number, hwpts: RefCell::default(), choosing: Mutex::new(()) }
     }
 
     /// The first HWPT made automatically that these devices can share.

@@ -1,11 +1,12 @@
 //! Pages: one pages object. Runs one movement at a time, whoever asks, and carries its steps to the tiers.
 //!
 //! ```text
-//!   Run(order) ──▶ queue ──▶ Movement ──steps──▶ PfnCache, FanOuts, Pinner, ledger
+//!   run(order) ──▶ queue ──▶ Movement ──steps──▶ PfnCache, FanOuts, Pinner, ledger
 //!                  unpins ─┘ (first, and between the batches of a running movement)
 //! ```
 //!
-//! The queue is the actor's own, because a mailbox does not bound an actor that goes on serving. A panic poisons this
+//! Orders come through the cell of the object, from the same arbiter. The queue is its own, because a mailbox does not bound
+//! an actor that goes on serving. A panic poisons this
 //! object: every later movement fails with EIO and its memory stays pinned until the client closes it.
 //!
 //! Imports allowed: storage, messages, the other tier actors, credits, guard, figures.
@@ -34,9 +35,10 @@ use super::messages::tiers::{
 };
 use super::payer::Payer;
 use super::pfn_cache::PfnCache;
-use super::pinner::{PinDone, PinRequest, PinWork, Pinner};
+use super::pinner::{PinDone, PinRequest, PinWork, Pinner, carry_out_now};
 use super::registry::Registered;
 use super::shards::Shards;
+use super::tables::Tables;
 use crate::error::Errno;
 use crate::fault_points::{self, Point};
 use crate::storage::Tuning;
@@ -51,11 +53,6 @@ use crate::storage::step::{DomainKey, Enforcement, Next, Reply, Step, StepId};
 
 const NAME: &str = "a pages object";
 
-/// Runs a movement of these pages.
-#[derive(Debug, Message)]
-#[rtype(result = "MoveResult")]
-pub struct Run(pub Order);
-
 /// What a pages object is made of.
 pub struct PagesParts {
     /// How many pages.
@@ -68,6 +65,8 @@ pub struct PagesParts {
     pub pinner: Addr<Pinner>,
     /// The owners of tables.
     pub shards: Shards,
+    /// The tables that can be reached without a message.
+    pub near_tables: Option<Rc<Tables>>,
     /// Limits of movements.
     pub tuning: Tuning,
     /// Its figures.
@@ -79,7 +78,8 @@ pub struct Pages {
     cell: Rc<PagesCell>,
 }
 
-struct PagesCell {
+/// What a pages object is, as those reach it who live on its arbiter.
+pub struct PagesCell {
     parts: PagesParts,
     core: RefCell<IoptPages>,
     cache: RefCell<Option<Addr<PfnCache>>>,
@@ -103,6 +103,12 @@ impl Pages {
         let (working, poisoned) = Default::default();
         Self { cell: Rc::new(PagesCell { parts, core, cache, queue, unpins, working, poisoned }) }
     }
+
+    /// What others on its arbiter reach it by.
+    #[must_use]
+    pub fn cell(&self) -> Rc<PagesCell> {
+        Rc::clone(&self.cell)
+    }
 }
 
 impl Actor for Pages {
@@ -120,19 +126,6 @@ impl Actor for Pages {
             tracing::error!(source = self.cell.parts.source.name(), pinned = %core.pinned(), "a pages object ended with pins");
             self.cell.parts.payer.borrow().bill.force(left);
         }
-    }
-}
-
-impl Handler<Run> for Pages {
-    type Result = LocalBoxFuture<'static, MoveResult>;
-
-    fn handle(&mut self, Run(order): Run, _: &mut Self::Context) -> Self::Result {
-        let (reply, done) = oneshot::channel();
-        self.cell.enqueue(Queued { order, reply });
-        if !self.cell.working.replace(true) {
-            actix_rt::spawn(Rc::clone(&self.cell).work());
-        }
-        Box::pin(async move { done.await.unwrap_or_else(|_| Err(poisoned(NAME).into())) })
     }
 }
 
@@ -231,15 +224,36 @@ impl PagesCell {
         unpin.or_else(|| self.queue.borrow_mut().pop_front())
     }
 
+    /// Runs an order after those that came before it. The order counts from the first poll; if nothing has to be waited
+    /// for, that poll is the last.
+    pub(super) async fn run(self: Rc<Self>, order: Order) -> MoveResult {
+        let (reply, done) = oneshot::channel();
+        self.enqueue(Queued { order, reply });
+        self.begin();
+        done.await.unwrap_or_else(|_| Err(poisoned(NAME).into()))
+    }
+
+    /// Works the queue off, unless that is under way. What cannot be done at once goes on by itself: nobody who asked has
+    /// to stay.
+    fn begin(self: &Rc<Self>) {
+        if self.working.replace(true) {
+            return;
+        }
+        let mut work = Rc::clone(self).work().boxed_local();
+        if (&mut work).now_or_never().is_none() {
+            actix_rt::spawn(work);
+        }
+    }
+
     /// Works the queue off.
     async fn work(self: Rc<Self>) {
         while let Some(queued) = self.next_queued() {
-            self.run(queued).await;
+            self.run_queued(queued).await;
         }
         self.working.set(false);
     }
 
-    async fn run(self: &Rc<Self>, Queued { order, reply }: Queued) {
+    async fn run_queued(self: &Rc<Self>, Queued { order, reply }: Queued) {
         let result =
             if self.poisoned.get() { Err(poisoned(NAME).into()) } else { self.run_order(order).await };
         self.show_figures();
@@ -333,17 +347,17 @@ impl PagesCell {
         }
     }
 
+    /// Here if the source can do it at once, else on a thread that may block.
     fn pin(&self, work: PinWork) -> LocalBoxFuture<'static, Reply> {
+        let work = match carry_out_now(&*self.parts.source, work) {
+            Ok(done) => return std::future::ready(pin_reply(done)).boxed_local(),
+            Err(work) => work,
+        };
         let request = PinRequest { source: Arc::clone(&self.parts.source), work };
         let done = self.parts.pinner.send(request);
-        Box::pin(async move {
-            match done.await.unwrap_or_else(|_| PinDone::Lost(poisoned("the pinner"))) {
-                PinDone::Frames(batch, result) => Reply::Frames(batch, result),
-                PinDone::Unpinned => Reply::Done,
-                PinDone::Transferred(result) => Reply::Transferred(result),
-                PinDone::Lost(refusal) => std::panic::panic_any(refusal.to_string()),
-            }
-        })
+        Box::pin(
+            async move { pin_reply(done.await.unwrap_or_else(|_| PinDone::Lost(poisoned("the pinner")))) },
+        )
     }
 
     fn cache(&self) -> Addr<PfnCache> {
@@ -370,7 +384,16 @@ impl PagesCell {
         })
     }
 
+    /// The tables of shard `fan_out`, if they live on this arbiter.
+    fn near(&self, fan_out: u16) -> Option<&Rc<Tables>> {
+        self.parts.near_tables.as_ref().filter(|tables| tables.shard() == fan_out)
+    }
+
     fn read_domain(&self, fan_out: u16, request: ReadDomain) -> LocalBoxFuture<'static, Reply> {
+        if let Some(tables) = self.near(fan_out) {
+            let FramesRead { batch, result } = tables.read(request);
+            return std::future::ready(Reply::Frames(batch, result)).boxed_local();
+        }
         let Some(shard) = self.parts.shards.get(fan_out) else {
             return std::future::ready(Reply::Frames(request.batch, Err(poisoned("a FanOut")))).boxed_local();
         };
@@ -403,12 +426,15 @@ impl PagesCell {
         })
     }
 
-    /// Sends under the credit that this movement holds. A message that cannot be sent leaves its seat empty. Only what may
-    /// fail asks its fault point.
+    /// Hands a change to the owner of tables: those of this arbiter at once, others by a message, under the credit that
+    /// this movement holds. What cannot be handed over leaves its seat empty. Only what may fail asks its fault point.
     fn send_to(&self, fan_out: u16, request: ChangeTables) {
         let may_fail = matches!(request.change, TableChange::Deliver { .. });
         if may_fail && fault_points::hit(Point::Mailbox).is_err() {
             return;
+        }
+        if let Some(tables) = self.near(fan_out) {
+            return tables.change(request);
         }
         if let Some(shard) = self.parts.shards.get(fan_out) {
             let sent = shard.fan_out.try_send(request);
@@ -450,6 +476,15 @@ fn by_fan_out(domains: &[DomainKey]) -> BTreeMap<u16, Vec<usize>> {
 
 fn unreached() -> Refusal {
     Refusal::new(Errno::NOMEM, "tables-unreached", "the owner of a table took no message: try again")
+}
+
+fn pin_reply(done: PinDone) -> Reply {
+    match done {
+        PinDone::Frames(batch, result) => Reply::Frames(batch, result),
+        PinDone::Unpinned => Reply::Done,
+        PinDone::Transferred(result) => Reply::Transferred(result),
+        PinDone::Lost(refusal) => std::panic::panic_any(refusal.to_string()),
+    }
 }
 
 fn frames(read: Result<FramesRead, MailboxError>) -> Reply {

@@ -1,39 +1,47 @@
-//! A handle on a pages object: what areas hold. The Pages actor lives as long as a handle does.
+//! A handle on a pages object: what areas hold. The Pages actor lives as long as a handle does, and on the same arbiter.
 //!
 //! Imports allowed: storage, pages, figures.
 
 use std::fmt;
+use std::rc::Rc;
 use std::sync::Arc;
 
-use actix::Addr;
+use actix::{Actor, Addr};
 
 use super::figures::PagesStats;
 use super::number::Number;
-use super::pages::Pages;
+use super::pages::{Pages, PagesCell};
 use crate::sources::file::FileSource;
 use crate::storage::iova_allocator::OriginAddr;
 
 /// Keeps a Pages actor alive and reaches it.
 #[derive(Clone)]
-pub struct PagesHandle(Arc<Link>);
+pub struct PagesHandle(Rc<Link>);
 
 struct Link {
     pages: Addr<Pages>,
+    cell: Rc<PagesCell>,
     number: Number<PagesStats>,
     origin: OriginAddr,
     backing: Option<Arc<FileSource>>,
 }
 
 impl PagesHandle {
-    /// The handle of a started actor, listed under `number`. `origin` is the address of the first byte of page 0 in the memory it comes from;
-    /// `backing` the file that walkers can map, if there is one.
+    /// Starts the actor of a pages object that is listed under `number`. `origin` is the address of the first byte of
+    /// page 0 in the memory it comes from; `backing` the file that walkers can map, if there is one.
     #[must_use]
-    pub fn new(
-        (pages, number): (Addr<Pages>, Number<PagesStats>),
+    pub fn start(
+        (pages, number): (Pages, Number<PagesStats>),
         origin: OriginAddr,
         backing: Option<Arc<FileSource>>,
     ) -> Self {
-        Self(Arc::new(Link { pages, number, origin, backing }))
+        let cell = pages.cell();
+        Self(Rc::new(Link { pages: pages.start(), cell, number, origin, backing }))
+    }
+
+    /// The object itself.
+    pub(super) fn cell(&self) -> Rc<PagesCell> {
+        Rc::clone(&self.0.cell)
     }
 
     /// The actor.

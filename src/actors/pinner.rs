@@ -131,6 +131,24 @@ fn carry_out(PinRequest { source, work }: PinRequest) -> PinDone {
     }
 }
 
+/// Carries work out where it was asked for, if it can neither wait for anybody nor take long; else gives it back.
+pub(super) fn carry_out_now(source: &dyn PageSource, work: PinWork) -> Result<PinDone, PinWork> {
+    match work {
+        PinWork::Pin(range, mut batch) => {
+            let pinned = injected(source, range, Point::Pin)
+                .map_or_else(|error| Some(Err(error)), |()| source.pin_now(range, &mut batch));
+            match pinned {
+                Some(result) => Ok(PinDone::Frames(batch, refused(result))),
+                None => Err(PinWork::Pin(range, batch)),
+            }
+        }
+        PinWork::Unpin(range) => {
+            source.unpin_now(range).map(|()| PinDone::Unpinned).ok_or(PinWork::Unpin(range))
+        }
+        work @ (PinWork::Recall(..) | PinWork::Transfer(_)) => Err(work),
+    }
+}
+
 fn injected(source: &dyn PageSource, range: IndexRange, point: Point) -> Result<(), SourceError> {
     fault_points::hit(point).map_err(|injected| SourceError {
         source_name: source.name(),

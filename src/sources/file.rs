@@ -290,6 +290,22 @@ impl PageSource for FileSource {
         appended.map(drop)
     }
 
+    /// At once while the file has no hole anywhere: nobody else's use of the file can delay that answer.
+    fn pin_now(&self, range: IndexRange, batch: &mut PfnBatch) -> Option<Result<(), SourceError>> {
+        let state = self.key.and_then(|_| file_state::state(self.file.as_fd()).ok())?;
+        let inside = self.bytes_in_file(range).is_some_and(|(_, end)| end <= state.size);
+        (inside && state.is_fully_allocated()).then(|| {
+            let pages = self.append_frames(range, batch)?;
+            self.pinned.fetch_add(pages, Ordering::Relaxed);
+            Ok(())
+        })
+    }
+
+    fn unpin_now(&self, range: IndexRange) -> Option<()> {
+        self.unpin(range);
+        Some(())
+    }
+
     fn recall(&self, range: IndexRange, batch: &mut PfnBatch) -> Result<(), SourceError> {
         self.append_frames(range, batch).map(|_| ())
     }

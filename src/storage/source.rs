@@ -108,6 +108,21 @@ pub trait PageSource: Send + Sync {
     /// If the first page of `range` cannot be pinned; nothing is pinned then.
     fn pin(&self, range: IndexRange, batch: &mut PfnBatch) -> Result<(), SourceError>;
 
+    /// Pins as [`PageSource::pin`] does, if that can neither wait for anybody nor take long; `None`, with nothing done, if
+    /// it might: pin where it may block then.
+    ///
+    /// # Errors
+    /// As [`PageSource::pin`].
+    fn pin_now(&self, _range: IndexRange, _batch: &mut PfnBatch) -> Option<Result<(), SourceError>> {
+        None
+    }
+
+    /// Lets go of pins as [`PageSource::unpin`] does, if that can neither wait for anybody nor take long; `None`, with
+    /// nothing done, if it might.
+    fn unpin_now(&self, _range: IndexRange) -> Option<()> {
+        None
+    }
+
     /// Appends the frames of pages that hold a pin already, as [`PageSource::pin`] does, without pinning.
     ///
     /// # Errors

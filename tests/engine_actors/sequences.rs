@@ -1,14 +1,16 @@
 //! Random sequences over the real actors, against the model after every step.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use ioasd::actors::agent::{Agent, Local};
 use ioasd::storage::Tuning;
 use ioasd::storage::pfn::RunLimit;
 
 use crate::generator::{Generator, world};
 use crate::model::{Model, agrees};
 use crate::ops::{IoasSpec, Manners, Op, Outcome, Spec};
-use crate::system::{Actors, engine};
+use crate::system::{Actors, Home, at_home};
 
 /// Sequences of a plain test run.
 const SEQUENCES: u64 = 200;
@@ -56,12 +58,11 @@ async fn compare(model: &mut Model, actors: &Actors, op: &Op, at: &str) -> Outco
     outcome
 }
 
-async fn run(seed: u64, tally: &mut Tally) {
-    let mut rng = fastrand::Rng::with_seed(seed);
+async fn run(seed: u64, mut rng: fastrand::Rng, agent: Arc<Agent>, local: Local) -> Tally {
+    let mut tally = Tally::new();
     let spec = world_of_tables(&mut rng);
     let mut model = Model::new(spec.clone());
-    let (engine, local) = engine(tuning(&mut rng)).await;
-    let actors = Actors::new(spec, engine.agent().clone(), local).await;
+    let actors = Actors::new(spec, Arc::clone(&agent), local).await;
     let mut generator = Generator::new(rng.u64(..));
     for step in 0..STEPS {
         let op = polite(generator.next(&model));
@@ -77,8 +78,8 @@ async fn run(seed: u64, tally: &mut Tally) {
     for (memory, bytes) in model.bytes.iter().enumerate() {
         assert!(*bytes == actors.bytes(memory), "seed {seed}: memory {memory} holds other bytes");
     }
-    assert_eq!(engine.agent().registry.snapshot().pinned().get(), 0, "seed {seed} leaves pins");
-    engine.stop().await;
+    assert_eq!(agent.registry.snapshot().pinned().get(), 0, "seed {seed} leaves pins");
+    tally
 }
 
 fn number(name: &str) -> Option<u64> {
@@ -95,7 +96,14 @@ fn random_sequences_over_the_real_actors_do_what_the_model_says() {
         None => (0..number("IOASD_ACTOR_SEQUENCES").unwrap_or(SEQUENCES)).collect(),
     };
     for seed in &seeds {
-        actix::System::new().block_on(run(*seed, &mut tally));
+        let mut rng = fastrand::Rng::with_seed(*seed);
+        let (seed, tuning) = (*seed, tuning(&mut rng));
+        let home = if rng.bool() { Home::BesideTables } else { Home::Elsewhere };
+        let of_one = at_home(home, tuning, async move |agent, local| run(seed, rng, agent, local).await);
+        for (name, counts) in of_one {
+            let sum = tally.entry(name).or_default();
+            sum.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
+        }
     }
     println!("{} sequences of {STEPS} steps: {tally:?}", seeds.len());
     if seeds.len() >= 100 {

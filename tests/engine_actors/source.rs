@@ -116,6 +116,15 @@ impl PageSource for Source {
         Ok(())
     }
 
+    /// From an even page on at once, from an odd one on another thread, so that both ways are tested.
+    fn pin_now(&self, range: IndexRange, batch: &mut PfnBatch) -> Option<Result<(), SourceError>> {
+        range.first().get().is_multiple_of(2).then(|| self.pin(range, batch))
+    }
+
+    fn unpin_now(&self, range: IndexRange) -> Option<()> {
+        range.first().get().is_multiple_of(2).then(|| self.unpin(range))
+    }
+
     fn recall(&self, range: IndexRange, batch: &mut PfnBatch) -> Result<(), SourceError> {
         for index in pages(range) {
             assert!(self.pins.lock()[index as usize], "page {index} is recalled without a pin");

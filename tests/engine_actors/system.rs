@@ -15,8 +15,8 @@ use ioasd::actors::client_context::state::ClientState;
 use ioasd::actors::engine::{Engine, EngineSettings};
 use ioasd::actors::fan_out::LookAt;
 use ioasd::actors::figures::ContextStats;
-use ioasd::actors::ioas::Ioas;
-use ioasd::actors::messages::ioas::{ChangeTable, Check, LetGoWithin, LookAtTable, SetLargePages, UnmapMany};
+use ioasd::actors::ioas::{Ioas, IoasCell, Map};
+use ioasd::actors::messages::ioas::{ChangeTable, Check, LetGoWithin, LookAtTable, SetLargePages};
 use ioasd::actors::objects::{HwptObject, Iommu, Objects};
 use ioasd::actors::pages::{CacheOf, LookAtPages, Pages};
 use ioasd::actors::payer::{Binding, Payer};
@@ -75,6 +75,39 @@ pub async fn engine(tuning: Tuning) -> (Arc<Engine>, Local) {
         retirement: Retirement::new(Duration::from_secs(10)).start(),
     };
     (engine, local)
+}
+
+/// Where the clients of a world live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Home {
+    /// On the arbiter of their first tables, which they reach without messages.
+    BesideTables,
+    /// On an arbiter without tables.
+    Elsewhere,
+}
+
+/// Runs `work` with a new engine, where its clients are at home.
+pub fn at_home<T: Send + 'static>(
+    home: Home,
+    tuning: Tuning,
+    work: impl AsyncFnOnce(Arc<Agent>, Local) -> T + Send + 'static,
+) -> T {
+    System::new().block_on(async move {
+        let (engine, elsewhere) = engine(tuning).await;
+        let agent = Arc::clone(engine.agent());
+        let result = match home {
+            Home::Elsewhere => work(agent, elsewhere).await,
+            Home::BesideTables => {
+                let (sender, result) = tokio::sync::oneshot::channel();
+                engine.on_arbiter(0, move |agent, local| {
+                    actix::spawn(async move { sender.send(work(agent, local).await).ok() });
+                });
+                result.await.unwrap_or_else(|_| panic!("the work panicked on its arbiter"))
+            }
+        };
+        engine.stop().await;
+        result
+    })
 }
 
 /// Where an access lets go of what it holds.
@@ -173,6 +206,11 @@ impl Actors {
         actor(&self.state(ioas), self.ioas_id(ioas))
     }
 
+    fn ioas_cell(&self, ioas: usize) -> Rc<IoasCell> {
+        let object = self.state(ioas).with_objects(|objects| objects.ioas(self.ioas_id(ioas)));
+        Rc::clone(&object.unwrap().cell)
+    }
+
     fn access_id(&self, ioas: usize, access: usize) -> Result<ObjectId, Errno> {
         let clients = self.clients.borrow();
         let client = &clients[self.spec.ioases[ioas].context];
@@ -220,12 +258,9 @@ impl Actors {
         check_copy_request(length, source, Iova::new(place.unwrap_or(0)), Some(*permission))
             .map_err(errno)?;
         let range = check_range(source, length).map_err(errno)?;
-        let pieces =
-            self.ioas_actor(from).send(ioasd::actors::messages::ioas::CopyPieces(range)).await.unwrap();
-        let pieces = pieces.map_err(errno)?;
-        let (permission, placement) = (*permission, placement(*place));
-        let map = ioasd::actors::messages::ioas::Map { pieces, permission, placement };
-        self.ioas_actor(to).send(map).await.unwrap().map(placed).map_err(errno)
+        let pieces = self.ioas_cell(from).copy_pieces(range).map_err(errno)?;
+        let map = Map { pieces, permission: *permission, placement: placement(*place) };
+        self.ioas_cell(to).map(map).await.map(placed).map_err(errno)
     }
 
     /// What a device is attached to for a domain: the address space, or for an odd number a HWPT made by hand.
@@ -311,7 +346,7 @@ impl Actors {
             check_unmap_request(Iova::new(range.iova), ByteLen::new(range.length)).map_err(errno)?;
         let unmapped = match ioas % 2 {
             0 => self.state(ioas).unmap(self.ioas_id(ioas), request).await,
-            _ => self.ioas_actor(ioas).send(UnmapMany(vec![request])).await.unwrap().unwrap().remove(0),
+            _ => self.ioas_cell(ioas).unmap_many(&[request]).await.unwrap().remove(0),
         };
         unmapped.map(|bytes| Value::Unmapped(bytes.get())).map_err(errno)
     }

@@ -30,14 +30,16 @@ mod source;
 mod system;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use ioasd::actors::agent::{Agent, Local};
 use ioasd::fault_points::{Armed, Point};
 use ioasd::storage::Tuning;
 use ioasd::storage::pfn::RunLimit;
 use ioasd_client::units::{PAGE_SIZE, Permission};
 
 use ops::{Asked, DomainSpec, IoasSpec, Manners, MemorySpec, Op, Range, Spec, Way};
-use system::{Actors, engine};
+use system::{Actors, Home, at_home};
 
 const P: u64 = PAGE_SIZE;
 
@@ -99,7 +101,9 @@ fn pinned_source() -> Vec<Op> {
 }
 
 /// Name, what happens before, what is disturbed.
-fn scenarios() -> Vec<(&'static str, Vec<Op>, Op)> {
+type Scenario = (&'static str, Vec<Op>, Op);
+
+fn scenarios() -> Vec<Scenario> {
     let populated = || [pinned_source(), vec![copy(1, 8, 13, 0, 20)]].concat();
     let pin = Op::Pin { ioas: 1, access: 0, range: range(9, 10), way: Way::Write };
     vec![
@@ -152,9 +156,8 @@ fn small() -> Tuning {
 }
 
 /// Disturbs the n-th point of a scenario; the point, if there was one left.
-async fn disturb(name: &str, before: &[Op], op: &Op, n: u64) -> Option<Point> {
-    let (engine, local) = engine(small()).await;
-    let actors = Actors::new(spec(), engine.agent().clone(), local).await;
+async fn disturb((name, before, op): &Scenario, n: u64, agent: Arc<Agent>, local: Local) -> Option<Point> {
+    let actors = Actors::new(spec(), Arc::clone(&agent), local).await;
     for op in before {
         let prepared = actors.apply(op).await;
         assert!(prepared.is_ok(), "{name}: {op:?}: {prepared:?}");
@@ -171,30 +174,36 @@ async fn disturb(name: &str, before: &[Op], op: &Op, n: u64) -> Option<Point> {
         assert!(again.is_ok(), "{name}: after point {n}, {fired:?}, it does not work any more: {again:?}");
     }
     let ended = actors.apply(&Op::Death { context: 0 }).await;
-    assert!(
-        ended.is_ok() && engine.agent().registry.snapshot().pinned().get() == 0,
-        "{name}: {n}, {fired:?}"
-    );
-    engine.stop().await;
+    assert!(ended.is_ok() && agent.registry.snapshot().pinned().get() == 0, "{name}: {n}, {fired:?}");
     fired
+}
+
+/// Disturbs every point of a scenario in turn.
+fn sweep(home: Home, scenario: &Scenario, tally: &mut Tally) {
+    let (name, _, op) = scenario;
+    let mut n = 0;
+    let disturbed = |n| {
+        let scenario = scenario.clone();
+        at_home(home, small(), async move |agent, local| disturb(&scenario, n, agent, local).await)
+    };
+    while let Some(point) = disturbed(n) {
+        *tally.entry(format!("{point:?}")).or_default() += 1;
+        n += 1;
+    }
+    println!("{name}, {home:?}: {n} points");
+    let sure =
+        matches!(op, Op::Detach { .. } | Op::Unmap { .. } | Op::ReplaceAccess { .. } | Op::LargePages { .. });
+    assert!(n > 0 || sure, "{name} reaches no point");
 }
 
 #[test]
 fn every_point_of_every_scenario_fails_without_a_trace() {
     let _alone = ONE_AT_A_TIME.lock();
     let mut tally = Tally::new();
-    for (name, before, op) in scenarios() {
-        let mut n = 0;
-        while let Some(point) = actix::System::new().block_on(disturb(name, &before, &op, n)) {
-            *tally.entry(format!("{point:?}")).or_default() += 1;
-            n += 1;
+    for home in [Home::BesideTables, Home::Elsewhere] {
+        for scenario in scenarios() {
+            sweep(home, &scenario, &mut tally);
         }
-        println!("{name}: {n} points");
-        let sure = matches!(
-            op,
-            Op::Detach { .. } | Op::Unmap { .. } | Op::ReplaceAccess { .. } | Op::LargePages { .. }
-        );
-        assert!(n > 0 || sure, "{name} reaches no point");
     }
     println!("{} points x scenarios: {tally:?}", tally.values().sum::<u64>());
     for point in

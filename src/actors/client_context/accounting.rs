@@ -10,7 +10,6 @@ use tokio::sync::Mutex;
 
 use super::state::ClientState;
 use crate::actors::guard::poisoned;
-use crate::actors::messages::ioas::PagesOfAll;
 use crate::actors::pages::ChangePayer;
 use crate::actors::pages_handle::PagesHandle;
 use crate::actors::payer::{Binding, Payer, PayingProcess};
@@ -107,7 +106,7 @@ impl ClientState {
         let ioases = self.objects.borrow().ioases();
         let mut all = BTreeMap::new();
         for object in ioases {
-            let pages = object.ioas.send(PagesOfAll).await.unwrap_or_else(|_| Err(poisoned("an ioas")))?;
+            let pages = object.cell.all_pages().await?;
             if pages.iter().any(|pages| pages.backing().is_none()) {
                 let text =
                     format!("ioas {} shows memory that is no file: it is bound to its process", object.id);

@@ -13,9 +13,8 @@ use rustix::process::Uid;
 
 use super::state::ClientState;
 use crate::actors::figures::{IoasStats, PagesIdentity, PagesStats};
-use crate::actors::guard::poisoned;
-use crate::actors::ioas::Ioas;
-use crate::actors::messages::ioas::{Clear, CopyPieces, Map, Unmap};
+use crate::actors::ioas::{Ioas, Map};
+use crate::actors::messages::ioas::Clear;
 use crate::actors::objects::{IoasObject, Object};
 use crate::actors::pages::{Pages, PagesParts};
 use crate::actors::pages_handle::PagesHandle;
@@ -74,8 +73,9 @@ impl ClientState {
         fault_points::hit(Point::ActorStart).map_err(|injected| Refusal::of(&injected))?;
         let stats = self.agent.registry.register_ioas(IoasStats::new(self.stats.number(), reserved.id()));
         let (id, number) = (reserved.id(), stats.number());
-        let ioas = Ioas::new(Arc::clone(&self.areas), self.local.retirement.clone(), stats).start();
-        reserved.publish(Object::Ioas(Rc::new(IoasObject::new(id, ioas, number))));
+        let ioas = Ioas::new(Arc::clone(&self.areas), self.local.retirement.clone(), stats);
+        let (cell, ioas) = (ioas.cell(), ioas.start());
+        reserved.publish(Object::Ioas(Rc::new(IoasObject::new(id, (ioas, cell), number))));
         Ok(id)
     }
 
@@ -92,8 +92,7 @@ impl ClientState {
     ) -> Result<Iova, Refusal> {
         let target = self.look(|objects| objects.ioas(ioas))?;
         let map = self.file_map(slice, mapping, self.payer(who.as_ref()))?;
-        let mapped = target.ioas.send(map).await.unwrap_or_else(|_| Err(poisoned("an ioas")));
-        Ok(mapped?.start())
+        Ok(target.cell.map(map).await?.start())
     }
 
     /// The MAP of a slice of a file, whose pages `payer` pays for.
@@ -139,10 +138,11 @@ impl ClientState {
             payer: RefCell::new(payer),
             pinner: self.local.pinner.clone(),
             shards: self.agent.shards.clone(),
+            near_tables: self.near_tables.clone(),
             tuning: self.agent.settings.tuning,
             stats,
         });
-        Ok(PagesHandle::new((pages.start(), number), origin, backing))
+        Ok(PagesHandle::start((pages, number), origin, backing))
     }
 
     /// Maps a slice, an offset and a length, of a pages object.
@@ -158,8 +158,7 @@ impl ClientState {
     ) -> Result<IovaRange, Refusal> {
         let target = self.look(|objects| objects.ioas(ioas))?;
         let pieces = vec![Piece { pages, offset, length, pages_writable }];
-        let mapped = target.ioas.send(Map { pieces, permission, placement }).await;
-        mapped.unwrap_or_else(|_| Err(poisoned("an ioas")))
+        target.cell.map(Map { pieces, permission, placement }).await
     }
 
     /// IOAS_COPY.
@@ -173,11 +172,9 @@ impl ClientState {
         Mapping { permission, placement }: Mapping,
     ) -> Result<Iova, Refusal> {
         let source = self.look(|objects| objects.ioas(source))?;
-        let pieces = source.ioas.send(CopyPieces(range)).await;
-        let pieces = pieces.unwrap_or_else(|_| Err(poisoned("an ioas")))?;
+        let pieces = source.cell.copy_pieces(range)?;
         let target = self.look(|objects| objects.ioas(target))?;
-        let mapped = target.ioas.send(Map { pieces, permission, placement }).await;
-        Ok(mapped.unwrap_or_else(|_| Err(poisoned("an ioas")))?.start())
+        Ok(target.cell.map(Map { pieces, permission, placement }).await?.start())
     }
 
     /// IOAS_UNMAP; tells the bytes unmapped.
@@ -186,7 +183,7 @@ impl ClientState {
     /// As the spec of UNMAP says.
     pub async fn unmap(&self, ioas: ObjectId, request: UnmapRequest) -> Result<ByteLen, Refusal> {
         let target = self.look(|objects| objects.ioas(ioas))?;
-        target.ioas.send(Unmap(request)).await.unwrap_or_else(|_| Err(poisoned("an ioas")))
+        target.cell.unmap(request).await
     }
 
     /// Empties an address space that is out of the table.

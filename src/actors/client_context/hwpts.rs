@@ -11,13 +11,14 @@ use ioasd_client::ids::ObjectId;
 
 use super::state::ClientState;
 use crate::actors::domain::{Close, Domain, DomainParts, Export};
-use crate::actors::fan_out::{AddTable, OwnedTable, RemoveTable};
+use crate::actors::fan_out::{AddTable, RemoveTable};
 use crate::actors::figures::{DomainIdentity, DomainStats, IoasStats};
 use crate::actors::guard::poisoned;
 use crate::actors::messages::ioas::{AttachDomain, DetachDomain, LookAtTable};
 use crate::actors::number::Number;
 use crate::actors::objects::{AttachTarget, HwptObject, IoasObject, Made, Object, Sharing};
 use crate::actors::shards::Shard;
+use crate::actors::tables::OwnedTable;
 use crate::domains::arena::ArenaSize;
 use crate::domains::epoch::Epochs;
 use crate::domains::spec::TableSpec;

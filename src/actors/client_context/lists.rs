@@ -10,7 +10,6 @@ use ioasd_client::units::{ByteLen, Iova, IovaRange};
 use super::address_spaces::{FileSlice, Mapping};
 use super::state::ClientState;
 use crate::actors::guard::poisoned;
-use crate::actors::messages::ioas::{MapMany, UnmapMany};
 use crate::storage::io_pagetable::UnmapRequest;
 use crate::storage::refusal::Refusal;
 use crate::sys::sender::Sender;
@@ -39,7 +38,7 @@ impl ClientState {
                 tokio::task::yield_now().await;
             }
         }
-        let mapped = target.ioas.send(MapMany(maps)).await.unwrap_or_else(|_| Err(poisoned("an ioas")))?;
+        let mapped = target.cell.map_many(maps).await?;
         let mut mapped = mapped.into_iter();
         let mut next = || mapped.next().unwrap_or_else(|| Err(poisoned("an ioas")));
         let outcomes = refusals.into_iter().map(|refusal| refusal.map_or_else(&mut next, Err));
@@ -56,6 +55,6 @@ impl ClientState {
         requests: Vec<UnmapRequest>,
     ) -> Result<Vec<Result<ByteLen, Refusal>>, Refusal> {
         let target = self.look(|objects| objects.ioas(ioas))?;
-        target.ioas.send(UnmapMany(requests)).await.unwrap_or_else(|_| Err(poisoned("an ioas")))
+        target.cell.unmap_many(&requests).await
     }
 }

@@ -3,6 +3,7 @@
 //! Imports allowed: agent, objects, channels, storage, sources.
 
 use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use ioasd_client::ids::ObjectId;
@@ -15,6 +16,7 @@ use crate::actors::figures::ContextStats;
 use crate::actors::number::Number;
 use crate::actors::objects::{Object, ObjectError, Objects};
 use crate::actors::registry::Registered;
+use crate::actors::tables::Tables;
 use crate::sources::presence::FirstTouch;
 use crate::storage::quota::Quota;
 use crate::storage::refusal::Refusal;
@@ -39,6 +41,8 @@ pub struct ClientState {
     pub(super) accounting: Accounting,
     /// What it is used through, besides its lease.
     pub(super) channels: Channels,
+    /// The tables of its arbiter, if it lives there.
+    pub(super) near_tables: Option<Rc<Tables>>,
     /// Its figures.
     pub(super) stats: Registered<ContextStats>,
 }
@@ -54,7 +58,20 @@ impl ClientState {
         let channels = Channels::new(limits.channels);
         let buffer = RefCell::new(vec![0; FRAME_MAX]);
         let accounting = Accounting::default();
-        Self { agent, local, objects, areas, tables, first_touch, buffer, accounting, channels, stats }
+        let near_tables = Tables::here(local.shard);
+        Self {
+            agent,
+            local,
+            objects,
+            areas,
+            tables,
+            first_touch,
+            buffer,
+            accounting,
+            channels,
+            near_tables,
+            stats,
+        }
     }
 
     /// The number under which the context is listed.

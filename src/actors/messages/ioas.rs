@@ -5,59 +5,22 @@
 use std::sync::Arc;
 
 use actix::{Addr, Message};
-use ioasd_client::units::{ByteLen, Iova, IovaRange, Permission};
+use ioasd_client::units::{Iova, IovaRange};
 
 use crate::actors::access::Access;
 use crate::actors::figures::AccessStats;
 use crate::actors::pages_handle::PagesHandle;
 use crate::domains::epoch::Epochs;
-use crate::storage::io_pagetable::{IoPageTable, LargePages, Piece, Placement, Transfer, UnmapRequest};
+use crate::storage::io_pagetable::{IoPageTable, LargePages, Transfer};
 use crate::storage::ioas::{AccessKey, AccessNeeds, DomainNeeds};
 use crate::storage::pfn::PfnBatch;
 use crate::storage::refusal::Refusal;
 use crate::storage::step::DomainKey;
 
-/// MAP, and the second half of COPY.
-#[derive(Debug, Message)]
-#[rtype(result = "Result<IovaRange, Refusal>")]
-pub struct Map {
-    /// What to map, one behind the other.
-    pub pieces: Vec<Piece<PagesHandle>>,
-    /// What devices may do.
-    pub permission: Permission,
-    /// Where.
-    pub placement: Placement,
-}
-
-/// The first half of COPY: what covers a range.
-#[derive(Debug, Message)]
-#[rtype(result = "Result<Vec<Piece<PagesHandle>>, Refusal>")]
-pub struct CopyPieces(pub IovaRange);
-
-/// UNMAP.
-#[derive(Debug, Message)]
-#[rtype(result = "Result<ByteLen, Refusal>")]
-pub struct Unmap(pub UnmapRequest);
-
 /// Replaces the allowed ranges.
 #[derive(Debug, Message)]
 #[rtype(result = "Result<(), Refusal>")]
 pub struct AllowIovas(pub Vec<IovaRange>);
-
-/// Several MAPs, one after the other, each with its own outcome.
-#[derive(Debug, Message)]
-#[rtype(result = "Result<Vec<Result<IovaRange, Refusal>>, Refusal>")]
-pub struct MapMany(pub Vec<Map>);
-
-/// Several UNMAPs, one after the other, each with its own outcome, and one grace period for all.
-#[derive(Debug, Message)]
-#[rtype(result = "Result<Vec<Result<ByteLen, Refusal>>, Refusal>")]
-pub struct UnmapMany(pub Vec<UnmapRequest>);
-
-/// The pages objects of all areas, none of which may be on its way in or out.
-#[derive(Debug, Message)]
-#[rtype(result = "Result<Vec<PagesHandle>, Refusal>")]
-pub struct PagesOfAll;
 
 /// Switches large leaves on or off.
 #[derive(Debug, Message)]

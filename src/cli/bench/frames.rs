@@ -76,6 +76,14 @@ impl PageSource for LogicalFrames {
         Ok(())
     }
 
+    fn pin_now(&self, range: IndexRange, batch: &mut PfnBatch) -> Option<Result<(), SourceError>> {
+        Some(self.pin(range, batch))
+    }
+
+    fn unpin_now(&self, _: IndexRange) -> Option<()> {
+        Some(())
+    }
+
     fn recall(&self, range: IndexRange, batch: &mut PfnBatch) -> Result<(), SourceError> {
         self.pin(range, batch)
     }
