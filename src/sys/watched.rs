@@ -1,5 +1,8 @@
 //! A descriptor that the async runtime watches.
 //!
+//! It is watched for what comes in. That there is room to write is asked only while there is none: otherwise each message
+//! that the other side reads would wake us for nothing.
+//!
 //! Imports allowed: error, fault_points, `tokio`'s descriptor watching.
 #![expect(
     unsafe_code,
@@ -9,6 +12,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use crate::error::Coded;
@@ -37,10 +41,7 @@ impl<T: SteadyFd> Watched<T> {
     /// If the kernel refuses to watch it.
     pub fn new(fd: T) -> io::Result<Self> {
         fault_points::hit(Point::Watch).map_err(|injected| injected.errno())?;
-        // SAFETY: `SteadyFd` promises what is asked for; the AsyncFd owns the value, which is given out only by shared
-        // reference.
-        let registered = unsafe { AsyncFd::register(fd) };
-        registered.map(Self).map_err(|error| error.into_parts().1)
+        watch(fd, Interest::READABLE).map(Self)
     }
 
     /// Runs `operation` as soon as the descriptor is readable, again whenever that would block.
@@ -56,18 +57,32 @@ impl<T: SteadyFd> Watched<T> {
         }
     }
 
-    /// Runs `operation` as soon as the descriptor is writable, again whenever that would block.
+    /// Runs `operation` at once, and as soon as the descriptor is writable again whenever that would block.
     ///
     /// # Errors
-    /// What `operation` fails with.
+    /// What `operation` fails with; if the kernel refuses to watch the descriptor for room.
     pub async fn write_with<R>(&self, mut operation: impl FnMut(&T) -> io::Result<R>) -> io::Result<R> {
+        let fd = self.0.get_ref();
+        match operation(fd) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            done => return done,
+        }
+        fault_points::hit(Point::Watch).map_err(|injected| injected.errno())?;
+        let room = watch(fd.as_fd().try_clone_to_owned()?, Interest::WRITABLE)?;
         loop {
-            let mut ready = self.0.writable().await?;
-            if let Ok(result) = ready.try_io(|fd| operation(fd.get_ref())) {
+            let mut ready = room.writable().await?;
+            if let Ok(result) = ready.try_io(|_| operation(fd)) {
                 return result;
             }
         }
     }
+}
+
+fn watch<T: SteadyFd>(fd: T, interest: Interest) -> io::Result<AsyncFd<T>> {
+    // SAFETY: `SteadyFd` promises what is asked for; the AsyncFd owns the value, which is given out only by shared
+    // reference.
+    let registered = unsafe { AsyncFd::register_with_interest(fd, interest) };
+    registered.map_err(|error| error.into_parts().1)
 }
 
 impl<T: SteadyFd> AsFd for Watched<T> {

@@ -13,6 +13,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::pin::pin;
 use std::rc::Rc;
 
 use futures_util::future::{Either, LocalBoxFuture, select};
@@ -76,14 +77,15 @@ impl Channel {
         }
     }
 
+    /// Running requests go first: one that has to wait for nothing is answered before the socket is looked at again.
     async fn next(&mut self) -> Event {
-        let message = Box::pin(receive(&self.state, &self.socket, &mut self.senders));
+        let message = pin!(receive(&self.state, &self.socket, &mut self.senders));
         if self.running.is_empty() {
             return Event::Message(message.await);
         }
-        match select(message, self.running.next()).await {
-            Either::Left((incoming, _)) => Event::Message(incoming),
-            Either::Right((ended, _)) => Event::Ended(ended.unwrap_or(Lane::Express)),
+        match select(self.running.next(), message).await {
+            Either::Left((ended, _)) => Event::Ended(ended.unwrap_or(Lane::Express)),
+            Either::Right((incoming, _)) => Event::Message(incoming),
         }
     }
 
