@@ -404,7 +404,7 @@ impl Handler<WriteBytes> for Ioas {
         WriteBytes { access, iova, bytes }: WriteBytes,
         _: &mut Self::Context,
     ) -> Self::Result {
-        self.run(move |ioas| async move { ioas.write(access, iova, &bytes).await })
+        self.run(move |ioas| async move { ioas.write(access, iova, bytes).await })
     }
 }
 

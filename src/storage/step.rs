@@ -4,10 +4,11 @@
 //! is given their replies in any order. A frame-reading step carries the batch that is being assembled to the tier and
 //! back, so that one batch can collect frames from several tiers.
 //!
-//! Imports allowed: units, and the passive types of this folder.
+//! Imports allowed: units, `bytes`, and the passive types of this folder.
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use ioasd_client::units::{ByteLen, IndexRange, Permission};
 
 use super::area::AreaShape;
@@ -135,8 +136,8 @@ pub enum Transfer {
     Write {
         /// From the start of page 0.
         offset: ByteLen,
-        /// What to store.
-        bytes: Vec<u8>,
+        /// What to store; parts of it share the same memory.
+        bytes: Bytes,
     },
 }
 

@@ -109,9 +109,8 @@ impl TransferBytes {
             }
             Transfer::Write { bytes, .. } => {
                 let done = usize::try_from(self.done).unwrap_or(usize::MAX);
-                let count = usize::try_from(to - from).unwrap_or(usize::MAX);
-                let bytes = bytes.iter().skip(done).take(count).copied().collect();
-                Transfer::Write { offset: ByteLen::new(from), bytes }
+                let end = usize::try_from(self.done + to - from).unwrap_or(usize::MAX).min(bytes.len());
+                Transfer::Write { offset: ByteLen::new(from), bytes: bytes.slice(done.min(end)..end) }
             }
         };
         self.done += to - from;
@@ -124,13 +123,22 @@ impl TransferBytes {
             (Phase::Pinning, Reply::Frames(batch, result)) => self.phase = pinned(&batch, result),
             (Phase::Moving(part), Reply::Transferred(result)) => {
                 let part = *part;
-                let outcome = result.map(|bytes| self.read.extend(bytes));
+                let outcome = result.map(|bytes| append(&mut self.read, bytes));
                 let outcome = outcome.map(|()| Moved::Done).map_err(MoveFailure::from);
                 self.phase = Phase::Unpinning(Ending::new(Some(part), outcome));
             }
             (Phase::Unpinning(ending), reply) => ending.supply(pages, reply),
             _ => {}
         }
+    }
+}
+
+/// Appends without a copy where nothing is there yet.
+pub(super) fn append(all: &mut Vec<u8>, more: Vec<u8>) {
+    if all.is_empty() {
+        *all = more;
+    } else {
+        all.extend(more);
     }
 }
 

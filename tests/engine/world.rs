@@ -205,7 +205,8 @@ impl World {
     async fn write(&self, ioas: usize, access: usize, range: Range, seed: u8) -> Result<Value, Errno> {
         checked(range)?;
         let bytes = bytes_of(seed, range.length);
-        let written = self.ioases[ioas].write(access_key(ioas, access), Iova::new(range.iova), &bytes).await;
+        let written =
+            self.ioases[ioas].write(access_key(ioas, access), Iova::new(range.iova), bytes.into()).await;
         written.map(nothing).map_err(errno)
     }
 

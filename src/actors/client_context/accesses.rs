@@ -157,7 +157,8 @@ impl ClientState {
     /// As the spec of rw says.
     pub async fn access_write(&self, access: ObjectId, iova: Iova, bytes: Vec<u8>) -> Result<(), Refusal> {
         let object = self.look(|objects| objects.access(access))?;
-        let written = ioas_of(&object)?.ioas.send(WriteBytes { access: object.key, iova, bytes }).await;
+        let written =
+            ioas_of(&object)?.ioas.send(WriteBytes { access: object.key, iova, bytes: bytes.into() }).await;
         written.unwrap_or_else(|_| Err(poisoned("an ioas")))
     }
 

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use actix::{Addr, Message};
+use bytes::Bytes;
 use ioasd_client::units::{Iova, IovaRange};
 
 use crate::actors::access::Access;
@@ -119,7 +120,7 @@ pub struct WriteBytes {
     /// Where to.
     pub iova: Iova,
     /// What.
-    pub bytes: Vec<u8>,
+    pub bytes: Bytes,
 }
 
 /// The client is dead: drops every access and unmaps everything.

@@ -3,11 +3,12 @@
 //! An access may attach to an address space, pin ranges of it, and is told to let go before an unmap. Every pin counts on
 //! each area it touches, in the same step as the lookup that found the area, so that no unmap can slip in between.
 //!
-//! Imports allowed: units, and the passive types of storage.
+//! Imports allowed: units, `bytes`, and the passive types of storage.
 
 use std::fmt;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use ioasd_client::units::{ByteLen, IndexRange, Iova, IovaRange, PAGE_SIZE};
 
 use super::{Ioas, Port, behind};
@@ -17,6 +18,7 @@ use crate::storage::order::{Moved, Order};
 use crate::storage::pfn::PfnBatch;
 use crate::storage::refusal::Refusal;
 use crate::storage::step::Transfer;
+use crate::storage::transfer::append;
 
 /// Names an access, unique in the agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -320,9 +322,7 @@ impl<P: Port> Ioas<P> {
             range,
             Direction::Read,
             |offset, length| Transfer::Read { offset, length },
-            |read| {
-                bytes.extend(read);
-            },
+            |read| append(&mut bytes, read),
         )
         .await?;
         Ok(bytes)
@@ -332,7 +332,7 @@ impl<P: Port> Ioas<P> {
     ///
     /// # Errors
     /// If a part is not mapped, not writable, or its bytes cannot be reached.
-    pub async fn write(&self, access: AccessKey, iova: Iova, bytes: &[u8]) -> Result<(), Refusal> {
+    pub async fn write(&self, access: AccessKey, iova: Iova, bytes: Bytes) -> Result<(), Refusal> {
         let range = IovaRange::from_length(iova, ByteLen::new(bytes.len() as u64)).ok_or_else(|| {
             Refusal::new(
                 Errno::OVERFLOW,
@@ -343,9 +343,7 @@ impl<P: Port> Ioas<P> {
         let mut rest = bytes;
         let next = |offset, length: ByteLen| {
             let count = usize::try_from(length.get()).unwrap_or(usize::MAX).min(rest.len());
-            let (part, behind) = rest.split_at(count);
-            rest = behind;
-            Transfer::Write { offset, bytes: part.to_vec() }
+            Transfer::Write { offset, bytes: rest.split_to(count) }
         };
         self.transfer(access, range, Direction::Write, next, |_| {}).await
     }
