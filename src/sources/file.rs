@@ -32,6 +32,9 @@ use crate::sys::file_state::{self, FileAccess, FileKind, FileState};
 use crate::sys::identity::MemlockLimit;
 use crate::sys::{file_io, own_memory};
 
+/// Pages pinned at most where waiting is not allowed.
+const PINNED_AT_ONCE: u64 = 512;
+
 /// A slice of a client's file.
 pub struct FileSource {
     file: ClientFd,
@@ -133,12 +136,14 @@ impl FileSource {
         IndexRange::new(self.page_in_file(range.first())?, self.page_in_file(range.last())?)
     }
 
+    fn wanted<'a>(&'a self, memory: &'a Memory) -> Wanted<'a> {
+        Wanted { file: self.file.as_fd(), kept: &memory.kept, source: self.pages, touch: &self.touch }
+    }
+
     /// Sees that pages from the start of `range`, pages of the file, are there, and holds them. Tells how many.
     fn hold(&self, memory: &Memory, range: IndexRange) -> Result<u64, SourceError> {
         let reach = memory.hold.reach(range);
-        let wanted =
-            Wanted { file: self.file.as_fd(), kept: &memory.kept, source: self.pages, touch: &self.touch };
-        wanted.require(reach).map_err(|absent| self.absent(reach, absent))?;
+        self.wanted(memory).require(reach).map_err(|absent| self.absent(reach, absent))?;
         let held = memory.hold.hold(self.file.as_fd(), reach);
         held.map_err(|cause| self.not_held(memory, reach, cause))
     }
@@ -290,11 +295,11 @@ impl PageSource for FileSource {
         appended.map(drop)
     }
 
-    /// At once while the file has no hole anywhere: nobody else's use of the file can delay that answer.
+    /// At once if nothing holds the pages, they are few, and they are surely there.
     fn pin_now(&self, range: IndexRange, batch: &mut PfnBatch) -> Option<Result<(), SourceError>> {
-        let state = self.key.and_then(|_| file_state::state(self.file.as_fd()).ok())?;
-        let inside = self.bytes_in_file(range).is_some_and(|(_, end)| end <= state.size);
-        (inside && state.is_fully_allocated()).then(|| {
+        let memory = self.memory.as_ref().filter(|memory| memory.hold.is_nothing())?;
+        let in_file = self.in_file(range).filter(|pages| pages.pages() <= PINNED_AT_ONCE)?;
+        self.wanted(memory).is_surely_there(in_file).then(|| {
             let pages = self.append_frames(range, batch)?;
             self.pinned.fetch_add(pages, Ordering::Relaxed);
             Ok(())
@@ -302,8 +307,8 @@ impl PageSource for FileSource {
     }
 
     fn unpin_now(&self, range: IndexRange) -> Option<()> {
-        self.unpin(range);
-        Some(())
+        let held = self.memory.as_ref().is_some_and(|memory| !memory.hold.is_nothing());
+        (!held).then(|| self.unpin(range))
     }
 
     fn recall(&self, range: IndexRange, batch: &mut PfnBatch) -> Result<(), SourceError> {

@@ -70,6 +70,11 @@ impl Hold {
         }
     }
 
+    /// Whether nothing is held, and letting go is nothing, too.
+    pub(super) const fn is_nothing(&self) -> bool {
+        matches!(self, Self::Resident)
+    }
+
     /// How much of `range`, from its start, one call holds.
     pub(super) fn reach(&self, range: IndexRange) -> IndexRange {
         let last = match self {

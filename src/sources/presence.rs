@@ -23,6 +23,7 @@ use rustix::io::Errno;
 use super::kept_file::KeptFile;
 use crate::storage::quota::{Exceeded, Quota};
 use crate::sys::file_state::{self, FileState, Population};
+use crate::sys::page_cache::allocated_pages;
 
 /// What one context may first-touch, and the count of it over the whole agent.
 #[derive(Clone, Debug)]
@@ -93,6 +94,15 @@ impl Wanted<'_> {
                 .touch((start, end), state)
                 .map_err(|cause| refusal(cause, |exceeded| Absent::Somewhere(state, exceeded))),
         }
+    }
+
+    /// Whether every page of `range`, pages of the file, is there: found out without waiting for anybody who uses the file.
+    /// A no proves nothing.
+    pub(super) fn is_surely_there(&self, range: IndexRange) -> bool {
+        let end = bytes(range).map(|(_, end)| end);
+        let inside = file_state::state(self.file).is_ok_and(|state| end.is_some_and(|end| end <= state.size));
+        let (first, behind) = (range.first().get(), range.last().next().get());
+        inside && allocated_pages(self.file, first, behind) == Ok(range.pages())
     }
 
     /// Searches the whole file, once, if a good part of it will be wanted anyway.
