@@ -50,9 +50,9 @@ pub(super) struct Bed {
     pub(super) plan: Plan,
 }
 
-/// Settings of an engine with one arbiter, whose pins cost nothing.
-pub(super) fn engine_settings() -> EngineSettings {
-    let strength = StrengthSetting::Exactly(Strength::Resident);
+/// Settings of an engine with one arbiter.
+pub(super) fn engine_settings(strength: Strength) -> EngineSettings {
+    let strength = StrengthSetting::Exactly(strength);
     EngineSettings { arbiters: 1, strength, ..settings(&Config::default()) }
 }
 
@@ -62,7 +62,7 @@ pub(super) fn run(
     scenario: impl AsyncFnOnce(&Bed) -> Result<Vec<Row>, BenchError> + Send + 'static,
 ) -> Result<Vec<Row>, BenchError> {
     actix_rt::System::new().block_on(async move {
-        let engine = Engine::start(engine_settings(), Registry::new()).await?;
+        let engine = Engine::start(engine_settings(plan.strength), Registry::new()).await?;
         let (sender, rows) = oneshot::channel();
         engine.on_arbiter(0, move |agent, local| {
             let stats = agent.registry.register_context(ContextStats::new(getuid(), None));
@@ -130,9 +130,19 @@ impl Bed {
 
     /// Maps a file at [`IOVA`], as MAP_FILE does.
     pub(super) async fn map_file(&self, ioas: ObjectId, memory: &Memory) -> Result<(), BenchError> {
-        let file = memory.descriptor()?;
-        let slice = FileSlice { file, start: ByteLen::new(0), length: self.plan.size };
-        self.state.map_file(ioas, slice, mapping(IOVA), None).await?;
+        self.map_slice(ioas, memory, IOVA, self.plan.size).await
+    }
+
+    /// Maps the beginning of a file.
+    pub(super) async fn map_slice(
+        &self,
+        ioas: ObjectId,
+        memory: &Memory,
+        iova: Iova,
+        length: ByteLen,
+    ) -> Result<(), BenchError> {
+        let slice = FileSlice { file: memory.descriptor()?, start: ByteLen::new(0), length };
+        self.state.map_file(ioas, slice, mapping(iova), None).await?;
         Ok(())
     }
 

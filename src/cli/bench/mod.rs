@@ -13,7 +13,7 @@
 //! | `memory` | memfds that hold real memory |
 //! | `floor`, `sample`, `report` | bare code, times, and what becomes of them |
 //! | `check` | whether tables say what they should |
-//! | `fan_out`, `mapping`, `attach`, `access`, `footprint`, `small` | the scenarios |
+//! | `fan_out`, `mapping`, `longterm`, `attach`, `access`, `footprint`, `small` | the scenarios |
 //! | [`peer`] | the other process: an agent, or an echo |
 //!
 //! Imports allowed: everything.
@@ -26,6 +26,7 @@ mod fan_out;
 mod floor;
 mod footprint;
 mod frames;
+mod longterm;
 mod mapping;
 mod memory;
 pub mod peer;
@@ -49,6 +50,7 @@ use super::{Exit, with_causes};
 use crate::actors::engine::EngineError;
 use crate::config::values::parse_size;
 use crate::storage::refusal::Refusal;
+use crate::storage::source::Strength;
 use crate::sys::failure::SysError;
 
 /// The least that can be measured: more than one leaf table.
@@ -116,6 +118,8 @@ impl BenchError {
 pub(super) struct Plan {
     size: ByteLen,
     rounds: u32,
+    /// What holds pinned pages of files.
+    strength: Strength,
 }
 
 impl Plan {
@@ -124,7 +128,7 @@ impl Plan {
         if !size.is_aligned(PAGE_SIZE) || size.get() < SIZE_MIN {
             return Err(BenchError::Size(size));
         }
-        Ok(Self { size, rounds: args.rounds.get() })
+        Ok(Self { size, rounds: args.rounds.get(), strength: Strength::Resident })
     }
 
     /// Pages that one mapping shows.

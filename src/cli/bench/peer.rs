@@ -22,6 +22,7 @@ use super::bed::engine_settings;
 use crate::actors::engine::Engine;
 use crate::actors::registry::Registry;
 use crate::cli::{Exit, with_causes};
+use crate::storage::source::Strength;
 
 /// Bytes of an echoed message.
 pub(super) const ECHOED: usize = 64;
@@ -80,7 +81,8 @@ fn own_socket() -> Result<OwnedFd, BenchError> {
 fn serve(socket: OwnedFd) -> Result<(), BenchError> {
     actix_rt::System::new().block_on(async move {
         let registry = Registry::new();
-        let engine = Engine::start(engine_settings(), std::sync::Arc::clone(&registry)).await?;
+        let engine =
+            Engine::start(engine_settings(Strength::Resident), std::sync::Arc::clone(&registry)).await?;
         engine.serve(socket);
         while !registry.snapshot().contexts.is_empty() {
             actix_rt::time::sleep(LOOK).await;

@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use super::report::Row;
-use super::{BenchError, Plan, access, attach, fan_out, footprint, mapping, small};
+use super::{BenchError, Plan, access, attach, fan_out, footprint, longterm, mapping, small};
 
 /// A scenario.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
@@ -22,6 +22,8 @@ pub enum Scenario {
     FanoutMarginal,
     /// A file with pages in memory into one domain.
     MapFile,
+    /// The same, pinned by the kernel.
+    MapLongterm,
     /// A domain attached to an address space that is full.
     Attach,
     /// An area shown in another address space as well.
@@ -46,6 +48,7 @@ impl fmt::Display for Scenario {
 pub(super) enum Group {
     FanOut,
     Mapping,
+    Longterm,
     Attach,
     Small,
     Access,
@@ -57,6 +60,7 @@ impl Scenario {
         match self {
             Self::Fanout | Self::FanoutMarginal | Self::Unmap => Group::FanOut,
             Self::MapFile | Self::Copy => Group::Mapping,
+            Self::MapLongterm => Group::Longterm,
             Self::Attach => Group::Attach,
             Self::Small => Group::Small,
             Self::Access => Group::Access,
@@ -83,6 +87,7 @@ impl Group {
         match self {
             Self::FanOut => fan_out::measure(plan),
             Self::Mapping => mapping::measure(plan),
+            Self::Longterm => longterm::measure(plan),
             Self::Attach => attach::measure(plan),
             Self::Small => small::measure(plan),
             Self::Access => access::measure(plan),
@@ -101,6 +106,6 @@ mod tests {
             groups(&[Scenario::Copy, Scenario::Small, Scenario::MapFile]),
             [Group::Mapping, Group::Small]
         );
-        assert_eq!(groups(&[]).len(), 6);
+        assert_eq!(groups(&[]).len(), 7);
     }
 }

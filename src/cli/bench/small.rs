@@ -22,7 +22,7 @@ use super::floor::{Bare, Floor};
 use super::memory::Memory;
 use super::peer::{ECHOED, Peer, Role, receive};
 use super::report::{Row, Unit};
-use super::sample::{Samples, timed};
+use super::sample::{Samples, timed_by_the_wall};
 use super::scenario::Scenario;
 use super::{BenchError, Plan};
 
@@ -85,18 +85,18 @@ impl Rig {
 
     fn round(&mut self, times: &mut Times) -> Result<(), BenchError> {
         for _ in 0..BURST {
-            let (time, echoed) = timed(|| self.echo());
+            let (time, echoed) = timed_by_the_wall(|| self.echo());
             echoed?;
             times.echo.samples().add(time, 1);
         }
         for _ in 0..BURST {
-            let (time, mapped) = timed(|| self.map());
+            let (time, mapped) = timed_by_the_wall(|| self.map());
             mapped?;
             times.mapped.add(time, 1);
-            let (time, unmapped) = timed(|| self.client.unmap_all(self.ioas));
+            let (time, unmapped) = timed_by_the_wall(|| self.client.unmap_all(self.ioas));
             unmapped?;
             times.unmapped.add(time, 1);
-            let (time, made) = timed(|| self.client.ioas_alloc());
+            let (time, made) = timed_by_the_wall(|| self.client.ioas_alloc());
             times.made.add(time, 1);
             self.client.destroy(made?)?;
         }
