@@ -34,10 +34,10 @@ fn fds() -> usize {
 }
 
 /// Waits until no more descriptors are open than before: a client's are closed by threads of their own.
-fn come_down_to(descriptors: usize) -> bool {
+async fn come_down_to(descriptors: usize) -> bool {
     let deadline = Instant::now() + Duration::from_secs(20);
     while fds() > descriptors && Instant::now() < deadline {
-        std::thread::sleep(Duration::from_millis(1));
+        actix_rt::time::sleep(Duration::from_millis(1)).await;
     }
     fds() <= descriptors
 }
@@ -87,7 +87,7 @@ async fn disturb(n: u64) -> Option<Point> {
             fired = armed.take().and_then(Armed::disarm);
             assert!(fired.is_some(), "step {step} failed on its own: {refusal}");
             assert_eq!(before, figures(&state, &engine), "step {step}, point {n}, {fired:?}, left a trace");
-            assert!(come_down_to(descriptors), "step {step}, point {n}, {fired:?}, left a descriptor");
+            assert!(come_down_to(descriptors).await, "step {step}, point {n}, {fired:?}, left a descriptor");
             let again = run().await;
             assert!(again.is_ok(), "step {step}, after {fired:?}: {again:?}");
         }
