@@ -13,6 +13,9 @@ use ioasd::actors::objects::{Iommu, Objects};
 use ioasd::fault_points::{Armed, Point};
 use ioasd::storage::Tuning;
 use ioasd::storage::io_pagetable::Placement;
+use ioasd::sys::pidfd::PidFd;
+use ioasd::sys::sender::Sender;
+use ioasd::sys::socket::Credentials;
 use ioasd_client::formats::FormatId;
 use ioasd_client::units::{ByteLen, Permission};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
@@ -53,13 +56,21 @@ fn figures(state: &ClientState, engine: &ioasd::actors::engine::Engine) -> Vec<u
     vec![objects, seen.pinned().get(), charged, seen.domains.len() as u64, tables, mapped, paid]
 }
 
+/// This process as the client: its limit for locked memory binds.
+fn own_process() -> Sender {
+    let pid = rustix::process::getpid();
+    Sender {
+        credentials: Credentials { pid: Some(pid), uid: 0, gid: 0 },
+        process: Some(Arc::new(PidFd::open(pid).unwrap())),
+    }
+}
+
 async fn disturb(n: u64) -> Option<Point> {
     let (engine, local) = engine(Tuning::default()).await;
     engine.probe().await.unwrap();
     let stats = engine.agent().registry.register_context(ContextStats::new(Uid::ROOT, None));
     let state = Rc::new(ClientState::new(Arc::clone(engine.agent()), local, stats));
-    let mut fired = None;
-    let mut armed = Some(Armed::nth(n));
+    let (who, mut fired, mut armed) = (own_process(), None, Some(Armed::nth(n)));
     let (mut ioas, mut device) = (None, None);
     for step in 0..6 {
         let (before, descriptors) = (figures(&state, &engine), fds());
@@ -71,7 +82,7 @@ async fn disturb(n: u64) -> Option<Point> {
                 let slice =
                     FileSlice { file: memory().into(), start: ByteLen::new(0), length: ByteLen::new(BYTES) };
                 let mapping = Mapping { permission: Permission::ReadWrite, placement: Placement::Any };
-                state.map_file(ioas.unwrap(), slice, mapping, None).await.map(drop)
+                state.map_file(ioas.unwrap(), slice, mapping, Some(who.clone())).await.map(drop)
             }
             3 => state.device_attach(device.unwrap(), ioas.unwrap()).await.map(drop),
             _ => {

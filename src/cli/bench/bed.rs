@@ -10,14 +10,14 @@ use std::sync::Arc;
 use actix::Addr;
 use ioasd_client::formats::FormatId;
 use ioasd_client::ids::ObjectId;
-use ioasd_client::units::{ByteLen, Iova, IovaRange, PAGE_SIZE, Permission};
+use ioasd_client::units::{ByteLen, IndexRange, Iova, IovaRange, PAGE_SIZE, PageIndex, Permission};
 use rustix::process::getuid;
 use tokio::sync::oneshot;
 
 use super::report::Row;
 use super::{BenchError, Plan};
 use crate::actors::agent::Agent;
-use crate::actors::client_context::address_spaces::{FileSlice, Mapping, NewPages};
+use crate::actors::client_context::address_spaces::{Mapping, NewPages};
 use crate::actors::client_context::state::ClientState;
 use crate::actors::engine::{Engine, EngineSettings};
 use crate::actors::figures::ContextStats;
@@ -27,6 +27,8 @@ use crate::actors::payer::{Binding, Payer};
 use crate::actors::registry::Registry;
 use crate::cli::agent::settings;
 use crate::config::Config;
+use crate::sources::file::FileSource;
+use crate::sources::presence::FirstTouch;
 use crate::storage::counts::ArrayLen;
 use crate::storage::io_pagetable::{Placement, UnmapRequest, Writable};
 use crate::storage::iova_allocator::OriginAddr;
@@ -141,8 +143,12 @@ impl Bed {
         iova: Iova,
         length: ByteLen,
     ) -> Result<(), BenchError> {
-        let slice = FileSlice { file: memory.descriptor()?, start: ByteLen::new(0), length };
-        self.state.map_file(ioas, slice, mapping(iova), None).await?;
+        let pages = IndexRange::from_length(PageIndex::new(0), length.get() / PAGE_SIZE);
+        let pages = pages.ok_or(BenchError::Lost)?;
+        let source = FileSource::new(memory.descriptor()?, pages, &self.agent.pins, FirstTouch::none());
+        let source = source.map_err(|error| Refusal::of(&error))?;
+        let range = IovaRange::from_length(iova, length).ok_or(BenchError::Lost)?;
+        self.map_at(ioas, Arc::new(source), range).await?;
         Ok(())
     }
 
