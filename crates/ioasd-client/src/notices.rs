@@ -34,7 +34,7 @@ const NOTICE_MAX: usize = 4096;
 /// # rustix::io::write(&agent, &Request { echo, argument: Argument::new(&argument) }.encode()?)?;
 /// # let mut notices = NoticeChannel::from_fd(user);
 /// while let Some(notice) = notices.try_receive()? {
-///     // Unpin what lies in `notice.range`, on any channel, then:
+///     // Unpin what lies in `notice.range`, on any channel, and when that is answered:
 ///     println!("access {} has let go of {}", notice.access, notice.range);
 ///     notices.acknowledge(&notice)?;
 /// }

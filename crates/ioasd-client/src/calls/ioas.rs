@@ -52,6 +52,21 @@ pub struct FileSlice<'fd> {
     pub length: ByteLen,
 }
 
+impl FileSlice<'_> {
+    /// The request that maps it; the file goes with it as the one descriptor of the message.
+    #[must_use]
+    pub const fn request(self, ioas: IoasId, permission: Permission, placement: Placement) -> IoasMapFile {
+        IoasMapFile {
+            flags: placement.flags(permission),
+            ioas_id: ioas,
+            fd: 0,
+            start: self.offset,
+            length: self.length,
+            iova: placement.iova(),
+        }
+    }
+}
+
 /// Address spaces.
 impl Connection {
     /// Makes an IO address space.
@@ -74,14 +89,7 @@ impl Connection {
         permission: Permission,
         placement: Placement,
     ) -> Result<Iova, CallError> {
-        let map = IoasMapFile {
-            flags: placement.flags(permission),
-            ioas_id: ioas,
-            fd: 0,
-            start: slice.offset,
-            length: slice.length,
-            iova: placement.iova(),
-        };
+        let map = slice.request(ioas, permission, placement);
         let answer = self.call(&map, &[slice.file], &[], no_descriptors)?;
         Ok(answer.value.iova)
     }

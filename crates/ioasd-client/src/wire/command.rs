@@ -24,6 +24,8 @@ pub trait Command: Copy + Debug + Default + Eq {
     const NUMBER: u32;
     /// Name of the command in the uAPI.
     const NAME: &'static str;
+    /// What it does, as in its documentation.
+    const NOTE: &'static str;
     /// The least `size` accepted.
     const MIN: usize;
     /// Bytes of the struct.
@@ -47,6 +49,8 @@ pub struct FieldPlace {
     pub offset: usize,
     /// Its length.
     pub bytes: usize,
+    /// What it means, as in its documentation.
+    pub note: &'static str,
 }
 
 /// Sees every command of a family as a type.
@@ -58,7 +62,13 @@ pub trait Visitor {
 /// Whether `fields` and the leading `size` cover a struct of `size` bytes, in order, without holes or overlap.
 #[must_use]
 pub const fn covers(fields: &[FieldPlace], size: usize) -> bool {
-    let (mut rest, mut end) = (fields, u32::BYTES);
+    covers_from(fields, u32::BYTES, size)
+}
+
+/// Whether `fields` cover the bytes from `start` up to `size`, in order, without holes or overlap.
+#[must_use]
+pub const fn covers_from(fields: &[FieldPlace], start: usize, size: usize) -> bool {
+    let (mut rest, mut end) = (fields, start);
     while let [field, behind @ ..] = rest {
         if field.offset != end {
             return false;
@@ -72,21 +82,22 @@ pub const fn covers(fields: &[FieldPlace], size: usize) -> bool {
 /// Declares a family of commands: for each a struct, its [`Command`] and a compile-time check of its offsets.
 macro_rules! commands {
     ($(
-        $(#[$meta:meta])*
+        $(#[doc = $note:literal])*
         $command:ident = $number:literal $name:literal, min $min:literal, size $size:literal {
-            $( $(#[$field_meta:meta])* $field:ident: $kind:ty = $offset:literal ),* $(,)?
+            $( $(#[doc = $field_note:literal])* $field:ident: $kind:ty = $offset:literal ),* $(,)?
         }
     )*) => {
         $(
-            $(#[$meta])*
+            $(#[doc = $note])*
             #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
             pub struct $command {
-                $( $(#[$field_meta])* pub $field: $kind, )*
+                $( $(#[doc = $field_note])* pub $field: $kind, )*
             }
 
             impl $crate::wire::command::Command for $command {
                 const NUMBER: u32 = $number;
                 const NAME: &'static str = $name;
+                const NOTE: &'static str = concat!($($note),*);
                 const MIN: usize = $min;
                 const SIZE: usize = $size;
                 const FIELDS: &'static [$crate::wire::command::FieldPlace] = &[ $(
@@ -94,6 +105,7 @@ macro_rules! commands {
                         name: stringify!($field),
                         offset: $offset,
                         bytes: <$kind as $crate::wire::field::Field>::BYTES,
+                        note: concat!($($field_note),*),
                     },
                 )* ];
 
@@ -356,7 +368,7 @@ mod tests {
 
     #[test]
     fn holes_and_overlaps_are_found_when_a_struct_is_declared() {
-        let place = |offset, bytes| FieldPlace { name: "f", offset, bytes };
+        let place = |offset, bytes| FieldPlace { name: "f", offset, bytes, note: "" };
         assert!(covers(&[place(4, 4), place(8, 8)], 16));
         assert!(!covers(&[place(4, 4), place(12, 4)], 16));
         assert!(!covers(&[place(4, 8), place(8, 8)], 16));

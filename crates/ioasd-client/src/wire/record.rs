@@ -3,8 +3,9 @@
 //! A struct that has a pointer to an array in the uAPI has an offset here: into the payload, or, if the array comes in a
 //! memfd, into that. Where a command gives an array back, it does so in the same place.
 //!
-//! Imports allowed: units, fields.
+//! Imports allowed: units, fields, command.
 
+use super::command::{FieldPlace, covers_from};
 use super::field::Field;
 use crate::units::{ByteLen, Iova};
 
@@ -18,6 +19,22 @@ pub trait Record: Copy {
 
     /// Writes an element, as far as `bytes` reach.
     fn store(self, bytes: &mut [u8]);
+}
+
+/// A record of the protocol, with what its documentation says.
+pub trait Declared: Record {
+    /// Its name.
+    const NAME: &'static str;
+    /// What it is.
+    const NOTE: &'static str;
+    /// Where each field lies, in order; they cover it without holes.
+    const FIELDS: &'static [FieldPlace];
+}
+
+/// Sees every record of the protocol as a type.
+pub trait RecordVisitor {
+    /// Called once for each record.
+    fn visit<R: Declared>(&mut self);
 }
 
 /// Reads an array; what is left behind the last whole element is ignored.
@@ -34,179 +51,126 @@ pub fn store_all<R: Record>(records: &[R]) -> Vec<u8> {
     bytes
 }
 
-/// `iommu_iova_range`: two addresses, both inclusive, as a client gives them. They may be in the wrong order.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct IovaBounds {
-    /// The first address.
-    pub start: Iova,
-    /// The last address.
-    pub last: Iova,
-}
-
-impl Record for IovaBounds {
-    const BYTES: usize = 16;
-
-    fn load(bytes: &[u8]) -> Self {
-        Self { start: Field::load(bytes, 0), last: Field::load(bytes, 8) }
-    }
-
-    fn store(self, bytes: &mut [u8]) {
-        self.start.store(bytes, 0);
-        self.last.store(bytes, 8);
-    }
-}
-
-/// Data of HWPT_ALLOC with type [`HWPT_DATA_SOFTWARE`](super::own::HWPT_DATA_SOFTWARE): what the table of a software
-/// device shall be. A client may have more or fewer bytes of it, by the size rules of commands; what is missing is zero.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct TableChoice {
-    /// Must be 0.
-    pub flags: u32,
-    /// Must be 0.
-    pub reserved: u32,
-    /// The first address that is translated.
-    pub start: Iova,
-    /// The last one; 0 together with `start` 0 means all that the format translates.
-    pub last: Iova,
-    /// The sizes of leaves, as a bitmap; 0 means all that the format has.
-    pub page_sizes: u64,
-}
-
-impl Record for TableChoice {
-    const BYTES: usize = 32;
-
-    fn load(bytes: &[u8]) -> Self {
-        Self {
-            flags: Field::load(bytes, 0),
-            reserved: Field::load(bytes, 4),
-            start: Field::load(bytes, 8),
-            last: Field::load(bytes, 16),
-            page_sizes: Field::load(bytes, 24),
+/// Declares records: for each a struct, its [`Record`] and a compile-time check of its offsets.
+macro_rules! records {
+    ($(
+        $(#[doc = $note:literal])*
+        $record:ident, bytes $bytes:literal {
+            $( $(#[doc = $field_note:literal])* $field:ident: $kind:ty = $offset:literal ),* $(,)?
         }
-    }
+    )*) => {
+        $(
+            $(#[doc = $note])*
+            #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+            pub struct $record {
+                $( $(#[doc = $field_note])* pub $field: $kind, )*
+            }
 
-    fn store(self, bytes: &mut [u8]) {
-        self.flags.store(bytes, 0);
-        self.reserved.store(bytes, 4);
-        self.start.store(bytes, 8);
-        self.last.store(bytes, 16);
-        self.page_sizes.store(bytes, 24);
-    }
-}
+            impl Declared for $record {
+                const NAME: &'static str = stringify!($record);
+                const NOTE: &'static str = concat!($($note),*);
+                const FIELDS: &'static [FieldPlace] = &[ $(
+                    FieldPlace {
+                        name: stringify!($field),
+                        offset: $offset,
+                        bytes: <$kind as Field>::BYTES,
+                        note: concat!($($field_note),*),
+                    },
+                )* ];
+            }
 
-/// Data of GET_HW_INFO with type [`HW_INFO_SOFTWARE`](super::own::HW_INFO_SOFTWARE): what tables of a software device can
-/// be. A [`TableChoice`] asks for a part of it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct TableAbilities {
-    /// Number of the page-table format.
-    pub format: u32,
-    /// 0.
-    pub flags: u32,
-    /// The first address that can be translated.
-    pub start: Iova,
-    /// The last one.
-    pub last: Iova,
-    /// The sizes of leaves, as a bitmap.
-    pub page_sizes: u64,
-}
+            impl Record for $record {
+                const BYTES: usize = $bytes;
 
-impl Record for TableAbilities {
-    const BYTES: usize = 32;
+                fn load(bytes: &[u8]) -> Self {
+                    Self { $( $field: Field::load(bytes, $offset), )* }
+                }
 
-    fn load(bytes: &[u8]) -> Self {
-        Self {
-            format: Field::load(bytes, 0),
-            flags: Field::load(bytes, 4),
-            start: Field::load(bytes, 8),
-            last: Field::load(bytes, 16),
-            page_sizes: Field::load(bytes, 24),
+                fn store(self, bytes: &mut [u8]) {
+                    $( Field::store(self.$field, bytes, $offset); )*
+                }
+            }
+
+            const _: () = assert!(
+                covers_from(<$record as Declared>::FIELDS, 0, $bytes) && $bytes % 8 == 0,
+                concat!("the fields of ", stringify!($record), " do not cover it, or an array of it is not aligned"),
+            );
+        )*
+
+        /// Shows every record to `visitor`.
+        pub fn visit_all<V: RecordVisitor>(visitor: &mut V) {
+            $( visitor.visit::<$record>(); )*
         }
-    }
-
-    fn store(self, bytes: &mut [u8]) {
-        self.format.store(bytes, 0);
-        self.flags.store(bytes, 4);
-        self.start.store(bytes, 8);
-        self.last.store(bytes, 16);
-        self.page_sizes.store(bytes, 24);
-    }
+    };
 }
 
-/// One range of IOAS_MAP_FILES. It comes back with `iova` and `errno` filled in.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct MapRange {
-    /// `MAP_*`.
-    pub flags: u32,
-    /// Index of the file among the descriptors of the message.
-    pub fd: u32,
-    /// Offset in the file.
-    pub start: ByteLen,
-    /// Bytes.
-    pub length: ByteLen,
-    /// In if fixed, out.
-    pub iova: Iova,
-    /// Out: 0, or why this range is not mapped.
-    pub errno: u32,
-    /// Must be 0.
-    pub reserved: u32,
-}
-
-impl Record for MapRange {
-    const BYTES: usize = 40;
-
-    fn load(bytes: &[u8]) -> Self {
-        Self {
-            flags: Field::load(bytes, 0),
-            fd: Field::load(bytes, 4),
-            start: Field::load(bytes, 8),
-            length: Field::load(bytes, 16),
-            iova: Field::load(bytes, 24),
-            errno: Field::load(bytes, 32),
-            reserved: Field::load(bytes, 36),
-        }
+records! {
+    /// `iommu_iova_range`: two addresses, both inclusive, as a client gives them. They may be in the wrong order.
+    IovaBounds, bytes 16 {
+        /// The first address.
+        start: Iova = 0,
+        /// The last address.
+        last: Iova = 8,
     }
 
-    fn store(self, bytes: &mut [u8]) {
-        self.flags.store(bytes, 0);
-        self.fd.store(bytes, 4);
-        self.start.store(bytes, 8);
-        self.length.store(bytes, 16);
-        self.iova.store(bytes, 24);
-        self.errno.store(bytes, 32);
-        self.reserved.store(bytes, 36);
-    }
-}
-
-/// One range of IOAS_UNMAP_RANGES. It comes back with `length` and `errno` filled in.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct UnmapRange {
-    /// Start of the range.
-    pub iova: Iova,
-    /// In: bytes of the range; out: bytes that were unmapped, if it went well.
-    pub length: ByteLen,
-    /// Out: 0, or why not all of this range was unmapped.
-    pub errno: u32,
-    /// Must be 0.
-    pub reserved: u32,
-}
-
-impl Record for UnmapRange {
-    const BYTES: usize = 24;
-
-    fn load(bytes: &[u8]) -> Self {
-        Self {
-            iova: Field::load(bytes, 0),
-            length: Field::load(bytes, 8),
-            errno: Field::load(bytes, 16),
-            reserved: Field::load(bytes, 20),
-        }
+    /// Data of HWPT_ALLOC with type [`HWPT_DATA_SOFTWARE`](super::own::HWPT_DATA_SOFTWARE): what the table of a software
+    /// device shall be. A client may have more or fewer bytes of it, by the size rules of commands; what is missing is zero.
+    TableChoice, bytes 32 {
+        /// Must be 0.
+        flags: u32 = 0,
+        /// Must be 0.
+        reserved: u32 = 4,
+        /// The first address that is translated.
+        start: Iova = 8,
+        /// The last one; 0 together with `start` 0 means all that the format translates.
+        last: Iova = 16,
+        /// The sizes of leaves, as a bitmap; 0 means all that the format has.
+        page_sizes: u64 = 24,
     }
 
-    fn store(self, bytes: &mut [u8]) {
-        self.iova.store(bytes, 0);
-        self.length.store(bytes, 8);
-        self.errno.store(bytes, 16);
-        self.reserved.store(bytes, 20);
+    /// Data of GET_HW_INFO with type [`HW_INFO_SOFTWARE`](super::own::HW_INFO_SOFTWARE): what tables of a software device can
+    /// be. A [`TableChoice`] asks for a part of it.
+    TableAbilities, bytes 32 {
+        /// Number of the page-table format.
+        format: u32 = 0,
+        /// 0.
+        flags: u32 = 4,
+        /// The first address that can be translated.
+        start: Iova = 8,
+        /// The last one.
+        last: Iova = 16,
+        /// The sizes of leaves, as a bitmap.
+        page_sizes: u64 = 24,
+    }
+
+    /// One range of IOAS_MAP_FILES. It comes back with `iova` and `errno` filled in.
+    MapRange, bytes 40 {
+        /// `MAP_*`.
+        flags: u32 = 0,
+        /// Index of the file among the descriptors of the message.
+        fd: u32 = 4,
+        /// Offset in the file.
+        start: ByteLen = 8,
+        /// Bytes.
+        length: ByteLen = 16,
+        /// In if fixed, out.
+        iova: Iova = 24,
+        /// Out: 0, or why this range is not mapped.
+        errno: u32 = 32,
+        /// Must be 0.
+        reserved: u32 = 36,
+    }
+
+    /// One range of IOAS_UNMAP_RANGES. It comes back with `length` and `errno` filled in.
+    UnmapRange, bytes 24 {
+        /// Start of the range.
+        iova: Iova = 0,
+        /// In: bytes of the range; out: bytes that were unmapped, if it went well.
+        length: ByteLen = 8,
+        /// Out: 0, or why not all of this range was unmapped.
+        errno: u32 = 16,
+        /// Must be 0.
+        reserved: u32 = 20,
     }
 }
 
