@@ -14,7 +14,7 @@ const ROOMS: [(&str, &[&str]); 10] = [
     ("domains", &["sys", "storage"]),
     ("actors", &["sys", "storage", "sources", "domains"]),
     ("uapi", &["sys", "storage", "sources", "domains", "actors"]),
-    ("telemetry", &["storage", "actors"]),
+    ("telemetry", &["sys", "storage", "actors"]),
     ("admin", &["sys", "storage", "actors", "telemetry"]),
     ("config", &["storage", "telemetry", "admin"]),
     ("cli", &["sys", "storage", "sources", "domains", "actors", "uapi", "telemetry", "admin", "config"]),

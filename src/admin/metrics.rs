@@ -1,12 +1,18 @@
 //! `/metrics`.
 //!
-//! Imports allowed: `actix_web`, `telemetry::metrics`.
+//! Imports allowed: `actix_web`, `telemetry::{metrics, host}`.
 
 use actix_web::{HttpResponse, web};
 
 use super::Shown;
+use crate::telemetry::host;
 use crate::telemetry::metrics::{CONTENT_TYPE, scrape};
 
 pub(super) async fn metrics(shown: web::Data<Shown>) -> HttpResponse {
-    HttpResponse::Ok().content_type(CONTENT_TYPE).body(scrape(&shown.view.registry))
+    let registry = &shown.view.registry;
+    let mut text = scrape(registry);
+    if let Some(reading) = shown.host.read() {
+        text += &host::scrape(&reading, registry);
+    }
+    HttpResponse::Ok().content_type(CONTENT_TYPE).body(text)
 }

@@ -16,6 +16,7 @@
 //! GET /v1/domains/{id}/walk       ?iova=0x..: the way to an address
 //! GET /v1/accesses                software users
 //! GET /v1/accounts                who pays
+//! GET /v1/host                    what anybody on this host holds in place
 //! ```
 //!
 //! Lists come in parts: `?limit=`, and `?after=` with the `next` of the part before. The server has a thread and an actix
@@ -33,6 +34,7 @@ pub(crate) mod contexts;
 pub(crate) mod domains;
 pub mod door;
 pub mod health;
+pub(crate) mod host;
 pub(crate) mod ioases;
 pub(crate) mod json;
 pub mod listen;
@@ -63,6 +65,7 @@ use self::door::Scope;
 use self::health::Readiness;
 use self::listen::{LoopbackAddr, SocketFile};
 use crate::actors::view::View;
+use crate::telemetry::host::HostView;
 
 /// Seconds that a connection may still take when the server stops.
 const SHUTDOWN_SECONDS: u64 = 1;
@@ -108,6 +111,7 @@ pub struct Endpoints {
 #[derive(Clone, Debug)]
 struct Shown {
     view: View,
+    host: Arc<HostView>,
     readiness: Arc<Readiness>,
     scope: Scope,
     since: SystemTime,
@@ -160,7 +164,7 @@ pub fn start(
         return Ok(None);
     }
     let (scope, since) = (endpoints.scope, SystemTime::now());
-    let shown = Shown { view, readiness: Arc::new(readiness), scope, since };
+    let shown = Shown { view, host: Arc::default(), readiness: Arc::new(readiness), scope, since };
     let tcp = endpoints.tcp.map(listen::tcp).transpose()?;
     let unix = endpoints.socket.as_deref().map(listen::unix).transpose()?;
     spawn(shown, tcp, unix).map(Some).map_err(AdminError::Start)
@@ -237,6 +241,7 @@ fn routes(config: &mut web::ServiceConfig) {
         .service(read_only("/v1/domains/{id}/walk", web::get().to(walk::walk)))
         .service(read_only("/v1/accesses", web::get().to(accesses::list)))
         .service(read_only("/v1/accounts", web::get().to(accounts::list)))
+        .service(read_only("/v1/host", web::get().to(host::show)))
         .default_service(web::to(problem::not_found));
 }
 

@@ -33,6 +33,8 @@ pub(super) enum Kind {
     OutOfScope,
     /// A host name that is not this host's.
     HostNotAllowed,
+    /// The kernel does not show this host.
+    HostUnreadable,
     /// The owner of an object did not answer in time.
     OwnerSilent,
     /// Too many questions wait for the owner of an object.
@@ -60,6 +62,12 @@ impl Kind {
             Self::HostNotAllowed => {
                 ("host-not-allowed", "not a name of this host", StatusCode::FORBIDDEN, Errno::ACCESS)
             }
+            Self::HostUnreadable => (
+                "host-unreadable",
+                "the kernel does not show this host",
+                StatusCode::SERVICE_UNAVAILABLE,
+                Errno::IO,
+            ),
             Self::OwnerSilent => (
                 "owner-silent",
                 "the data side does not answer",

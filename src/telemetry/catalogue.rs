@@ -17,7 +17,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    const fn name(self) -> &'static str {
+    pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Gauge => "gauge",
             Self::Counter => "counter",
@@ -127,6 +127,80 @@ pub const CATALOGUE: &[Metric] = &[
     REQUESTS,
 ];
 
+/// Memory held in place by processes.
+pub const HOST_PINNED: Metric = gauge(
+    "ioasd_host_pinned_bytes",
+    &["via"],
+    "VmPin of all processes of the host, by whether the process is this agent (ioasd) or not (other).",
+);
+/// Memory locked by processes.
+pub const HOST_LOCKED: Metric = gauge(
+    "ioasd_host_locked_bytes",
+    &["via"],
+    "VmLck of all processes of the host, by whether the process is this agent (ioasd) or not (other).",
+);
+/// Unevictable memory.
+pub const HOST_UNEVICTABLE: Metric = gauge(
+    "ioasd_host_unevictable_bytes",
+    &[],
+    "Memory of the host that cannot be reclaimed, as the kernel counts it; long-term pins are not in it.",
+);
+/// Locked memory.
+pub const HOST_MLOCKED: Metric = gauge("ioasd_host_mlocked_bytes", &[], "The locked part of it.");
+/// Pages pinned.
+pub const HOST_PINS_ACQUIRED: Metric = Metric {
+    name: "ioasd_host_pins_acquired_total",
+    kind: Kind::Counter,
+    labels: &[],
+    help: "Pages pinned by anybody since the host started, short pins of ordinary I/O included.",
+};
+/// Pages unpinned.
+pub const HOST_PINS_RELEASED: Metric = Metric {
+    name: "ioasd_host_pins_released_total",
+    kind: Kind::Counter,
+    labels: &[],
+    help: "Pages unpinned by anybody since the host started.",
+};
+/// Pinned by control group.
+pub const HOST_CGROUP_PINNED: Metric = gauge(
+    "ioasd_host_cgroup_pinned_bytes",
+    &["cgroup", "via"],
+    "Via ioasd: bytes this agent has pinned for contexts opened from the control group. Via other: VmPin of its \
+     processes. The two are different books and are not added up. The heaviest groups only, the rest is (others).",
+);
+/// Locked by control group.
+pub const HOST_CGROUP_LOCKED: Metric = gauge(
+    "ioasd_host_cgroup_locked_bytes",
+    &["cgroup"],
+    "VmLck of the processes of a control group, this agent left out.",
+);
+/// Unevictable by control group.
+pub const HOST_CGROUP_UNEVICTABLE: Metric = gauge(
+    "ioasd_host_cgroup_unevictable_bytes",
+    &["cgroup"],
+    "Memory of a control group that cannot be reclaimed, groups below included: do not add up.",
+);
+/// What was not read.
+pub const HOST_UNREAD: Metric = gauge(
+    "ioasd_host_unread_processes",
+    &[],
+    "Processes of the host that are missing in these figures: not read yet, or not readable.",
+);
+
+/// Every metric of the host view, in the order of the documentation.
+pub const HOST_CATALOGUE: &[Metric] = &[
+    HOST_PINNED,
+    HOST_LOCKED,
+    HOST_UNEVICTABLE,
+    HOST_MLOCKED,
+    HOST_PINS_ACQUIRED,
+    HOST_PINS_RELEASED,
+    HOST_CGROUP_PINNED,
+    HOST_CGROUP_LOCKED,
+    HOST_CGROUP_UNEVICTABLE,
+    HOST_UNREAD,
+];
+
 const HEAD: &str = "# Metrics
 
 Served by the admin server at `/metrics`. Gauges are read from the live objects at each scrape, so an object that is gone
@@ -140,7 +214,7 @@ compares the two, `IOASD_BLESS=1 cargo test --lib metrics_page` rewrites it.
 /// The text of `docs/metrics.md`.
 #[must_use]
 pub fn page() -> String {
-    CATALOGUE.iter().fold(HEAD.to_owned(), |mut page, metric| {
+    CATALOGUE.iter().chain(HOST_CATALOGUE).fold(HEAD.to_owned(), |mut page, metric| {
         let labels = metric.labels.iter().map(|label| format!("`{label}`")).collect::<Vec<_>>().join(", ");
         let written =
             writeln!(page, "| `{}` | {} | {labels} | {} |", metric.name, metric.kind.name(), metric.help);
@@ -164,7 +238,7 @@ mod tests {
 
     #[test]
     fn names_follow_the_rules() {
-        for metric in CATALOGUE {
+        for metric in CATALOGUE.iter().chain(HOST_CATALOGUE) {
             assert!(metric.name.starts_with("ioasd_"), "{} lacks the prefix", metric.name);
             assert_eq!(metric.name.ends_with("_total"), metric.kind == Kind::Counter, "{}", metric.name);
             assert!(metric.help.ends_with('.') && !metric.help.contains('|'), "{}", metric.name);
@@ -173,9 +247,9 @@ mod tests {
 
     #[test]
     fn no_name_is_used_twice() {
-        let mut names: Vec<_> = CATALOGUE.iter().map(|metric| metric.name).collect();
+        let mut names: Vec<_> = CATALOGUE.iter().chain(HOST_CATALOGUE).map(|metric| metric.name).collect();
         names.sort_unstable();
         names.dedup();
-        assert_eq!(names.len(), CATALOGUE.len());
+        assert_eq!(names.len(), CATALOGUE.len() + HOST_CATALOGUE.len());
     }
 }

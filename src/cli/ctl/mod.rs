@@ -3,6 +3,7 @@
 //! | file | what it is |
 //! |---|---|
 //! | `ask` | asking, part by part; what went wrong |
+//! | `host` | the host: both books, and what no figure says |
 //! | `table` | columns that line up |
 //! | `rows` | what each list shows in which column |
 //! | `walk` | a walk, level by level |
@@ -10,6 +11,7 @@
 //! Imports allowed: http, size, admin's answers, config.
 
 mod ask;
+mod host;
 mod rows;
 mod table;
 mod walk;
@@ -93,6 +95,8 @@ pub enum CtlCommand {
     Accesses,
     /// Who pays, and how much.
     Accounts,
+    /// Memory of this host that is held in place, through the agent or otherwise.
+    Host,
 }
 
 fn address(text: &str) -> Result<u64, String> {
@@ -176,6 +180,8 @@ fn shown(agent: &Agent, args: &CtlArgs) -> Result<String, AskError> {
         }
         CtlCommand::Accesses => list::<AccessRow>(agent, "/v1/accesses", args),
         CtlCommand::Accounts => list::<AccountRow>(agent, "/v1/accounts", args),
+        CtlCommand::Host if args.json => agent.text("/v1/host"),
+        CtlCommand::Host => Ok(host::shown(&agent.one("/v1/host")?)),
     }
 }
 
