@@ -10,8 +10,10 @@
 //! Imports allowed: error, fault_points, rustix.
 
 use std::ffi::OsString;
+use std::fs::DirBuilder;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, FlockOperation, Mode, OFlags, chmod, flock, lstat, open, unlink};
@@ -102,6 +104,7 @@ impl Listener {
     }
 
     fn bind_anew(path: &Path, mode: Mode) -> Result<Self, ListenError> {
+        make_folder(path)?;
         let lock = lock(path)?;
         remove_left_over(path)?;
         let failed = |doing| move |source| ListenError::Failed { doing, path: path.to_owned(), source };
@@ -144,6 +147,17 @@ impl Drop for OwnPath {
     fn drop(&mut self) {
         unlink(&self.path).ok();
     }
+}
+
+/// The folder of the socket, if it is not there yet. Who may connect is said by the socket's own mode.
+fn make_folder(path: &Path) -> Result<(), ListenError> {
+    let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) else { return Ok(()) };
+    let made = DirBuilder::new().recursive(true).mode(0o755).create(folder);
+    made.map_err(|error| ListenError::Failed {
+        doing: "make the folder of",
+        path: path.to_owned(),
+        source: Errno::from_io_error(&error).unwrap_or(Errno::IO),
+    })
 }
 
 fn lock(path: &Path) -> Result<OwnedFd, ListenError> {
@@ -196,6 +210,19 @@ mod tests {
         let (socket, address) = new_socket(path, SocketFlags::empty()).unwrap();
         connect(&socket, &address).unwrap();
         socket
+    }
+
+    #[test]
+    fn the_folder_of_the_socket_is_made_if_it_is_not_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("deep/er/ioasd.sock");
+        let listener = Listener::bind(&path, Mode::RUSR | Mode::WUSR).unwrap();
+        assert!(path.exists());
+        drop(listener);
+        let file = folder.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        let refused = Listener::bind(&file.join("ioasd.sock"), Mode::RUSR).unwrap_err();
+        assert!(refused.to_string().starts_with("cannot make the folder of "), "{refused}");
     }
 
     #[test]
