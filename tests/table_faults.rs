@@ -2,8 +2,10 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use ioasd::domains::arena::ArenaSize;
+use ioasd::domains::map::MapRun;
 use ioasd::domains::table::{Budget, DomainTable, Table};
 use ioasd::fault_points::{Armed, Point};
+use ioasd::storage::io_pagetable::LargePages;
 use ioasd_client::formats::AmdV1;
 use ioasd_client::layout::BootId;
 use ioasd_client::units::{ByteLen, Iova, IovaRange, Permission, PhysAddr};
@@ -32,7 +34,9 @@ fn populated() -> Table<Amd> {
 
 fn map(table: &mut Table<Amd>, iova: u64, length: u64) -> Result<ByteLen, ioasd::domains::error::MapError> {
     let (phys, length) = (PhysAddr::new(iova & 0xffff_f000), ByteLen::new(length));
-    table.map(Iova::new(iova), phys, length, Permission::ReadWrite, &mut Budget::unlimited())
+    let (permission, large_pages) = (Permission::ReadWrite, LargePages::Off);
+    let run = MapRun { iova: Iova::new(iova), phys, length, permission, large_pages };
+    table.map(&run, &mut Budget::unlimited())
 }
 
 /// Runs `scenario` with its first, second, ... hit failing until none fails any more; returns the points that failed.

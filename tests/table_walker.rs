@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use ioasd::domains::arena::ArenaSize;
+use ioasd::domains::map::MapRun;
 use ioasd::domains::table::{Budget, DomainTable, Table};
+use ioasd::storage::io_pagetable::LargePages;
 use ioasd_client::formats::AmdV1;
 use ioasd_client::layout::{BootId, FrameWindow};
 use ioasd_client::mapping::MapAccess;
@@ -50,8 +52,9 @@ impl Setup {
 
     fn map(&mut self, page: u64, pfn: u64, pages: u64, permission: Permission) {
         let length = ByteLen::new(pages * PAGE_SIZE);
-        let mapped =
-            self.table.map(at(page), Pfn::new(pfn).phys(), length, permission, &mut Budget::unlimited());
+        let (iova, phys) = (at(page), Pfn::new(pfn).phys());
+        let run = MapRun { iova, phys, length, permission, large_pages: LargePages::On };
+        let mapped = self.table.map(&run, &mut Budget::unlimited());
         assert_eq!(mapped, Ok(length));
     }
 

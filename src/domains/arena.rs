@@ -13,13 +13,14 @@
 //! unlinked. A table is retired when nothing is left in it, so that every allocated page is empty.
 //!
 //! Imports allowed: sys, fault_points, storage::quota, the client crate's formats and layouts.
+#![expect(unsafe_code, reason = "plain stores into pages that nobody else can know")]
 
 use std::collections::{BTreeSet, VecDeque};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
-use ioasd_client::formats::{ABSENT, TABLE_BYTES, TableAddr};
+use ioasd_client::formats::{ABSENT, TABLE_BYTES, TABLE_ENTRIES, TableAddr};
 use ioasd_client::layout::{ArenaHeader, HEADER_BYTES};
 use ioasd_client::units::ByteLen;
 
@@ -62,6 +63,18 @@ impl ArenaSize {
     /// The size.
     #[must_use]
     pub const fn bytes(self) -> ByteLen {
+        self.0
+    }
+}
+
+/// A page for a table that nobody else can know: it is empty, and no entry points to it.
+#[derive(Debug)]
+#[must_use = "a page that is not linked is lost"]
+pub struct NewTable(TableAddr);
+
+impl NewTable {
+    /// Where it lies, for the entry that will point to it.
+    pub const fn into_address(self) -> TableAddr {
         self.0
     }
 }
@@ -121,24 +134,24 @@ impl Arena {
     ///
     /// # Errors
     /// If the arena is full or the kernel refuses the memory.
-    pub fn allocate(&mut self) -> Result<TableAddr, ArenaError> {
+    pub fn allocate(&mut self) -> Result<NewTable, ArenaError> {
         fault_points::hit(Point::TableAlloc)?;
         if self.free.is_empty() {
             self.reclaim();
         }
         match self.free.pop() {
-            Some(table) => Ok(table),
+            Some(table) => Ok(NewTable(table)),
             None => self.take_next(),
         }
     }
 
-    fn take_next(&mut self) -> Result<TableAddr, ArenaError> {
+    fn take_next(&mut self) -> Result<NewTable, ArenaError> {
         if self.next == self.backed {
             self.grow()?;
         }
         let table = TableAddr::new(self.next);
         self.next += TABLE_BYTES;
-        Ok(table)
+        Ok(NewTable(table))
     }
 
     fn grow(&mut self) -> Result<(), ArenaError> {
@@ -184,6 +197,17 @@ impl Arena {
     #[must_use]
     pub fn words(&self, table: TableAddr) -> &TableWords {
         self.memory.table(table).unwrap_or_else(|| corrupt(table))
+    }
+
+    /// The entries of a table that nobody else can know, to be written with plain stores, which are faster than atomic ones.
+    #[inline]
+    pub fn private_words(&mut self, table: &mut NewTable) -> &mut [u64; TABLE_ENTRIES] {
+        let mut words = self.memory.table_pointer(table.0).unwrap_or_else(|| corrupt(table.0));
+        // SAFETY: the page is mapped writable as long as `self` lives. No other reference to it exists: those that `words`
+        // gives borrow `self`, which is borrowed mutably here, and the epochs, who share the mapping, use its first page
+        // alone. Nobody else accesses it meanwhile: a NewTable is the only one of its page and no entry points there;
+        // walkers come along entries only, and those that came along an earlier one had left before the page was free.
+        unsafe { words.as_mut() }
     }
 
     /// The entry at `index` of `table`.
@@ -267,13 +291,28 @@ mod tests {
         Arena::new(ArenaSize::new(ByteLen::new(bytes)), Quota::unlimited()).unwrap()
     }
 
+    fn allocate(arena: &mut Arena) -> TableAddr {
+        arena.allocate().unwrap().into_address()
+    }
+
+    #[test]
+    fn what_is_written_privately_is_what_everybody_reads() {
+        let mut arena = arena(0);
+        let mut table = arena.allocate().unwrap();
+        arena
+            .private_words(&mut table)
+            .copy_from_slice(&std::array::from_fn::<u64, TABLE_ENTRIES, _>(|k| k as u64));
+        let table = table.into_address();
+        assert!(arena.words(table).iter().map(|word| word.load(Ordering::Relaxed)).eq(0..512));
+    }
+
     #[test]
     fn a_full_arena_refuses_and_serves_again_after_a_table_came_back() {
         let mut arena = arena(0);
         let mut tables = BTreeSet::new();
         let error = loop {
             match arena.allocate() {
-                Ok(table) => assert!(tables.insert(table)),
+                Ok(table) => assert!(tables.insert(table.into_address())),
                 Err(error) => break error,
             }
         };
@@ -283,7 +322,7 @@ mod tests {
         let back = tables.pop_first().unwrap();
         arena.retire(back);
         arena.check(&tables);
-        assert_eq!(arena.allocate(), Ok(back));
+        assert_eq!(allocate(&mut arena), back);
     }
 
     #[test]
@@ -292,24 +331,24 @@ mod tests {
         let (fd, walker) = arena.epochs().register_walker().unwrap();
         let slots = map_shared(&fd, NAME, ByteLen::new(8192), MapAccess::ReadWrite).unwrap();
         let slot = slots.word(SlotIndex::new(3).unwrap().offset()).unwrap();
-        let table = arena.allocate().unwrap();
+        let table = allocate(&mut arena);
         slot.store(1, Ordering::SeqCst);
         arena.retire(table);
-        assert_ne!(arena.allocate(), Ok(table), "the epoch has not ended");
+        assert_ne!(allocate(&mut arena), table, "the epoch has not ended");
         arena.epochs().advance();
-        assert_ne!(arena.allocate(), Ok(table), "a walker is inside");
+        assert_ne!(allocate(&mut arena), table, "a walker is inside");
         slot.store(0, Ordering::SeqCst);
-        assert_eq!(arena.allocate(), Ok(table));
+        assert_eq!(allocate(&mut arena), table);
         arena.epochs().unregister(walker);
         arena.retire(table);
-        assert_eq!(arena.allocate(), Ok(table), "nobody walks");
+        assert_eq!(allocate(&mut arena), table, "nobody walks");
     }
 
     #[test]
     fn neighbouring_domains_have_different_colours() {
         let mut first_tables = BTreeSet::new();
         for _ in 0..8 {
-            first_tables.insert(arena(0).allocate().unwrap().get() % (COLOURS * TABLE_BYTES));
+            first_tables.insert(allocate(&mut arena(0)).get() % (COLOURS * TABLE_BYTES));
         }
         assert!(first_tables.len() > 4, "eight arenas share {} colours", first_tables.len());
     }
@@ -318,7 +357,7 @@ mod tests {
     fn memory_is_held_in_chunks_and_only_when_needed() {
         let mut arena = arena(1 << 30);
         assert_eq!(arena.held(), ByteLen::new(HEADER_BYTES));
-        arena.allocate().unwrap();
+        allocate(&mut arena);
         assert_eq!(arena.held(), ByteLen::new(HEADER_BYTES + CHUNK_PAGES * TABLE_BYTES));
         assert_eq!(arena.in_use(), ByteLen::new(TABLE_BYTES));
     }

@@ -3,16 +3,16 @@
 //! A batch goes into a table run by run. It is all or nothing: when one run is refused, the runs before it are taken out
 //! again.
 //!
-//! With large pages off, every map call is one page, so that no leaf is larger.
-//!
-//! Imports allowed: storage's area, io_pagetable and pfn, table, error.
+//! Imports allowed: storage's area, pfn and LargePages, map, table, error, the client crate's formats.
 
 use std::sync::Arc;
 
-use ioasd_client::units::{ByteLen, IndexRange, Iova, IovaRange, PAGE_SIZE, Permission, PhysAddr};
+use ioasd_client::formats::Format;
+use ioasd_client::units::{ByteLen, Iova, IovaRange, PAGE_SIZE, Permission, PhysAddr};
 
 use super::error::MapError;
-use super::table::{Budget, DomainTable};
+use super::map::MapRun;
+use super::table::{Budget, DomainTable, Table};
 use crate::storage::area::AreaShape;
 use crate::storage::io_pagetable::LargePages;
 use crate::storage::pfn::PfnBatch;
@@ -34,8 +34,10 @@ pub struct BatchWriter {
     permission: Permission,
     large_pages: LargePages,
     run: usize,
+    /// Bytes of the current run that are written.
     done: u64,
-    next: Option<Iova>,
+    /// Where the current run begins.
+    start: Iova,
 }
 
 impl BatchWriter {
@@ -47,8 +49,8 @@ impl BatchWriter {
         permission: Permission,
         large_pages: LargePages,
     ) -> Self {
-        let next = Some(shape.start_of(batch.first()));
-        Self { batch, shape, permission, large_pages, run: 0, done: 0, next }
+        let start = shape.start_of(batch.first());
+        Self { batch, shape, permission, large_pages, run: 0, done: 0, start }
     }
 
     /// Writes on as far as the budget goes.
@@ -60,17 +62,23 @@ impl BatchWriter {
         table: &mut dyn DomainTable,
         budget: &mut Budget,
     ) -> Result<Progress, MapError> {
-        while let Some((iova, phys)) = self.current_run() {
+        table.write_batch(self, budget)
+    }
+
+    /// See [`DomainTable::write_batch`].
+    pub(super) fn write_into<F: Format>(
+        &mut self,
+        table: &mut Table<F>,
+        budget: &mut Budget,
+    ) -> Result<Progress, MapError> {
+        while let Some((run, length)) = self.current_run() {
             if budget.is_spent() {
                 return Ok(Progress::Paused);
             }
-            let done = ByteLen::new(self.done);
-            let (start, rest) = (Iova::new(iova.start().get() + self.done), iova.length().get() - self.done);
-            let phys = PhysAddr::new(phys.get() + done.get());
-            match table.map(start, phys, self.one_call(phys, rest), self.permission, budget) {
-                Ok(mapped) => self.note(iova, mapped),
+            match table.map_run(&run, budget) {
+                Ok(mapped) => self.note(length, mapped),
                 Err(error) => {
-                    self.take_out(table, start);
+                    self.take_out(table, run.iova);
                     return Err(error);
                 }
             }
@@ -78,40 +86,41 @@ impl BatchWriter {
         Ok(Progress::Finished)
     }
 
-    /// How much of what is left of a run one map call takes.
-    const fn one_call(&self, phys: PhysAddr, rest: u64) -> ByteLen {
-        let to_page_end = PAGE_SIZE - phys.get() % PAGE_SIZE;
-        match self.large_pages {
-            LargePages::Off if to_page_end < rest => ByteLen::new(to_page_end),
-            LargePages::Off | LargePages::On => ByteLen::new(rest),
-        }
-    }
-
-    /// The IOVAs and the first address of the run that is being written.
-    fn current_run(&self) -> Option<(IovaRange, PhysAddr)> {
+    /// What is left of the run that is being written, and how long the whole run is as far as the area shows it.
+    #[inline]
+    fn current_run(&self) -> Option<(MapRun, u64)> {
         let run = self.batch.runs().get(self.run)?;
-        let start = self.next?;
-        let first = self.shape.index_of(start);
-        let iova = self.shape.iova_of(IndexRange::from_length(first, u64::from(run.pages))?)?;
-        let into_page = self.shape.offset_of(start).get() % PAGE_SIZE;
-        Some((iova, PhysAddr::new(run.pfn.phys().get() + into_page)))
+        let into_page = self.shape.offset_of(self.start).get() % PAGE_SIZE;
+        let shown_after = self.shape.iova().last().offset_from(self.start).get();
+        let length = (u64::from(run.pages) * PAGE_SIZE - into_page).min(shown_after.saturating_add(1));
+        let left = MapRun {
+            iova: Iova::new(self.start.get() + self.done),
+            phys: PhysAddr::new(run.pfn.phys().get() + into_page + self.done),
+            length: ByteLen::new(length - self.done),
+            permission: self.permission,
+            large_pages: self.large_pages,
+        };
+        Some((left, length))
     }
 
-    fn note(&mut self, iova: IovaRange, mapped: ByteLen) {
+    #[inline]
+    fn note(&mut self, length: u64, mapped: ByteLen) {
         self.done += mapped.get();
-        if self.done >= iova.length().get() {
+        if self.done >= length {
             self.run += 1;
             self.done = 0;
-            self.next = iova.last().checked_add(1);
+            // A run that ends with the address space ends its area: nothing of the batch is left then.
+            self.start = Iova::new(self.start.get().wrapping_add(length));
         }
     }
 
     /// Clears what this batch has written before `end`.
-    fn take_out(&self, table: &mut dyn DomainTable, end: Iova) {
+    #[cold]
+    fn take_out<F: Format>(&self, table: &mut Table<F>, end: Iova) {
         let start = self.shape.start_of(self.batch.first());
         let written = end.get().checked_sub(1).and_then(|last| IovaRange::new(start, Iova::new(last)));
         if let Some(range) = written {
-            let taken_out = table.unmap(range, &mut Budget::unlimited());
+            let taken_out = table.unmap_range(range, &mut Budget::unlimited());
             debug_assert!(taken_out.is_ok(), "taking a batch out again: {taken_out:?}");
         }
     }

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
-use ioasd_client::formats::{Entry, Format, Level, TableAddr};
+use ioasd_client::formats::{ABSENT, Entry, Format, Level, TableAddr};
 
 use super::table::Table;
 
@@ -22,38 +22,60 @@ impl<F: Format> Table<F> {
         let mut seen = Seen::default();
         self.check_table(self.root, F::ROOT_LEVEL, &mut seen);
         assert_eq!(seen.mapped, self.mapped, "bytes mapped in the tables and bytes counted");
-        let recent = self.recent.map(|recent| recent.leaf);
-        assert!(recent.is_none_or(|leaf| seen.tables.contains(&leaf)), "the table mapped to last is gone");
+        let recent = self.recent.map(|recent| recent.table);
+        assert!(recent.is_none_or(|table| seen.tables.contains(&table)), "the table mapped to last is gone");
         self.arena.check(&seen.tables);
     }
 
     fn check_table(&self, table: TableAddr, level: Level, seen: &mut Seen) {
         assert!(seen.tables.insert(table), "table {table} is linked twice");
-        let mut live = 0;
-        for word in self.arena.words(table) {
-            let entry = word.load(Ordering::Relaxed);
-            live += u16::from(self.check_entry(entry, level, seen) == Use::Live);
+        let entries: Vec<u64> =
+            self.arena.words(table).iter().map(|word| word.load(Ordering::Relaxed)).collect();
+        let (mut live, mut rest) = (0, entries.as_slice());
+        while let Some(entry) = rest.first() {
+            let taken = self.check_entry(*entry, rest, entries.len() - rest.len(), level);
+            live += if *entry == ABSENT { 0 } else { taken };
+            if let Entry::Leaf { size_lg2, .. } = F::decode(*entry, level) {
+                seen.mapped += 1 << size_lg2;
+            }
+            if let (Entry::Table { address, .. }, Some(below)) = (F::decode(*entry, level), level.below()) {
+                self.check_table(address, below, seen);
+            }
+            rest = rest.get(taken..).unwrap_or_default();
         }
-        assert_eq!(live, self.live.of(table), "entries in use in table {table} of level {level}");
+        assert_eq!(
+            live,
+            usize::from(self.live.of(table)),
+            "entries in use in table {table} of level {level}"
+        );
         assert!(live > 0 || table == self.root, "table {table} of level {level} is empty but linked");
     }
 
-    fn check_entry(&self, entry: u64, level: Level, seen: &mut Seen) -> Use {
+    /// Panics unless `entry`, the first of `rest` and at `index` in its table, is what a writer writes; tells how many
+    /// entries it takes.
+    fn check_entry(&self, entry: u64, rest: &[u64], index: usize, level: Level) -> usize {
         match (F::decode(entry, level), level.below()) {
             (Entry::Absent, _) => {
-                assert_eq!(entry, 0, "an absent entry of level {level} holds bits");
-                return Use::Empty;
+                assert_eq!(entry, ABSENT, "an absent entry of level {level} holds bits");
+                1
             }
-            (Entry::Table { address, .. }, Some(below)) => self.check_table(address, below, seen),
-            (Entry::Leaf { .. }, None) => seen.mapped += 1 << F::GRANULE_LG2,
+            (Entry::Table { address, .. }, Some(_)) => {
+                assert_eq!(entry, F::table(address, level), "a pointer of level {level}");
+                1
+            }
+            (Entry::Leaf { phys, size_lg2, rights }, _) => {
+                assert!(self.spec.page_sizes().contains(size_lg2), "a leaf of 2^{size_lg2} bytes");
+                assert_eq!(F::level_of(size_lg2), level, "a leaf of 2^{size_lg2} bytes");
+                let copies = 1 << (size_lg2 - F::item_lg2(level));
+                assert_eq!(index % copies, 0, "the first entry of a leaf of 2^{size_lg2} bytes");
+                let permission = rights.permission();
+                let first = permission.map(|permission| F::leaf(phys, size_lg2, permission));
+                let first = first.unwrap_or_else(|| panic!("leaf {entry:#x} grants nothing"));
+                let expected = (0..).map(|copy| first + copy * F::copy_step(level)).take(copies);
+                assert!(expected.eq(rest.iter().take(copies).copied()), "the entries of leaf {entry:#x}");
+                copies
+            }
             (decoded, _) => panic!("entry {entry:#x} of level {level} is {decoded:?}"),
         }
-        Use::Live
     }
-}
-
-#[derive(PartialEq, Eq)]
-enum Use {
-    Live,
-    Empty,
 }

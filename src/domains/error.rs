@@ -166,6 +166,14 @@ pub enum UnmapError {
         /// What the table translates.
         aperture: IovaRange,
     },
+    /// The range begins in the middle of a leaf, which is never split; nothing was cleared.
+    #[error("cannot unmap {range}: it begins inside {leaf}, which one leaf maps; unmap the whole leaf")]
+    InsideLeaf {
+        /// What was to be unmapped.
+        range: IovaRange,
+        /// What the leaf maps.
+        leaf: IovaRange,
+    },
 }
 
 impl Coded for UnmapError {
@@ -177,6 +185,7 @@ impl Coded for UnmapError {
         match self {
             Self::NotMapped { .. } => "table-not-mapped",
             Self::Shape { .. } => "table-misaligned",
+            Self::InsideLeaf { .. } => "table-inside-leaf",
         }
     }
 }

@@ -1,22 +1,48 @@
-//! Mapping: a run of contiguous frames into a table, one leaf table at a time.
+//! Mapping: a run of contiguous frames into a table, in the largest leaves that alignment allows.
 //!
-//! Imports allowed: arena, error, table, the client crate's formats.
+//! A run is cut into pieces: leaves of one size side by side in one table. Each leaf is the largest whose size divides
+//! both addresses and fits into what is left; a piece ends where a larger size becomes possible, and where its table ends.
+//! A piece that needs a new table is written with plain stores while nobody can see the table, which is then published
+//! with one release store; in a table that is linked, entries are release stores.
+//!
+//! A table without leaves is never linked, so a table where a leaf must go means that something is mapped below it.
+//!
+//! Imports allowed: arena, error, table, storage's LargePages, the client crate's formats.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use ioasd_client::formats::{ABSENT, Entry, Format, Level, TABLE_ENTRIES, TableAddr};
-use ioasd_client::units::{ByteLen, Iova, IovaRange, Permission, PhysAddr};
+use ioasd_client::formats::{ABSENT, Copies, Entry, Format, Level, PageSizes, TABLE_ENTRIES, TableAddr};
+use ioasd_client::units::{ByteLen, Iova, IovaRange, PAGE_SIZE, Permission, PhysAddr};
 
 use super::error::{ArenaError, MapError};
-use super::table::{Budget, RecentLeaf, Table};
+use super::table::{Budget, Recent, Table};
+use crate::storage::io_pagetable::LargePages;
 
-/// What one leaf table gets of a run: 1 to 512 entries.
+/// Contiguous memory, and how it shall be mapped.
+#[derive(Clone, Copy, Debug)]
+pub struct MapRun {
+    /// First address.
+    pub iova: Iova,
+    /// First output address.
+    pub phys: PhysAddr,
+    /// Bytes, more than 0.
+    pub length: ByteLen,
+    /// What devices may do.
+    pub permission: Permission,
+    /// Whether a leaf may be larger than a page.
+    pub large_pages: LargePages,
+}
+
+/// What one table gets of a run: leaves of one size.
 #[derive(Clone, Copy, Debug)]
 struct Piece {
     iova: Iova,
     phys: PhysAddr,
-    entries: u16,
     permission: Permission,
+    size_lg2: u32,
+    level: Level,
+    /// 1 to 512.
+    entries: u16,
 }
 
 /// Why a piece was not mapped.
@@ -32,114 +58,119 @@ impl From<ArenaError> for Obstacle {
     }
 }
 
-/// The level of the entries that point to leaf tables.
-const ABOVE_LEAF: Level = Level::new(1);
-
 impl<F: Format> Table<F> {
     /// See [`DomainTable::map`](super::table::DomainTable::map).
-    pub(super) fn map_run(
-        &mut self,
-        iova: Iova,
-        phys: PhysAddr,
-        length: ByteLen,
-        permission: Permission,
-        budget: &mut Budget,
-    ) -> Result<ByteLen, MapError> {
-        let range = self.admit_map(iova, phys, length)?;
+    #[inline]
+    pub(super) fn map_run(&mut self, run: &MapRun, budget: &mut Budget) -> Result<ByteLen, MapError> {
+        let range = self.admit_map(run)?;
+        let sizes = match run.large_pages {
+            LargePages::On => self.spec.page_sizes(),
+            LargePages::Off => self.spec.page_sizes().up_to(PAGE_SIZE),
+        };
         let mut done = 0;
-        while done < length.get() && !budget.is_spent() {
-            let left = (length.get() - done) >> F::GRANULE_LG2;
-            let at = Iova::new(iova.get() + done);
-            let entries = entries_in_leaf::<F>(at, left.min(budget.left()));
-            let piece = Piece { iova: at, phys: PhysAddr::new(phys.get() + done), entries, permission };
+        while done < run.length.get() && !budget.is_spent() {
+            let piece = next_piece::<F>(run, done, sizes, budget);
             if let Err(obstacle) = self.map_piece(&piece) {
-                self.undo(iova, done, at);
+                self.undo(run.iova, done, piece.iova);
                 return Err(refusal(range, obstacle));
             }
-            budget.spend(u64::from(entries));
-            done += u64::from(entries) << F::GRANULE_LG2;
-            self.mapped += u64::from(entries) << F::GRANULE_LG2;
+            budget.spend(u64::from(piece.entries));
+            done += piece.bytes::<F>();
+            self.mapped += piece.bytes::<F>();
         }
         Ok(ByteLen::new(done))
     }
 
+    #[inline]
     fn map_piece(&mut self, piece: &Piece) -> Result<(), Obstacle> {
-        let region = piece.iova.get() >> F::item_lg2(ABOVE_LEAF);
-        if let Some(recent) = self.recent.filter(|recent| recent.region == region) {
-            return self.map_in_place(recent.leaf, piece);
+        let key = Recent::key::<F>(piece.iova, piece.level);
+        if let Some(recent) = self.recent.filter(|recent| recent.key == key) {
+            return self.map_in_place(recent.table, piece);
         }
-        let leaf = self.map_by_walk(piece)?;
-        self.recent = Some(RecentLeaf { leaf, region });
+        let table = self.map_by_walk(piece)?;
+        self.recent = Some(Recent { table, key });
         Ok(())
     }
 
-    /// Maps a piece and returns its leaf table.
+    /// Maps a piece and returns its table.
     fn map_by_walk(&mut self, piece: &Piece) -> Result<TableAddr, Obstacle> {
-        let parent = self.reach_parent(piece.iova)?;
-        let link = self.arena.entry(parent, F::index(piece.iova, ABOVE_LEAF)).load(Ordering::Relaxed);
-        match F::decode(link, ABOVE_LEAF) {
-            Entry::Absent => self.map_in_new_leaf(parent, piece),
-            Entry::Table { address, .. } => self.map_in_place(address, piece).map(|()| address),
-            _ => Err(Obstacle::MappedAt(piece.iova)),
+        let (mut table, mut level) = (self.root, F::ROOT_LEVEL);
+        while level > piece.level {
+            let index = F::index(piece.iova, level);
+            let found = F::decode(self.arena.entry(table, index).load(Ordering::Relaxed), level);
+            let below = level.below().unwrap_or(Level::LEAF);
+            table = match found {
+                Entry::Table { address, .. } => address,
+                Entry::Absent if below == piece.level => {
+                    return self.map_in_new_table((table, level, index), piece);
+                }
+                Entry::Absent => {
+                    let child = self.arena.allocate()?.into_address();
+                    self.link((table, level, index), child);
+                    child
+                }
+                _ => return Err(Obstacle::MappedAt(piece.iova)),
+            };
+            level = below;
         }
+        self.map_in_place(table, piece).map(|()| table)
     }
 
-    /// The table whose entries point to leaf tables, made if there is none.
-    fn reach_parent(&mut self, iova: Iova) -> Result<TableAddr, Obstacle> {
-        let (mut table, mut level) = (self.root, F::ROOT_LEVEL);
-        while level > ABOVE_LEAF {
-            table = self.reach_child(table, level, iova)?;
-            level = level.below().unwrap_or(ABOVE_LEAF);
-        }
+    fn map_in_new_table(&mut self, parent: Parent, piece: &Piece) -> Result<TableAddr, Obstacle> {
+        let mut table = self.arena.allocate()?;
+        let words = self.arena.private_words(&mut table).iter_mut();
+        let entries = words.skip(F::index(piece.iova, piece.level)).take(usize::from(piece.entries));
+        fill::<F, _>(entries, piece, |entry, bits| *entry = bits);
+        let table = table.into_address();
+        self.live.add(table, piece.entries);
+        self.link(parent, table);
         Ok(table)
     }
 
-    fn reach_child(&mut self, table: TableAddr, level: Level, iova: Iova) -> Result<TableAddr, Obstacle> {
-        let index = F::index(iova, level);
-        match F::decode(self.arena.entry(table, index).load(Ordering::Relaxed), level) {
-            Entry::Table { address, .. } => Ok(address),
-            Entry::Absent => {
-                let child = self.arena.allocate()?;
-                self.link(table, level, index, child);
-                Ok(child)
-            }
-            _ => Err(Obstacle::MappedAt(iova)),
+    #[inline]
+    fn map_in_place(&mut self, table: TableAddr, piece: &Piece) -> Result<(), Obstacle> {
+        let entries = self.entries_of(table, piece);
+        if let Some(taken) = entries.iter().position(|entry| entry.load(Ordering::Relaxed) != ABSENT) {
+            return Err(Obstacle::MappedAt(self.first_mapped(table, piece, taken)));
         }
-    }
-
-    fn map_in_new_leaf(&mut self, parent: TableAddr, piece: &Piece) -> Result<TableAddr, Obstacle> {
-        let leaf = self.arena.allocate()?;
-        fill::<F>(self.entries_of(leaf, piece), piece, Ordering::Relaxed);
-        self.live.add(leaf, piece.entries);
-        self.link(parent, ABOVE_LEAF, F::index(piece.iova, ABOVE_LEAF), leaf);
-        Ok(leaf)
-    }
-
-    fn map_in_place(&mut self, leaf: TableAddr, piece: &Piece) -> Result<(), Obstacle> {
-        let body = self.entries_of(leaf, piece);
-        if let Some(taken) = body.iter().position(|entry| entry.load(Ordering::Relaxed) != ABSENT) {
-            let offset = (taken as u64) << F::GRANULE_LG2;
-            return Err(Obstacle::MappedAt(Iova::new(piece.iova.get() + offset)));
-        }
-        fill::<F>(body, piece, Ordering::Release);
-        self.live.add(leaf, piece.entries);
+        fill::<F, _>(entries.iter(), piece, |entry, bits| entry.store(bits, Ordering::Release));
+        self.live.add(table, piece.entries);
         Ok(())
     }
 
-    /// The entries of a leaf table that a piece is for.
-    fn entries_of(&self, leaf: TableAddr, piece: &Piece) -> &[AtomicU64] {
-        let (_, rest) = self.arena.words(leaf).split_at(F::index(piece.iova, Level::LEAF));
+    /// The entries of a table that a piece is for.
+    #[inline]
+    fn entries_of(&self, table: TableAddr, piece: &Piece) -> &[AtomicU64] {
+        let (_, rest) = self.arena.words(table).split_at(F::index(piece.iova, piece.level));
         let (entries, _) = rest.split_at(usize::from(piece.entries));
         entries
     }
 
+    /// The first address mapped by the `taken`-th of the entries that a piece is for.
+    #[cold]
+    fn first_mapped(&self, table: TableAddr, piece: &Piece, taken: usize) -> Iova {
+        let (mut table, mut level) = (table, piece.level);
+        let mut index = F::index(piece.iova, level) + taken;
+        let mut iova = piece.iova.get() + ((taken as u64) << F::item_lg2(level));
+        while let (Entry::Table { address, .. }, Some(below)) =
+            (F::decode(self.arena.entry(table, index).load(Ordering::Relaxed), level), level.below())
+        {
+            let used = |word: &AtomicU64| word.load(Ordering::Relaxed) != ABSENT;
+            index = self.arena.words(address).iter().position(used).unwrap_or(0);
+            iova += (index as u64) << F::item_lg2(below);
+            (table, level) = (address, below);
+        }
+        Iova::new(iova)
+    }
+
     /// Publishes `child`, whose entries are written.
-    fn link(&mut self, table: TableAddr, level: Level, index: usize, child: TableAddr) {
+    fn link(&mut self, (table, level, index): Parent, child: TableAddr) {
         self.arena.entry(table, index).store(F::table(child, level), Ordering::Release);
         self.live.add(table, 1);
     }
 
     /// Removes the `done` bytes mapped from `iova`, and the tables made on the way to `failed`.
+    #[cold]
     fn undo(&mut self, iova: Iova, done: u64, failed: Iova) {
         if let Some(range) = IovaRange::from_length(iova, ByteLen::new(done)) {
             let undone = self.unmap_range(range, &mut Budget::unlimited());
@@ -148,7 +179,9 @@ impl<F: Format> Table<F> {
         self.prune(failed);
     }
 
-    fn admit_map(&self, iova: Iova, phys: PhysAddr, length: ByteLen) -> Result<IovaRange, MapError> {
+    #[inline]
+    fn admit_map(&self, run: &MapRun) -> Result<IovaRange, MapError> {
+        let MapRun { iova, phys, length, .. } = *run;
         let (aperture, granule, width) = (self.spec.aperture(), self.spec.alignment(), F::OUTPUT_LG2);
         let range = IovaRange::from_length(iova, length);
         if length == ByteLen::new(0) || (iova.get() | phys.get() | length.get()) & (granule - 1) != 0 {
@@ -167,6 +200,54 @@ impl<F: Format> Table<F> {
     }
 }
 
+/// An entry that points to a table: the table it is in, the level, the index.
+type Parent = (TableAddr, Level, usize);
+
+impl Piece {
+    #[inline]
+    fn bytes<F: Format>(&self) -> u64 {
+        u64::from(self.entries) << F::item_lg2(self.level)
+    }
+}
+
+/// The piece that begins `done` bytes into a run, all of whose addresses are multiples of the smallest size.
+#[inline]
+fn next_piece<F: Format>(run: &MapRun, done: u64, sizes: PageSizes, budget: &Budget) -> Piece {
+    let (iova, phys, left) = (run.iova.get() + done, run.phys.get() + done, run.length.get() - done);
+    let size_lg2 = sizes.largest_for(iova | phys, left).unwrap_or(F::GRANULE_LG2);
+    let level = F::level_of(size_lg2);
+    let item_lg2 = F::item_lg2(level);
+    let bytes = left
+        .min(to_next_size(iova, phys, sizes, size_lg2))
+        .min(to_multiple(iova, F::item_lg2(level.above())));
+    let entries_lg2 = size_lg2 - item_lg2;
+    let leaves = (bytes >> size_lg2).min((budget.left() >> entries_lg2).max(1));
+    let entries = u16::try_from(leaves << entries_lg2).unwrap_or(0);
+    Piece {
+        iova: Iova::new(iova),
+        phys: PhysAddr::new(phys),
+        permission: run.permission,
+        size_lg2,
+        level,
+        entries,
+    }
+}
+
+/// Bytes until a larger size divides both addresses; without end if none ever does.
+#[inline]
+fn to_next_size(iova: u64, phys: u64, sizes: PageSizes, size_lg2: u32) -> u64 {
+    match sizes.next_above(size_lg2) {
+        Some(larger_lg2) if (iova ^ phys) & ((1 << larger_lg2) - 1) == 0 => to_multiple(iova, larger_lg2),
+        _ => u64::MAX,
+    }
+}
+
+/// Bytes to the next multiple of 2^`lg2`, at least 1.
+#[inline]
+const fn to_multiple(iova: u64, lg2: u32) -> u64 {
+    (1 << lg2) - (iova & ((1 << lg2) - 1))
+}
+
 fn refusal(range: IovaRange, obstacle: Obstacle) -> MapError {
     match obstacle {
         Obstacle::MappedAt(at) => MapError::Overlap { range, at },
@@ -174,25 +255,36 @@ fn refusal(range: IovaRange, obstacle: Obstacle) -> MapError {
     }
 }
 
-/// How many entries from `iova` on lie in the same leaf table, `most` at most.
-pub(super) fn entries_in_leaf<F: Format>(iova: Iova, most: u64) -> u16 {
-    let to_end = (TABLE_ENTRIES - F::index(iova, Level::LEAF)) as u64;
-    u16::try_from(to_end.min(most)).unwrap_or(0)
+/// Writes the leaves of a piece into its entries.
+#[inline]
+fn fill<F: Format, E>(entries: impl Iterator<Item = E>, piece: &Piece, put: impl Fn(E, u64)) {
+    let mut bits = F::leaf(piece.phys, piece.size_lg2, piece.permission);
+    let item_lg2 = F::item_lg2(piece.level);
+    if piece.size_lg2 == item_lg2 || F::COPIES == Copies::Advancing {
+        for entry in entries {
+            put(entry, bits);
+            bits = bits.wrapping_add(F::advance(1 << item_lg2));
+        }
+    } else {
+        let last_copy = (1_usize << (piece.size_lg2 - item_lg2)) - 1;
+        for (copy, entry) in entries.enumerate() {
+            put(entry, bits);
+            if copy & last_copy == last_copy {
+                bits = bits.wrapping_add(F::advance(1 << piece.size_lg2));
+            }
+        }
+    }
 }
 
-/// Writes consecutive leaves; the ordering is a constant at each call.
-#[inline]
-fn fill<F: Format>(entries: &[AtomicU64], piece: &Piece, ordering: Ordering) {
-    let mut phys = piece.phys.get();
-    for entry in entries {
-        entry.store(F::leaf(PhysAddr::new(phys), F::GRANULE_LG2, piece.permission), ordering);
-        phys = phys.wrapping_add(1 << F::GRANULE_LG2);
-    }
+/// How many entries from `iova` on lie in the same table of `level`, `most` at most.
+pub(super) fn entries_in_table<F: Format>(iova: Iova, level: Level, most: u64) -> u16 {
+    let to_end = (TABLE_ENTRIES - F::index(iova, level)) as u64;
+    u16::try_from(to_end.min(most)).unwrap_or(0)
 }
 
 #[cfg(test)]
 mod tests {
-    use ioasd_client::formats::AmdV1;
+    use ioasd_client::formats::{AmdV1, AmdV1Granule2K, ArmS2, RiscV, VtdSs};
     use ioasd_client::layout::BootId;
 
     use super::*;
@@ -206,9 +298,21 @@ mod tests {
         Table::new(ArenaSize::new(ByteLen::new(1 << 22)), BootId([0; 16])).unwrap()
     }
 
+    /// Maps leaves of at most a page.
     fn map(table: &mut Table<Amd>, iova: u64, phys: u64, length: u64, entries: u64) -> Result<u64, MapError> {
+        map_leaves(table, LargePages::Off, (iova, phys, length), entries)
+    }
+
+    fn map_leaves<F: Format>(
+        table: &mut Table<F>,
+        large_pages: LargePages,
+        (iova, phys, length): (u64, u64, u64),
+        entries: u64,
+    ) -> Result<u64, MapError> {
         let (iova, phys, length) = (Iova::new(iova), PhysAddr::new(phys), ByteLen::new(length));
-        let done = table.map(iova, phys, length, Permission::ReadWrite, &mut Budget::new(entries));
+        let permission = Permission::ReadWrite;
+        let run = MapRun { iova, phys, length, permission, large_pages };
+        let done = table.map(&run, &mut Budget::new(entries));
         table.check();
         done.map(ByteLen::get)
     }
@@ -243,6 +347,61 @@ mod tests {
         }
         assert_eq!(table.translate(Iova::new(0x1f_f000 + 1030 * 0x1000)), None);
         assert_eq!(table.translate(Iova::new(0x1f_efff)), None);
+    }
+
+    /// The sizes of the leaves that a run becomes, in order.
+    fn sizes<F: Format>(run: (u64, u64, u64)) -> Vec<u32> {
+        let mut table = Table::<F>::new(ArenaSize::new(ByteLen::new(1 << 22)), BootId([0; 16])).unwrap();
+        assert_eq!(map_leaves(&mut table, LargePages::On, run, u64::MAX), Ok(run.2));
+        let mut sizes = Vec::new();
+        let mut at = run.0;
+        while at < run.0 + run.2 {
+            let (phys, left, _) = table.translate(Iova::new(at)).unwrap();
+            assert_eq!(phys.get() - run.1, at - run.0);
+            sizes.push(left.get().ilog2());
+            at += left.get();
+        }
+        sizes
+    }
+
+    #[test]
+    fn each_leaf_is_the_largest_that_alignment_and_length_allow() {
+        let run = (0x3f_f000, 0x803f_f000, 0x40_2000);
+        assert_eq!(sizes::<VtdSs<4>>(run), [12, 21, 21, 12]);
+        assert_eq!(sizes::<Amd>(run), [12, 22, 12]);
+        assert_eq!(sizes::<ArmS2>((0xf000, 0x1f000, 0x2_3000)), [12, 16, 16, 12, 12]);
+        assert_eq!(
+            sizes::<RiscV<4>>((0x1_0000, 0x4_0000, 0x1_8000)),
+            [16].into_iter().chain([12; 8]).collect::<Vec<_>>()
+        );
+        assert_eq!(sizes::<AmdV1Granule2K>((0x800, 0x1800, 0x3800)), [11, 12, 13, 11]);
+        assert_eq!(
+            sizes::<Amd>((0x2000, 0x1000, 0x6000)),
+            [12; 6],
+            "addresses that differ in their lowest bit"
+        );
+        assert_eq!(sizes::<Amd>((0x2000, 0x4000, 0x8000)), [13, 13, 13, 13], "and in the next");
+        assert_eq!(sizes::<VtdSs<4>>((0, 0, 0x4000_0000)), [30]);
+    }
+
+    #[test]
+    fn a_leaf_is_written_whole_although_the_budget_ends_inside() {
+        let mut table = table();
+        let run = (0x10_0000, 0x10_0000, 0x18_0000);
+        assert_eq!(map_leaves(&mut table, LargePages::On, run, 10), Ok(0x10_0000));
+        assert_eq!(table.mapped(), ByteLen::new(0x10_0000));
+    }
+
+    #[test]
+    fn a_leaf_goes_neither_onto_a_table_nor_under_another_leaf() {
+        let mut table = table();
+        assert_eq!(map(&mut table, 0x4010_5000, 0, 0x1000, 9), Ok(0x1000));
+        let error = map_leaves(&mut table, LargePages::On, (0, 0, 0x8000_0000), u64::MAX).unwrap_err();
+        assert!(matches!(error, MapError::Overlap { at, .. } if at == Iova::new(0x4010_5000)), "{error}");
+        assert_eq!(map_leaves(&mut table, LargePages::On, (0, 0, 0x4000_0000), u64::MAX), Ok(0x4000_0000));
+        let error = map(&mut table, 0x3fff_f000, 0, 0x1000, 1).unwrap_err();
+        assert!(matches!(error, MapError::Overlap { at, .. } if at == Iova::new(0x3fff_f000)), "{error}");
+        assert_eq!(table.mapped(), ByteLen::new(0x4000_1000));
     }
 
     #[test]

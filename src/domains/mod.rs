@@ -10,7 +10,7 @@
 //! | [`spec`] | what a table shall be: format, aperture, page sizes |
 //! | [`table`] | the table of one domain, and the trait its writer knows it by |
 //! | [`batch`] | a batch of frames on its way into one table, all or nothing |
-//! | `map`, `unmap`, `read_back`, `walk`, `check` | what a table can do, generic over the format |
+//! | [`map`], `unmap`, `read_back`, `walk`, `check` | what a table can do, generic over the format |
 //! | [`error`] | what can go wrong, with errno and code |
 //!
 //! Imports allowed: `sys`, `storage`, and the client crate's formats, layouts and units.
@@ -20,7 +20,7 @@ pub mod batch;
 mod check;
 pub mod epoch;
 pub mod error;
-mod map;
+pub mod map;
 mod read_back;
 pub mod spec;
 pub mod table;

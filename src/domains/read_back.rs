@@ -4,7 +4,7 @@
 
 use std::sync::atomic::Ordering;
 
-use ioasd_client::formats::{Entry, Format, Level};
+use ioasd_client::formats::{Entry, Format};
 use ioasd_client::units::{IndexRange, Iova, PAGE_SIZE, PageIndex, Pfn, PhysAddr};
 
 use super::error::ReadBackError;
@@ -41,32 +41,37 @@ impl<F: Format> Table<F> {
         Ok(())
     }
 
-    /// The contiguous memory from `iova` on, up to the end of its leaf table.
+    /// The contiguous memory from `iova` on, up to the end of its table.
     fn extent(&self, iova: Iova) -> Option<Extent> {
         let found = self.spec.aperture().contains(iova).then(|| self.descend(iova))?;
         let Entry::Leaf { phys, size_lg2, .. } = found.decoded else {
             return None;
         };
         let within = iova.get() & ((1 << size_lg2) - 1);
-        let bytes = if found.level == Level::LEAF && size_lg2 == F::GRANULE_LG2 {
-            self.contiguous_leaves(&found, phys) << F::GRANULE_LG2
-        } else {
-            1 << size_lg2
-        };
-        Some(Extent { phys: PhysAddr::new(phys.get() | within), bytes: bytes - within })
+        let left = (1 << size_lg2) - within;
+        let bytes = left + self.contiguous_after(&found, phys, size_lg2);
+        Some(Extent { phys: PhysAddr::new(phys.get() | within), bytes })
     }
 
-    /// How many leaves from the one found on lie behind one another.
-    fn contiguous_leaves(&self, found: &Found, first: PhysAddr) -> u64 {
-        let (_, leaves) = self.arena.words(found.table).split_at(found.index);
-        let entries = leaves.iter().map(|entry| F::decode(entry.load(Ordering::Relaxed), Level::LEAF));
-        let expected = (first.get()..).step_by(1 << F::GRANULE_LG2);
-        entries.zip(expected).take_while(|(entry, phys)| is_granule_at::<F>(*entry, *phys)).count() as u64
+    /// Bytes in the leaves of the same table that lie behind a leaf, in address and in memory.
+    fn contiguous_after(&self, found: &Found, phys: PhysAddr, size_lg2: u32) -> u64 {
+        let item_lg2 = F::item_lg2(found.level);
+        let (mut size_lg2, mut index) = (size_lg2, found.index);
+        let end_of_first = phys.get() + (1 << size_lg2);
+        let mut expected = end_of_first;
+        loop {
+            let copies = 1_usize << (size_lg2 - item_lg2);
+            index = (index & !(copies - 1)) + copies;
+            let next = self.arena.words(found.table).get(index).map(|entry| entry.load(Ordering::Relaxed));
+            match next.map(|bits| F::decode(bits, found.level)) {
+                Some(Entry::Leaf { phys, size_lg2: next_lg2, .. }) if phys.get() == expected => {
+                    size_lg2 = next_lg2;
+                    expected += 1 << size_lg2;
+                }
+                _ => return expected - end_of_first,
+            }
+        }
     }
-}
-
-fn is_granule_at<F: Format>(entry: Entry, expected: u64) -> bool {
-    matches!(entry, Entry::Leaf { phys, size_lg2, .. } if phys.get() == expected && size_lg2 == F::GRANULE_LG2)
 }
 
 /// How many pages from `first` on begin within `bytes` bytes.
@@ -83,7 +88,9 @@ mod tests {
 
     use super::*;
     use crate::domains::arena::ArenaSize;
+    use crate::domains::map::MapRun;
     use crate::domains::table::{Budget, DomainTable};
+    use crate::storage::io_pagetable::LargePages;
     use crate::storage::pfn::{Run, RunLimit};
 
     const IOVA: u64 = 0x1f_e000;
@@ -94,7 +101,9 @@ mod tests {
         let mut map = |page: u64, pfn: u64, pages: u64| {
             let (iova, phys) = (Iova::new(IOVA + page * PAGE_SIZE), Pfn::new(pfn).phys());
             let length = ByteLen::new(pages * PAGE_SIZE);
-            table.map(iova, phys, length, Permission::ReadWrite, &mut Budget::unlimited()).unwrap();
+            let (permission, large_pages) = (Permission::ReadWrite, LargePages::On);
+            let run = MapRun { iova, phys, length, permission, large_pages };
+            table.map(&run, &mut Budget::unlimited()).unwrap();
         };
         for page in 0..4 {
             map(page, 100 - 2 * page, 1);

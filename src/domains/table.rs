@@ -1,11 +1,12 @@
 //! The table of one domain, and the trait its writer knows it by.
 //!
-//! A [`Table`] is generic over the format; [`DomainTable`] hides the format behind one virtual call per run of frames.
+//! A [`Table`] is generic over the format; [`DomainTable`] hides the format behind one virtual call per batch and turn.
 //! How often each table page is used is counted in private memory: the shared bytes are what walkers see, never what
 //! decides whether a page is free.
 //!
-//! Publishing: a new leaf table is filled while nobody can see it and linked with one release store; entries of a
-//! linked table are changed with release stores. There is one writer, so nothing is exchanged or compared.
+//! Publishing: a new table is filled while nobody can see it and linked with one release store; entries of a linked
+//! table are changed with release stores. There is one writer, so nothing is exchanged or compared. A table in which
+//! nothing is left is unlinked at once.
 //!
 //! Imports allowed: arena, epoch, error, spec, storage's area and pfn, the client crate's formats and layouts.
 
@@ -14,13 +15,15 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use ioasd_client::formats::{ABSENT, Entry, Format, FormatVisitor, Level, Rights, TABLE_BYTES, TableAddr};
+use ioasd_client::formats::{ABSENT, Entry, Format, FormatVisitor, Level, Rights, TableAddr};
 use ioasd_client::layout::{ArenaHeader, BootId};
 use ioasd_client::units::{ByteLen, IndexRange, Iova, IovaRange, Permission, PhysAddr};
 
 use super::arena::{Arena, ArenaSize};
+use super::batch::{BatchWriter, Progress};
 use super::epoch::Epochs;
 use super::error::{ArenaError, MapError, ReadBackError, UnmapError};
+use super::map::MapRun;
 use super::spec::TableSpec;
 use crate::storage::area::AreaShape;
 use crate::storage::pfn::PfnBatch;
@@ -87,20 +90,22 @@ pub trait DomainTable: Send {
     /// # Errors
     /// If the range cannot be mapped; nothing of this call stays mapped then. If `epochs().has_walkers()`, they may
     /// have seen some of it: begin a new epoch and wait before the frames are let go.
-    fn map(
-        &mut self,
-        iova: Iova,
-        phys: PhysAddr,
-        length: ByteLen,
-        permission: Permission,
-        budget: &mut Budget,
-    ) -> Result<ByteLen, MapError>;
+    fn map(&mut self, run: &MapRun, budget: &mut Budget) -> Result<ByteLen, MapError>;
 
-    /// Clears from the start of the range as many leaves as the budget allows; returns the bytes done. Needs no memory
-    /// and does not fail for what is mapped. Walkers may still be inside: begin a new epoch and wait.
+    /// Writes a batch on as far as the budget goes.
     ///
     /// # Errors
-    /// If something in the range was not mapped; the rest is cleared nevertheless.
+    /// If the table refuses a run; nothing of the batch is left in it then. For walkers holds what holds for
+    /// [`DomainTable::map`].
+    fn write_batch(&mut self, writer: &mut BatchWriter, budget: &mut Budget) -> Result<Progress, MapError>;
+
+    /// Clears from the start of the range as many leaves as the budget allows; returns the bytes done, which are more than
+    /// the range has if it ends inside a leaf: leaves are never split. Needs no memory and does not fail for what is
+    /// mapped. Walkers may still be inside: begin a new epoch and wait.
+    ///
+    /// # Errors
+    /// If something in the range was not mapped; the rest is cleared nevertheless. If the range begins inside a leaf;
+    /// nothing is cleared then.
     fn unmap(&mut self, range: IovaRange, budget: &mut Budget) -> Result<ByteLen, UnmapError>;
 
     /// Appends the frames of `pages`, shown by an area of this shape, until the batch is full or the range ends.
@@ -176,8 +181,8 @@ pub struct Table<F> {
     pub(super) root: TableAddr,
     pub(super) live: LiveCounts,
     pub(super) mapped: u64,
-    /// The leaf table mapped to last, so that short runs side by side need no walk.
-    pub(super) recent: Option<RecentLeaf>,
+    /// The table mapped to last, so that short runs side by side need no walk.
+    pub(super) recent: Option<Recent>,
     format: PhantomData<F>,
 }
 
@@ -203,7 +208,7 @@ impl<F: Format> Table<F> {
         const { assert!(F::LEVELS >= 2, "leaf tables need a parent") };
         debug_assert_eq!(spec.format(), F::ID, "a table of another format");
         let mut arena = Arena::new(size, budget)?;
-        let root = arena.allocate()?;
+        let root = arena.allocate()?.into_address();
         arena.write_header(&ArenaHeader { geometry: spec.geometry(), root, length: size.bytes(), boot });
         let live = LiveCounts::default();
         Ok(Self { spec, arena, root, live, mapped: 0, recent: None, format: PhantomData })
@@ -242,19 +247,32 @@ impl<F: Format> Table<F> {
         if self.live.of(address) == 0 {
             self.arena.entry(table, index).store(ABSENT, Ordering::Release);
             self.live.remove(table, 1);
-            self.recent = self.recent.filter(|recent| recent.leaf != address);
+            self.recent = self.recent.filter(|recent| recent.table != address);
             self.arena.retire(address);
         }
     }
 }
 
-/// A leaf table and the IOVAs it translates.
+/// A table that was mapped to, and what leads there again.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct RecentLeaf {
-    /// The table.
-    pub(super) leaf: TableAddr,
-    /// Its IOVAs, without the bits that it translates.
-    pub(super) region: u64,
+pub(super) struct Recent {
+    pub(super) table: TableAddr,
+    pub(super) key: RecentKey,
+}
+
+/// A level, and what all IOVAs that a table of it translates have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct RecentKey {
+    level: Level,
+    region: u64,
+}
+
+impl Recent {
+    /// What leads to the table of `level` on the way to `iova`.
+    #[inline]
+    pub(super) fn key<F: Format>(iova: Iova, level: Level) -> RecentKey {
+        RecentKey { level, region: iova.get() >> F::item_lg2(level.above()) }
+    }
 }
 
 /// Where a walk ends.
@@ -272,7 +290,7 @@ pub(super) struct Found {
     pub(super) rights: Rights,
 }
 
-/// How many entries of each table are in use.
+/// How many entries of each table are in use: those of leaves, and those that point to tables.
 #[derive(Debug, Default)]
 pub(super) struct LiveCounts {
     by_page: Vec<u16>,
@@ -304,7 +322,7 @@ impl LiveCounts {
 }
 
 fn page_of(table: TableAddr) -> usize {
-    usize::try_from(table.get() / TABLE_BYTES).unwrap_or(usize::MAX)
+    usize::try_from(table.page()).unwrap_or(usize::MAX)
 }
 
 impl<F: Format> DomainTable for Table<F> {
@@ -312,15 +330,12 @@ impl<F: Format> DomainTable for Table<F> {
         self.spec
     }
 
-    fn map(
-        &mut self,
-        iova: Iova,
-        phys: PhysAddr,
-        length: ByteLen,
-        permission: Permission,
-        budget: &mut Budget,
-    ) -> Result<ByteLen, MapError> {
-        self.map_run(iova, phys, length, permission, budget)
+    fn map(&mut self, run: &MapRun, budget: &mut Budget) -> Result<ByteLen, MapError> {
+        self.map_run(run, budget)
+    }
+
+    fn write_batch(&mut self, writer: &mut BatchWriter, budget: &mut Budget) -> Result<Progress, MapError> {
+        writer.write_into(self, budget)
     }
 
     fn unmap(&mut self, range: IovaRange, budget: &mut Budget) -> Result<ByteLen, UnmapError> {

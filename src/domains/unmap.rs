@@ -1,14 +1,16 @@
-//! Unmapping: entries are cleared one leaf table at a time; tables that become empty are unlinked and retired.
+//! Unmapping: entries are cleared one table at a time; tables that become empty are unlinked and retired.
 //!
-//! Imports allowed: error, table, the client crate's formats.
+//! Leaves are never split: a range that begins inside one is refused, one that ends inside takes the whole leaf along.
+//!
+//! Imports allowed: error, map, table, the client crate's formats.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use ioasd_client::formats::{ABSENT, Format, Level};
+use ioasd_client::formats::{ABSENT, Entry, Format, Level};
 use ioasd_client::units::{ByteLen, Iova, IovaRange};
 
 use super::error::UnmapError;
-use super::map::entries_in_leaf;
+use super::map::entries_in_table;
 use super::table::{Budget, Found, Table};
 
 /// What one step went through.
@@ -16,6 +18,19 @@ struct Step {
     bytes: u64,
     missing: u64,
     first_missing: Option<Iova>,
+}
+
+/// What was found side by side in one table.
+#[derive(Clone, Copy, Default)]
+struct Cleared {
+    /// Entries gone through.
+    seen: u16,
+    /// Entries that were in use.
+    used: u16,
+    /// The first entry that was not.
+    first_absent: Option<u16>,
+    /// The bits of the entry seen last.
+    last: u64,
 }
 
 impl<F: Format> Table<F> {
@@ -29,7 +44,11 @@ impl<F: Format> Table<F> {
         let (mut done, mut missing, mut first_missing) = (0, 0, None);
         while done < total && !budget.is_spent() {
             let at = Iova::new(range.start().get() + done);
-            let step = self.unmap_step(at, total - done, budget);
+            let found = self.descend(at);
+            if done == 0 {
+                check_start(range, &found)?;
+            }
+            let step = self.unmap_step(&found, at, total - done, budget);
             first_missing = first_missing.or(step.first_missing);
             missing += step.missing;
             done += step.bytes;
@@ -41,40 +60,33 @@ impl<F: Format> Table<F> {
         }
     }
 
-    fn unmap_step(&mut self, at: Iova, left: u64, budget: &mut Budget) -> Step {
-        let found = self.descend(at);
-        if found.level == Level::LEAF {
-            self.clear_leaves(&found, at, left, budget)
-        } else {
-            budget.spend(1);
-            let item = 1 << F::item_lg2(found.level);
-            let bytes = left.min(item - (at.get() & (item - 1)));
-            Step { bytes, missing: bytes, first_missing: Some(at) }
+    fn unmap_step(&mut self, found: &Found, at: Iova, left: u64, budget: &mut Budget) -> Step {
+        if found.level == Level::LEAF || matches!(found.decoded, Entry::Leaf { .. }) {
+            return self.clear_leaves(found, at, left, budget);
         }
+        budget.spend(1);
+        let item = 1 << F::item_lg2(found.level);
+        let bytes = left.min(item - (at.get() & (item - 1)));
+        Step { bytes, missing: bytes, first_missing: Some(at) }
     }
 
     fn clear_leaves(&mut self, found: &Found, at: Iova, left: u64, budget: &mut Budget) -> Step {
-        let entries = entries_in_leaf::<F>(at, (left >> F::GRANULE_LG2).min(budget.left()));
-        let (_, rest) = self.arena.words(found.table).split_at(found.index);
-        let (mut cleared, mut first_absent) = (0, None);
-        for (entry, offset) in rest.iter().take(usize::from(entries)).zip((0..).step_by(1 << F::GRANULE_LG2))
-        {
-            if entry.load(Ordering::Relaxed) == ABSENT {
-                first_absent = first_absent.or(Some(offset));
-            } else {
-                cleared += 1;
-                entry.store(ABSENT, Ordering::Release);
-            }
-        }
-        budget.spend(u64::from(entries));
-        self.live.remove(found.table, cleared);
-        self.mapped -= u64::from(cleared) << F::GRANULE_LG2;
-        if self.live.of(found.table) == 0 {
+        let (table, level, item_lg2) = (found.table, found.level, F::item_lg2(found.level));
+        let wanted = left.div_ceil(1 << item_lg2).min(budget.left());
+        let entries = entries_in_table::<F>(at, level, wanted);
+        let (_, rest) = self.arena.words(table).split_at(found.index);
+        let mut cleared = clear::<F>(rest, level, entries);
+        finish_leaf::<F>(rest, level, at, &mut cleared);
+        budget.spend(u64::from(cleared.seen));
+        self.live.remove(table, cleared.used);
+        self.mapped -= u64::from(cleared.used) << item_lg2;
+        if self.live.of(table) == 0 {
             self.prune(at);
         }
-        let bytes = u64::from(entries) << F::GRANULE_LG2;
-        let missing = bytes - (u64::from(cleared) << F::GRANULE_LG2);
-        Step { bytes, missing, first_missing: first_absent.and_then(|offset| at.checked_add(offset)) }
+        let missing = u64::from(cleared.seen - cleared.used) << item_lg2;
+        let address = |entry: u16| at.checked_add(u64::from(entry) << item_lg2);
+        let first_missing = cleared.first_absent.and_then(address);
+        Step { bytes: u64::from(cleared.seen) << item_lg2, missing, first_missing }
     }
 
     /// The bytes to go through.
@@ -89,6 +101,53 @@ impl<F: Format> Table<F> {
     }
 }
 
+/// Refuses a range that begins inside a leaf.
+fn check_start(range: IovaRange, found: &Found) -> Result<(), UnmapError> {
+    let Entry::Leaf { size_lg2, .. } = found.decoded else { return Ok(()) };
+    let within = (1 << size_lg2) - 1;
+    let start = range.start().get();
+    match IovaRange::new(Iova::new(start & !within), Iova::new(start | within)) {
+        Some(leaf) if leaf.start() != range.start() => Err(UnmapError::InsideLeaf { range, leaf }),
+        _ => Ok(()),
+    }
+}
+
+/// Clears up to `entries` entries: all of them at the lowest level, above it the leaves up to the first other entry.
+#[inline]
+fn clear<F: Format>(rest: &[AtomicU64], level: Level, entries: u16) -> Cleared {
+    let is_leaf = |bits| matches!(F::decode(bits, level), Entry::Leaf { .. });
+    let mut cleared = Cleared::default();
+    for entry in rest.iter().take(usize::from(entries)) {
+        let bits = entry.load(Ordering::Relaxed);
+        if level > Level::LEAF && !is_leaf(bits) {
+            break;
+        }
+        if bits == ABSENT {
+            cleared.first_absent = cleared.first_absent.or(Some(cleared.seen));
+        } else {
+            cleared.used += 1;
+            entry.store(ABSENT, Ordering::Release);
+        }
+        cleared.seen += 1;
+        cleared.last = bits;
+    }
+    cleared
+}
+
+/// Clears what is left of the leaf that was seen last, if it goes on.
+fn finish_leaf<F: Format>(rest: &[AtomicU64], level: Level, at: Iova, cleared: &mut Cleared) {
+    let Entry::Leaf { size_lg2, .. } = F::decode(cleared.last, level) else { return };
+    let item_lg2 = F::item_lg2(level);
+    let end = at.get() + (u64::from(cleared.seen) << item_lg2);
+    let goes_on = end.next_multiple_of(1 << size_lg2) - end;
+    let more = u16::try_from(goes_on >> item_lg2).unwrap_or(0);
+    for entry in rest.iter().skip(usize::from(cleared.seen)).take(usize::from(more)) {
+        entry.store(ABSENT, Ordering::Release);
+    }
+    cleared.seen += more;
+    cleared.used += more;
+}
+
 #[cfg(test)]
 mod tests {
     use ioasd_client::formats::AmdV1;
@@ -97,7 +156,9 @@ mod tests {
 
     use super::*;
     use crate::domains::arena::ArenaSize;
+    use crate::domains::map::MapRun;
     use crate::domains::table::DomainTable;
+    use crate::storage::io_pagetable::LargePages;
 
     const PAGE: u64 = 0x1000;
 
@@ -108,9 +169,10 @@ mod tests {
     }
 
     fn map(table: &mut Table<AmdV1<4>>, iova: u64, pages: u64) {
-        let length = ByteLen::new(pages * PAGE);
-        let mut budget = Budget::unlimited();
-        table.map(Iova::new(iova), PhysAddr::new(iova), length, Permission::Read, &mut budget).unwrap();
+        let (length, phys) = (ByteLen::new(pages * PAGE), PhysAddr::new(iova ^ PAGE));
+        let (permission, large_pages) = (Permission::Read, LargePages::On);
+        let run = MapRun { iova: Iova::new(iova), phys, length, permission, large_pages };
+        table.map(&run, &mut Budget::unlimited()).unwrap();
     }
 
     fn unmap(
@@ -151,6 +213,40 @@ mod tests {
         let UnmapError::NotMapped { first, missing, done, .. } = error else { panic!("{error}") };
         assert_eq!((first, missing.get() + 4 * PAGE), (Iova::new(0x20_1000), done.get()));
         assert_eq!((table.mapped(), table.table_bytes()), (ByteLen::new(0), ByteLen::new(PAGE)));
+    }
+
+    fn with_large_leaf() -> Table<AmdV1<4>> {
+        let mut table = mapped(0x1f_f000, 1);
+        let (iova, phys, length) = (Iova::new(0x20_0000), PhysAddr::new(0x20_0000), ByteLen::new(0x20_0000));
+        let (permission, large_pages) = (Permission::Read, LargePages::On);
+        let run = MapRun { iova, phys, length, permission, large_pages };
+        table.map(&run, &mut Budget::unlimited()).unwrap();
+        table
+    }
+
+    #[test]
+    fn a_range_that_begins_inside_a_leaf_is_refused_and_one_that_ends_inside_takes_it_along() {
+        let mut table = with_large_leaf();
+        let error = unmap(&mut table, 0x20_1000, 0x1ff, 9).unwrap_err();
+        assert!(matches!(error, UnmapError::InsideLeaf { leaf, .. } if leaf.start() == Iova::new(0x20_0000)));
+        assert_eq!(table.mapped(), ByteLen::new(0x20_1000));
+        assert_eq!(unmap(&mut table, 0x1f_f000, 2, 9), Ok(ByteLen::new(0x20_1000)));
+        assert_eq!((table.mapped(), table.table_bytes()), (ByteLen::new(0), ByteLen::new(PAGE)));
+    }
+
+    #[test]
+    fn all_entries_of_a_leaf_go_together_whatever_the_budget() {
+        let mut table = mapped(0, 0x20);
+        let run = MapRun {
+            iova: Iova::new(0x4_0000),
+            phys: PhysAddr::new(0x8_0000),
+            length: ByteLen::new(0x4_0000),
+            permission: Permission::Read,
+            large_pages: LargePages::On,
+        };
+        table.map(&run, &mut Budget::unlimited()).unwrap();
+        assert_eq!(unmap(&mut table, 0x4_0000, 0x40, 1), Ok(ByteLen::new(0x4_0000)));
+        assert_eq!(table.mapped(), ByteLen::new(0x20 * PAGE));
     }
 
     #[test]

@@ -106,12 +106,22 @@ impl SharedMapping {
     #[inline]
     #[must_use]
     pub fn table(&self, address: TableAddr) -> Option<&TableWords> {
+        let table = self.table_pointer(address)?;
+        // SAFETY: a whole table is mapped writable there as long as `self` lives, aligned to its size.
+        Some(unsafe { table.cast::<TableWords>().as_ref() })
+    }
+
+    /// Where the table at `address` is, for the one who knows that nobody else can look at it; `None` if it is misaligned,
+    /// beyond the end or read-only.
+    #[inline]
+    #[must_use]
+    pub fn table_pointer(&self, address: TableAddr) -> Option<NonNull<[u64; TABLE_ENTRIES]>> {
         let at = self.checked(address.get(), TABLE_BYTES, TABLE_BYTES)?;
         if self.access == MapAccess::ReadOnly {
             return None;
         }
-        // SAFETY: a whole table at `at` is mapped writable as long as `self` lives and is aligned to its size.
-        Some(unsafe { self.base.add(at).cast::<TableWords>().as_ref() })
+        // SAFETY: `at` lies within the mapping.
+        Some(unsafe { self.base.add(at) }.cast())
     }
 
     /// Copies the bytes at `offset` into `into`. Bytes that change meanwhile may arrive old or new.
