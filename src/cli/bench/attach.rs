@@ -25,8 +25,10 @@ use crate::actors::messages::ioas::{AttachDomain, DetachDomain};
 use crate::actors::objects::Iommu;
 use crate::actors::tables::OwnedTable;
 use crate::domains::arena::ArenaSize;
+use crate::domains::map::MapRun;
 use crate::domains::spec::TableSpec;
 use crate::domains::table::{self, Budget, DomainTable};
+use crate::storage::io_pagetable::LargePages;
 use crate::storage::ioas::DomainNeeds;
 use crate::storage::ledger::AccountKey;
 use crate::storage::quota::Quota;
@@ -133,7 +135,14 @@ fn warm_table(bed: &Bed) -> Result<Box<dyn DomainTable>, Refusal> {
     let table = table::create(spec, Quota::unlimited(), size, bed.agent.boot);
     let mut table = table.map_err(|error| Refusal::of(&error))?;
     let mut budget = Budget::unlimited();
-    let mapped = table.map(IOVA, PhysAddr::new(0), bed.plan.size, Permission::Read, &mut budget);
+    let run = MapRun {
+        iova: IOVA,
+        phys: PhysAddr::new(0),
+        length: bed.plan.size,
+        permission: Permission::Read,
+        large_pages: LargePages::Off,
+    };
+    let mapped = table.map(&run, &mut budget);
     mapped.map_err(|error| Refusal::of(&error))?;
     let unmapped = table.unmap(bed.range(), &mut budget);
     unmapped.map_err(|error| Refusal::of(&error))?;

@@ -39,8 +39,8 @@ use crate::storage::source::{PageSource, Strength, StrengthSetting};
 
 use super::memory::Memory;
 
-/// Where everything is mapped: aligned to whatever a leaf can be.
-pub(super) const IOVA: Iova = Iova::new(1 << 32);
+/// Where ranges are mapped: one page aside of where a leaf larger than a page could begin, so that each page has one.
+pub(super) const IOVA: Iova = Iova::new((1 << 32) + PAGE_SIZE);
 
 /// An engine and a context in it. Lives on the arbiter.
 pub(super) struct Bed {

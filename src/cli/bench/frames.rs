@@ -19,7 +19,7 @@ const FIRST: u64 = 1 << 20;
 pub(super) enum Order {
     /// Behind one another.
     Contiguous,
-    /// In runs of two and of one, in turn: as memory of small pages does that has been in use for a while.
+    /// In runs of two and of one, in turn, none of them two pages that one leaf could map: as memory of small pages does that has been in use for a while.
     Scattered,
 }
 
@@ -37,8 +37,8 @@ impl Order {
     fn run(self, index: u64, most: u64) -> (Pfn, u64) {
         match (self, index % 3) {
             (Self::Contiguous, _) => (Pfn::new(FIRST + index), most),
-            (Self::Scattered, 2) => (Pfn::new(FIRST + index / 3 * 8 + 5), 1),
-            (Self::Scattered, into) => (Pfn::new(FIRST + index / 3 * 8 + into), most.min(2 - into)),
+            (Self::Scattered, 2) => (Pfn::new(FIRST + index / 3 * 8 + 6), 1),
+            (Self::Scattered, into) => (Pfn::new(FIRST + index / 3 * 8 + 1 + into), most.min(2 - into)),
         }
     }
 }
