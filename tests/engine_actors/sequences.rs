@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ioasd::actors::agent::{Agent, Local};
+use ioasd::domains::spec::TableSpec;
 use ioasd::storage::Tuning;
 use ioasd::storage::pfn::RunLimit;
+use ioasd_client::formats::FormatId;
 
 use crate::generator::{Generator, world};
 use crate::model::{Model, agrees};
@@ -18,15 +20,20 @@ const SEQUENCES: u64 = 200;
 /// Steps of one sequence.
 const STEPS: u64 = 500;
 
-/// A world for real tables: they have 4 KiB leaves, 48 address bits, and no limit of entries.
-fn world_of_tables(rng: &mut fastrand::Rng) -> Spec {
+/// Formats in turn. RISC-V is not among them: what may be written may be read there.
+const FORMATS: [FormatId; 4] = [FormatId::AmdV1, FormatId::AmdV1Granule2K, FormatId::VtdSs, FormatId::ArmS2];
+
+/// A world for real tables of one format: they have its granule and aperture, and no limit of entries.
+fn world_of_tables(rng: &mut fastrand::Rng, format: FormatId) -> Spec {
     let mut spec = world(rng);
     let low = spec.ioases[0].clone();
     for ioas in &mut spec.ioases {
         *ioas = IoasSpec { context: ioas.context, ..low.clone() };
     }
+    let table = TableSpec::of(format);
+    let (granule, last) = (table.alignment(), table.aperture().last().get());
     for domain in &mut spec.domains {
-        (domain.granule, domain.start, domain.last, domain.capacity) = (4096, 0, (1 << 48) - 1, u64::MAX);
+        (domain.granule, domain.start, domain.last, domain.capacity) = (granule, 0, last, u64::MAX);
     }
     spec
 }
@@ -60,9 +67,10 @@ async fn compare(model: &mut Model, actors: &Actors, op: &Op, at: &str) -> Outco
 
 async fn run(seed: u64, mut rng: fastrand::Rng, agent: Arc<Agent>, local: Local) -> Tally {
     let mut tally = Tally::new();
-    let spec = world_of_tables(&mut rng);
+    let format = FORMATS[(seed % 4) as usize];
+    let spec = world_of_tables(&mut rng, format);
     let mut model = Model::new(spec.clone());
-    let actors = Actors::new(spec, Arc::clone(&agent), local).await;
+    let actors = Actors::new(spec, format, Arc::clone(&agent), local).await;
     let mut generator = Generator::new(rng.u64(..));
     for step in 0..STEPS {
         let op = polite(generator.next(&model));

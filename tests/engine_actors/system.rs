@@ -140,6 +140,8 @@ struct Made {
 /// The engine and the clients of one world.
 pub struct Actors {
     spec: Spec,
+    /// What all devices walk: a device may be moved to any domain.
+    format: FormatId,
     agent: Arc<Agent>,
     local: Local,
     memories: Vec<Arc<Memory>>,
@@ -151,10 +153,10 @@ pub struct Actors {
 
 impl Actors {
     /// The world of `spec` before the first operation.
-    pub async fn new(spec: Spec, agent: Arc<Agent>, local: Local) -> Self {
+    pub async fn new(spec: Spec, format: FormatId, agent: Arc<Agent>, local: Local) -> Self {
         let memories = spec.memories.iter().map(Memory::new).collect();
         let (clients, made, allowed, small_pages) = Default::default();
-        let actors = Self { spec, agent, local, memories, clients, made, allowed, small_pages };
+        let actors = Self { spec, format, agent, local, memories, clients, made, allowed, small_pages };
         for context in 0..actors.spec.accounts.len() {
             let client = actors.new_client(context).await;
             actors.clients.borrow_mut().push(client);
@@ -280,7 +282,7 @@ impl Actors {
             return Err(Errno::EXIST);
         }
         let state = self.state(ioas);
-        let device = state.device_create(Iommu::Own, FormatId::AmdV1).map_err(errno)?;
+        let device = state.device_create(Iommu::Own, self.format).map_err(errno)?;
         let attached = match self.target(device, domain).await {
             Ok(target) => state.device_attach(device, target).await.map_err(errno),
             Err(errno) => Err(errno),

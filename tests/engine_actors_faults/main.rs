@@ -36,6 +36,7 @@ use ioasd::actors::agent::{Agent, Local};
 use ioasd::fault_points::{Armed, Point};
 use ioasd::storage::Tuning;
 use ioasd::storage::pfn::RunLimit;
+use ioasd_client::formats::FormatId;
 use ioasd_client::units::{PAGE_SIZE, Permission};
 
 use ops::{Asked, DomainSpec, IoasSpec, Manners, MemorySpec, Op, Range, Spec, Way};
@@ -157,7 +158,7 @@ fn small() -> Tuning {
 
 /// Disturbs the n-th point of a scenario; the point, if there was one left.
 async fn disturb((name, before, op): &Scenario, n: u64, agent: Arc<Agent>, local: Local) -> Option<Point> {
-    let actors = Actors::new(spec(), Arc::clone(&agent), local).await;
+    let actors = Actors::new(spec(), FormatId::AmdV1, Arc::clone(&agent), local).await;
     for op in before {
         let prepared = actors.apply(op).await;
         assert!(prepared.is_ok(), "{name}: {op:?}: {prepared:?}");

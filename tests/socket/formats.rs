@@ -5,9 +5,11 @@ use ioasd_client::formats::FormatId;
 use ioasd_client::ids::{DeviceId, HwptId};
 use ioasd_client::units::Iova;
 use ioasd_client::walker::FaultKind;
+use rustix::io::Errno;
 
-use crate::fixture::Agent;
-use crate::memory::{Memory, at, map, range};
+use crate::fixture::{Agent, errno};
+use crate::helper::{Helper, LARGE, WRITTEN};
+use crate::memory::{Memory, at, map, range, read_at};
 use crate::walking::open;
 
 #[test]
@@ -56,4 +58,59 @@ fn only_devices_of_one_format_share_a_domain() {
     let (amd, vtd) = (attach(FormatId::AmdV1), attach(FormatId::VtdSs));
     assert_ne!(amd, vtd);
     assert_eq!((attach(FormatId::VtdSs), attach(FormatId::AmdV1)), (vtd, amd));
+}
+
+#[test]
+fn large_leaves_are_walked_by_another_process() {
+    let agent = Agent::start();
+    let (mut client, memory) = (agent.connect(), Memory::new(LARGE.1 >> 12));
+    let ioas = client.ioas_alloc().unwrap();
+    let device = client.device_create(FormatId::VtdSs, Iommu::Own).unwrap();
+    let hwpt = client.device_attach(device, ioas).unwrap();
+    map(&mut client, ioas, memory.whole(), at(LARGE.0)).unwrap();
+    assert_eq!(
+        agent.snapshot().domains[0].stats.table.get().get(),
+        4 * 4096,
+        "three leaves of 2 MiB and one page"
+    );
+    let helper = Helper::walker_of_large_leaves(client.domain_export(hwpt).unwrap());
+    assert_eq!(read_at(&memory, 0x40_0000 - 4, WRITTEN.len()), WRITTEN);
+    let walking = open(client.domain_export(hwpt).unwrap());
+    let mut stream = walking.stream().unwrap();
+    client.unmap(ioas, range(LARGE.0, LARGE.1)).unwrap();
+    let fault = stream.enter().read(Iova::new(LARGE.0), &mut [0]).unwrap_err();
+    assert_eq!((fault.kind, agent.pinned_and_charged()), (FaultKind::NotPresent, (0, 0)));
+    helper.kill();
+}
+
+/// Pages that are shown in part: the first from its middle, the last up to its middle.
+#[test]
+fn a_granule_of_half_a_page_maps_half_pages() {
+    let agent = Agent::start();
+    let (mut client, memory) = (agent.connect(), Memory::new(3));
+    let ioas = client.ioas_alloc().unwrap();
+    let device = client.device_create(FormatId::AmdV1Granule2K, Iommu::Shared).unwrap();
+    let hwpt = client.device_attach(device, ioas).unwrap();
+    map(&mut client, ioas, memory.slice(0x800, 0x2000), at(0x1_0000)).unwrap();
+    map(&mut client, ioas, memory.slice(0x1000, 0x800), at(0x1_2800)).unwrap();
+    let walking = open(client.domain_export(hwpt).unwrap());
+    let mut stream = walking.stream().unwrap();
+    let mut bytes = [0; 0x2000];
+    stream.enter().read(Iova::new(0x1_0000), &mut bytes).unwrap();
+    assert_eq!(bytes[..], Memory::bytes(0x800, 0x2000));
+    stream.enter().read(Iova::new(0x1_2800), &mut bytes[..0x800]).unwrap();
+    assert_eq!(bytes[..0x800], Memory::bytes(0x1000, 0x800));
+    for outside in [0xffff, 0x1_2000, 0x1_27ff, 0x1_3000] {
+        let fault = stream.enter().read(Iova::new(outside), &mut [0]).unwrap_err();
+        assert_eq!(fault.kind, FaultKind::NotPresent, "{outside:#x}");
+    }
+    assert_eq!(
+        agent.pinned_and_charged().0,
+        0x4000,
+        "pages are pinned whole: three of one map, one of the other"
+    );
+    let other = client.device_create(FormatId::AmdV1, Iommu::Shared).unwrap();
+    assert_eq!(errno(client.device_attach(other, ioas)), Errno::ADDRINUSE);
+    client.unmap(ioas, range(0x1_0000, 0x3000)).unwrap();
+    client.device_attach(other, ioas).unwrap();
 }

@@ -9,6 +9,8 @@ use std::thread;
 
 use ioasd_client::calls::{AccessKind, Iommu, PinIntent};
 use ioasd_client::connection::Connection;
+use ioasd_client::units::{ByteLen, Iova};
+use ioasd_client::walker::Access;
 
 use crate::memory::{Memory, at, attach_new, map, range};
 use crate::walking::open;
@@ -49,6 +51,11 @@ impl Helper {
         command.args(["--exact", "helper::plays_its_part", "--ignored", "--nocapture"]);
         command.env(PART, part).env(SOCKET, socket).stdin(input).stdout(Stdio::piped());
         command
+    }
+
+    /// A walker that has compared the memory behind large leaves and written into it; see [`LARGE`].
+    pub(crate) fn walker_of_large_leaves(channel: OwnedFd) -> Self {
+        Self::start("large", &PathBuf::new(), Stdio::from(channel))
     }
 
     fn start(part: &str, socket: &PathBuf, input: Stdio) -> Self {
@@ -93,6 +100,7 @@ fn plays_its_part() {
         Ok("chooser") => play_to_the_end(crate::options::play_chooser),
         Ok("mapper") => play_to_the_end(crate::processes::play_mapper),
         Ok("payer") => play_to_the_end(crate::processes::play_payer),
+        Ok("large") => play_walker_of_large_leaves(),
         _ => {}
     }
 }
@@ -108,8 +116,29 @@ fn play_walker() {
     let mut stream = walker.stream().unwrap();
     let burst = stream.enter();
     let mut bytes = [0; 64];
-    burst.read(ioasd_client::units::Iova::new(0x1_0000), &mut bytes).unwrap();
+    burst.read(Iova::new(0x1_0000), &mut bytes).unwrap();
     assert_eq!(bytes[..], Memory::bytes(0, 64));
+    stay();
+}
+
+/// Where the memory of that walker is mapped from its beginning on, and how many bytes of it.
+pub(crate) const LARGE: (u64, u64) = (0x20_0000, 0x60_1000);
+
+/// What that walker writes behind its second large leaf.
+pub(crate) const WRITTEN: &[u8] = b"written through a large leaf";
+
+fn play_walker_of_large_leaves() {
+    let walker = open(stdin().as_fd().try_clone_to_owned().unwrap());
+    let mut stream = walker.stream().unwrap();
+    let ((iova, length), burst) = (LARGE, stream.enter());
+    let mut bytes = vec![0; usize::try_from(length).unwrap()];
+    burst.read(Iova::new(iova), &mut bytes).unwrap();
+    assert_eq!(bytes, Memory::bytes(0, length));
+    let leaf =
+        |iova| burst.translate(Iova::new(iova), ByteLen::new(1 << 40), Access::Write).unwrap().length.get();
+    assert_eq!((leaf(iova), leaf(iova + 0x3f_f000), leaf(iova + 0x60_0000)), (0x20_0000, 0x1000, 0x1000));
+    burst.write(Iova::new(iova + 0x40_0000 - 4), WRITTEN).unwrap();
+    drop(burst);
     stay();
 }
 
