@@ -7,16 +7,19 @@
 //!
 //! A table without leaves is never linked, so a table where a leaf must go means that something is mapped below it.
 //!
-//! Imports allowed: arena, error, table, storage's LargePages, the client crate's formats.
+//! Short runs in the same table, as scattered memory has them, take a shorter way.
+//!
+//! Imports allowed: arena, error, table, storage's LargePages and runs, the client crate's formats.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ioasd_client::formats::{ABSENT, Copies, Entry, Format, Level, PageSizes, TABLE_ENTRIES, TableAddr};
-use ioasd_client::units::{ByteLen, Iova, IovaRange, PAGE_SIZE, Permission, PhysAddr};
+use ioasd_client::units::{ByteLen, Iova, IovaRange, PAGE_SHIFT, PAGE_SIZE, Permission, PhysAddr};
 
 use super::error::{ArenaError, MapError};
 use super::table::{Budget, Recent, Table};
 use crate::storage::io_pagetable::LargePages;
+use crate::storage::pfn::Run;
 
 /// Contiguous memory, and how it shall be mapped.
 #[derive(Clone, Copy, Debug)]
@@ -79,6 +82,62 @@ impl<F: Format> Table<F> {
             self.mapped += piece.bytes::<F>();
         }
         Ok(ByteLen::new(done))
+    }
+
+    /// Maps short runs of pages, one behind the other, as long as they lie in the table mapped to last and no leaf can be
+    /// larger than a page; tells how many runs, and how many pages. Stops before whatever is not as simple.
+    #[inline]
+    pub(super) fn map_short_runs(
+        &mut self,
+        runs: &[Run],
+        range: IovaRange,
+        permission: Permission,
+        budget: &mut Budget,
+    ) -> ShortRuns {
+        let mut done = ShortRuns::default();
+        let Some((table, sizes, mut free)) = self.table_of_pages(range, budget) else { return done };
+        let (_, mut entries) = self.arena.words(table).split_at(F::index(range.start(), Level::LEAF));
+        let larger =
+            sizes.next_above(PAGE_SHIFT).map_or(0, |larger_lg2| (1_u64 << (larger_lg2 - PAGE_SHIFT)) - 1);
+        let mut page = range.start().get() >> PAGE_SHIFT;
+        for run in runs {
+            let (pages, end) = (u64::from(run.pages), run.pfn.get() + u64::from(run.pages));
+            let Some((now, later)) = entries.split_at_checked(run.pages as usize) else { break };
+            let is_small =
+                pages <= SHORT && (pages <= larger || larger == 0 || (page ^ run.pfn.get()) & larger != 0);
+            let fits = pages <= free && end >> (F::OUTPUT_LG2 - PAGE_SHIFT) == 0;
+            if !is_small || !fits || now.iter().any(|entry| entry.load(Ordering::Relaxed) != ABSENT) {
+                break;
+            }
+            let mut bits = F::leaf(run.pfn.phys(), PAGE_SHIFT, permission);
+            for entry in now {
+                entry.store(bits, Ordering::Release);
+                bits = bits.wrapping_add(F::advance(PAGE_SIZE));
+            }
+            (entries, free, page) = (later, free - pages, page + pages);
+            done = ShortRuns { runs: done.runs + 1, pages: done.pages + pages };
+        }
+        self.live.add(table, u16::try_from(done.pages).unwrap_or(0));
+        self.mapped += done.pages << PAGE_SHIFT;
+        budget.spend(done.pages);
+        done
+    }
+
+    /// The table mapped to last, if it maps the start of the range and its entries are pages; the sizes of leaves; and how
+    /// many pages of the range may be written.
+    #[inline]
+    fn table_of_pages(&self, range: IovaRange, budget: &Budget) -> Option<(TableAddr, PageSizes, u64)> {
+        let start = range.start();
+        let are_pages = F::GRANULE_LG2 == PAGE_SHIFT && self.spec.alignment() == PAGE_SIZE;
+        let key = Recent::key::<F>(start, Level::LEAF);
+        let recent =
+            self.recent.filter(|recent| recent.key == key && are_pages && start.is_aligned(PAGE_SIZE))?;
+        let allowed = range.intersection(self.spec.aperture()).filter(|allowed| allowed.start() == start)?;
+        Some((
+            recent.table,
+            self.spec.page_sizes(),
+            (allowed.length().get() >> PAGE_SHIFT).min(budget.left()),
+        ))
     }
 
     #[inline]
@@ -199,6 +258,18 @@ impl<F: Format> Table<F> {
         }
     }
 }
+
+/// What was mapped of a list of runs.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct ShortRuns {
+    /// Whole runs.
+    pub(super) runs: usize,
+    /// Their pages.
+    pub(super) pages: u64,
+}
+
+/// Pages up to which a run is short: longer ones are as fast one by one.
+const SHORT: u64 = 8;
 
 /// An entry that points to a table: the table it is in, the level, the index.
 type Parent = (TableAddr, Level, usize);
@@ -374,7 +445,7 @@ mod tests {
             sizes::<RiscV<4>>((0x1_0000, 0x4_0000, 0x1_8000)),
             [16].into_iter().chain([12; 8]).collect::<Vec<_>>()
         );
-        assert_eq!(sizes::<AmdV1Granule2K>((0x800, 0x1800, 0x3800)), [11, 12, 13, 11]);
+        assert_eq!(sizes::<AmdV1Granule2K>((0x800, 0x1800, 0x3800)), [11, 12, 12, 12]);
         assert_eq!(
             sizes::<Amd>((0x2000, 0x1000, 0x6000)),
             [12; 6],
