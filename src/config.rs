@@ -44,6 +44,8 @@ pub struct Config {
     pub engine: EngineConfig,
     /// What happens when a walker does not leave.
     pub walkers: WalkersConfig,
+    /// Mock hardware.
+    pub mock: MockConfig,
 }
 
 impl Config {
@@ -211,6 +213,14 @@ impl Default for WalkersConfig {
     }
 }
 
+/// `[mock]`: mock hardware, for those who test a VMM where there is no IOMMU.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MockConfig {
+    /// Whether the test command is there.
+    pub enabled: bool,
+}
+
 const fn nonzero<const N: u32>() -> NonZeroU32 {
     const { NonZeroU32::new(N).unwrap() }
 }
@@ -277,6 +287,8 @@ mod tests {
         [walkers]
         policy = "wait"
         alarm_after = "1500ms"
+        [mock]
+        enabled = true
     "#;
 
     fn other() -> Config {
@@ -305,6 +317,7 @@ mod tests {
                 strength: StrengthSetting::Exactly(crate::storage::source::Strength::Locked),
             },
             walkers: WalkersConfig { policy: WalkerPolicy::Wait, alarm_after: Duration::from_millis(1500) },
+            mock: MockConfig { enabled: true },
         }
     }
 

@@ -10,7 +10,9 @@ use ioasd_client::layout::BootId;
 use ioasd_client::units::ByteLen;
 
 use super::frame_service::FrameService;
+use super::leases::Leases;
 use super::messages::dispatch::Dispatch;
+use super::mock_hardware::{Hardware, MockHardware};
 use super::payer::PayingProcesses;
 use super::pinner::Pinner;
 use super::registry::Registry;
@@ -37,6 +39,8 @@ pub struct Settings {
     pub table_bytes: ByteLen,
     /// Bytes of holes that the agent allocates for a context.
     pub first_touch: ByteLen,
+    /// What there is besides software devices.
+    pub hardware: Hardware,
 }
 
 /// Shared by all contexts.
@@ -55,6 +59,10 @@ pub struct Agent {
     pub shards: Shards,
     /// The arbiter of each FanOut, in the same order.
     pub arbiters: Vec<ArbiterHandle>,
+    /// Mock hardware, if this agent has it.
+    pub mock: Option<Arc<MockHardware>>,
+    /// All leases.
+    pub leases: Arc<Leases>,
     /// Limits.
     pub settings: Settings,
     /// Understands messages.
@@ -66,6 +74,12 @@ pub struct Agent {
 }
 
 impl Agent {
+    /// Limits of the movements of a new pages object.
+    #[must_use]
+    pub fn tuning(&self) -> Tuning {
+        self.mock.as_ref().map_or(self.settings.tuning, |mock| mock.tuned(self.settings.tuning))
+    }
+
     /// A number that no domain or access of this agent had before.
     pub fn next_number(&self) -> u64 {
         self.last_number.fetch_add(1, Ordering::Relaxed) + 1

@@ -23,7 +23,9 @@ use super::credits::Credits;
 use super::fan_out::FanOut;
 use super::figures::ContextStats;
 use super::frame_service::FrameService;
+use super::leases::Leases;
 use super::messages::dispatch::Dispatch;
+use super::mock_hardware::Hardware;
 use super::payer::PayingProcesses;
 use super::pinner::{PinPool, Pinner};
 use super::registry::Registry;
@@ -81,6 +83,9 @@ pub enum EngineError {
     /// An arbiter.
     #[error("an arbiter ended while it started")]
     Arbiter,
+    /// The leases.
+    #[error("cannot watch leases")]
+    Leases(#[source] rustix::io::Errno),
     /// The accept loop.
     #[error("cannot watch the socket")]
     Watch(#[source] io::Error),
@@ -134,6 +139,8 @@ impl Engine {
             paying: PayingProcesses::default(),
             frames,
             pins,
+            mock: (start.settings.hardware == Hardware::Mock).then(Arc::default),
+            leases: Arc::new(Leases::new().map_err(EngineError::Leases)?),
             shards,
             arbiters: handles,
             settings: start.settings,

@@ -27,6 +27,8 @@
 //! | [`latch`], [`credits`], [`shards`] | the fan-out path: seats, credits, owners of tables |
 //! | [`guard`] | what a panic costs |
 //! | [`registry`], [`number`], [`figures`], [`requests`], [`frame_service`] | shared, lock-light state |
+//! | [`leases`] | closing is over for whoever looks |
+//! | [`mock_hardware`] | what the test command needs beyond one context |
 //! | [`inbox`], [`view`] | how reports ask an object's owner; what the admin server may look at |
 //! | [`messages`] | what travels between actors |
 //!
@@ -48,7 +50,9 @@ pub mod ioas;
 pub mod latch;
 #[cfg(test)]
 mod latch_tests;
+pub mod leases;
 pub mod messages;
+pub mod mock_hardware;
 pub mod number;
 pub mod objects;
 pub mod pages;

@@ -4,7 +4,7 @@
 //! [`Rc`], and by operations that are running on it; DESTROY never waits for a referrer, it is EBUSY.
 //!
 //! ```text
-//!   Device ──▶ Hwpt ──▶ Ioas ◀── Access
+//!   MockDevice ──▶ Device ──▶ Hwpt ──▶ Ioas ◀── Access
 //! ```
 //!
 //! Imports allowed: messages, the object actors, domains::spec, the client crate's formats.
@@ -96,7 +96,25 @@ pub struct HwptObject {
     pub spec: TableSpec,
 }
 
-/// A software device.
+/// What a device stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceKind {
+    /// A program that walks the table.
+    Software,
+    /// Nothing: the test command looks at the table in its place.
+    Mock,
+}
+
+/// A test object: a mock device and its being there.
+#[derive(Debug)]
+pub struct MockDeviceObject {
+    /// Its id.
+    pub id: ObjectId,
+    /// The device.
+    pub device: Rc<DeviceObject>,
+}
+
+/// A software or mock device.
 #[derive(Debug)]
 pub struct DeviceObject {
     /// Its id.
@@ -105,8 +123,10 @@ pub struct DeviceObject {
     pub number: u64,
     /// The IOMMU it is behind.
     pub iommu: Iommu,
-    /// The page tables it walks.
-    pub format: FormatId,
+    /// The page table it walks unless another is asked for.
+    pub spec: TableSpec,
+    /// What it stands for.
+    pub kind: DeviceKind,
     /// What it is attached to.
     pub attached: RefCell<Option<Rc<HwptObject>>>,
     /// Held while that changes.
@@ -116,15 +136,22 @@ pub struct DeviceObject {
 impl DeviceObject {
     /// A device that is attached to nothing.
     #[must_use]
-    pub fn new(id: ObjectId, number: u64, iommu: Iommu, format: FormatId) -> Self {
-        Self { id, number, iommu, format, attached: RefCell::new(None), changing: Mutex::new(()) }
+    pub fn new(id: ObjectId, number: u64, iommu: Iommu, spec: TableSpec) -> Self {
+        let (attached, changing) = Default::default();
+        Self { id, number, iommu, spec, kind: DeviceKind::Software, attached, changing }
+    }
+
+    /// The same, standing for something else.
+    #[must_use]
+    pub fn of(self, kind: DeviceKind) -> Self {
+        Self { kind, ..self }
     }
 
     /// The devices it can share a domain with.
     #[must_use]
     pub const fn sharing(&self) -> Sharing {
         match self.iommu {
-            Iommu::Shared => Sharing::Shared(self.format),
+            Iommu::Shared => Sharing::Shared(self.spec.format()),
             Iommu::Own => Sharing::Only(self.number),
         }
     }
@@ -196,6 +223,8 @@ pub enum Object {
     Device(Rc<DeviceObject>),
     /// An access.
     Access(Rc<AccessObject>),
+    /// A test object.
+    MockDevice(Rc<MockDeviceObject>),
 }
 
 /// What a device can be attached to.
@@ -217,6 +246,7 @@ impl Object {
                 Rc::strong_count(object) + usize::from(object.attached.borrow().is_some())
             }
             Self::Access(object) => Rc::strong_count(object),
+            Self::MockDevice(object) => Rc::strong_count(object),
         };
         all.saturating_sub(1)
     }
@@ -227,6 +257,7 @@ impl Object {
             Self::Hwpt(_) => "a hwpt",
             Self::Device(_) => "a device",
             Self::Access(_) => "an access",
+            Self::MockDevice(_) => "a mock device",
         }
     }
 }
@@ -433,6 +464,24 @@ impl Objects {
         taken.ok_or(ObjectError::Absent { id, wanted: "an object" })
     }
 
+    /// The test object `id`.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn mock_device(&self, id: ObjectId) -> Result<Rc<MockDeviceObject>, ObjectError> {
+        match self.get(id, "a mock device")? {
+            Object::MockDevice(object) => Ok(Rc::clone(object)),
+            _ => Err(ObjectError::Absent { id, wanted: "a mock device" }),
+        }
+    }
+
+    /// Takes the access `id` out of the table, even if something is under way on it.
+    pub fn take_access(&mut self, id: ObjectId) -> Option<Rc<AccessObject>> {
+        let object = self.access(id).ok()?;
+        self.remove(id.get());
+        Some(object)
+    }
+
     /// An object that nothing refers to, for a context that ends.
     pub fn take_any_unreferenced(&mut self) -> Option<Object> {
         let free = self
@@ -498,7 +547,7 @@ mod tests {
     use super::*;
 
     fn device(id: ObjectId) -> Object {
-        Object::Device(Rc::new(DeviceObject::new(id, 1, Iommu::Own, FormatId::AmdV1)))
+        Object::Device(Rc::new(DeviceObject::new(id, 1, Iommu::Own, TableSpec::of(FormatId::AmdV1))))
     }
 
     #[test]

@@ -14,6 +14,7 @@ use rustix::fs::Mode;
 use super::serve;
 use crate::actors::agent::Settings;
 use crate::actors::engine::{Engine, EngineError, EngineSettings};
+use crate::actors::mock_hardware::Hardware;
 use crate::actors::registry::Registry;
 use crate::actors::view::View;
 use crate::admin::health::Check;
@@ -96,6 +97,7 @@ pub fn settings(config: &Config) -> EngineSettings {
             areas: u64::from(config.limits.areas_per_context.get()),
             table_bytes: config.limits.table_bytes_per_context,
             first_touch: config.limits.first_touch_bytes_per_context,
+            hardware: if config.mock.enabled { Hardware::Mock } else { Hardware::None },
         },
         dispatch: Arc::new(Uapi),
     }

@@ -78,6 +78,9 @@ pub struct ServeArgs {
     /// Loopback address of the admin server, or "off" for no TCP.
     #[arg(long, value_name = "ADDR|off")]
     pub admin: Option<Listen>,
+    /// Have mock hardware, as [mock] enabled = true does.
+    #[arg(long)]
+    pub mock: bool,
     /// Which events to log, for example "debug" or "warn,ioasd::actors=debug".
     #[arg(long, value_name = "FILTER")]
     pub log: Option<String>,
@@ -85,8 +88,8 @@ pub struct ServeArgs {
 
 impl From<ServeArgs> for Flags {
     fn from(args: ServeArgs) -> Self {
-        let ServeArgs { config, socket, admin, log } = args;
-        Self { config, socket, admin, log }
+        let ServeArgs { config, socket, admin, mock, log } = args;
+        Self { config, socket, admin, mock, log }
     }
 }
 
@@ -172,9 +175,10 @@ mod tests {
             config: Some("/c".into()),
             socket: Some("/s".into()),
             admin: Some(Listen::Off),
+            mock: true,
             log: Some("debug".into()),
         };
-        let line = "ioasd serve --config /c --socket /s --admin off --log debug";
+        let line = "ioasd serve --config /c --socket /s --admin off --mock --log debug";
         assert_eq!(command(line), Ok(Command::Serve(expected)));
         assert_eq!(command("ioasd serve"), Ok(Command::Serve(ServeArgs::default())));
     }
@@ -183,6 +187,7 @@ mod tests {
     fn run_leaves_the_flags_behind_the_program_to_it() {
         let expected = run::RunArgs {
             socket: Some("/s".into()),
+            mock: false,
             command: ["prog", "--socket", "/x"].map(Into::into).into(),
         };
         for line in ["ioasd run --socket /s -- prog --socket /x", "ioasd run --socket /s prog --socket /x"] {

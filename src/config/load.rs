@@ -24,6 +24,8 @@ pub struct Flags {
     pub socket: Option<PathBuf>,
     /// `--admin`.
     pub admin: Option<Listen>,
+    /// `--mock`.
+    pub mock: bool,
     /// `--log`.
     pub log: Option<String>,
 }
@@ -85,6 +87,7 @@ pub fn load(flags: Flags, environment: &Environment) -> Result<Config, ConfigErr
     if let Some(socket) = flags.socket.or_else(|| environment.socket.clone()) {
         config.server.socket = Place::At(socket);
     }
+    config.mock.enabled |= flags.mock;
     if let Some(listen) = flags.admin {
         config.admin.listen = listen;
     }
@@ -188,7 +191,12 @@ mod tests {
     #[test]
     fn the_admin_flag_beats_the_file() {
         let file = file("[admin]\nlisten = \"127.0.0.1:1\"\n");
-        let flags = Flags { config: Some(file.path().into()), admin: Some(Listen::Off), ..Flags::default() };
+        let flags = Flags {
+            config: Some(file.path().into()),
+            admin: Some(Listen::Off),
+            mock: true,
+            ..Flags::default()
+        };
         assert_eq!(load(flags, &environment(&[])).unwrap().admin.listen, Listen::Off);
     }
 

@@ -11,6 +11,7 @@
 //!
 //! Imports allowed: sys, storage.
 
+pub mod absent;
 pub mod file;
 pub mod frames;
 mod hold;

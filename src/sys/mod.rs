@@ -25,6 +25,7 @@ pub mod client_mapping;
 pub mod failure;
 pub mod file_io;
 pub mod file_state;
+pub mod hang_ups;
 pub mod host;
 pub mod identity;
 pub mod limits;

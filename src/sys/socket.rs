@@ -23,7 +23,7 @@ use rustix::io::retry_on_intr;
 use rustix::net::sockopt::set_socket_passcred;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+    SendFlags, SocketAddrUnix, SocketFlags, SocketType, bind, recvmsg, sendmsg, socketpair,
 };
 use rustix::process::Pid;
 
@@ -119,6 +119,16 @@ pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     let (own, given) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
     set_socket_passcred(&own, true)?;
     Ok((own, given))
+}
+
+/// Gives a socket that is given away the abstract name `name`, so that whoever gets it can tell what it is.
+///
+/// # Errors
+/// If another socket has the name.
+pub fn give_name(socket: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
+    fault_points::hit(Point::SocketPair).map_err(|injected| injected.errno())?;
+    let name = SocketAddrUnix::new_abstract_name(name)?;
+    Ok(bind(socket, &name)?)
 }
 
 /// Receives one message into `buffer`.

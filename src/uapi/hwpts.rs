@@ -6,6 +6,7 @@ use ioasd_client::formats::PageSizes;
 use ioasd_client::ids::HwptId;
 use ioasd_client::units::{Iova, IovaRange};
 use ioasd_client::wire::command::Command;
+use ioasd_client::wire::mock::{HWPT_DATA_MOCK, MockTableChoice};
 use ioasd_client::wire::own::HWPT_DATA_SOFTWARE;
 use ioasd_client::wire::record::{Record, TableChoice};
 use ioasd_client::wire::uapi::{HWPT_DATA_NONE, HWPT_FAULT_ID_VALID, HWPT_PASID, HwptAlloc};
@@ -13,6 +14,8 @@ use ioasd_client::wire::uapi::{HWPT_DATA_NONE, HWPT_FAULT_ID_VALID, HWPT_PASID, 
 use super::array::Array;
 use super::{Call, Done, Serve, check_flags, check_no_fds, check_reserved};
 use crate::actors::client_context::hwpts::HwptParent;
+use crate::actors::client_context::mock::devices::MockTable;
+use crate::actors::objects::{DeviceKind, DeviceObject};
 use crate::domains::spec::TableSpec;
 use crate::error::Errno;
 use crate::storage::refusal::Refusal;
@@ -53,14 +56,14 @@ fn no_nesting(alloc: &HwptAlloc) -> Refusal {
     Refusal::new(Errno::INVAL, "hwpt-no-parent", text)
 }
 
-type Choose = Box<dyn FnOnce(TableSpec) -> Result<TableSpec, Refusal>>;
+type Choose = Box<dyn FnOnce(&DeviceObject) -> Result<TableSpec, Refusal>>;
 
 /// What the data make of all that the device's format can do.
 fn choice(alloc: &HwptAlloc, payload: &[u8], fds: Vec<ClientFd>) -> Result<Choose, Refusal> {
     match alloc.data_type {
         HWPT_DATA_NONE => {
             check_no_fds(HwptAlloc::NAME, &fds)?;
-            Ok(Box::new(Ok))
+            Ok(Box::new(|device| Ok(device.spec)))
         }
         HWPT_DATA_SOFTWARE => {
             let data = Array::of(HwptAlloc::NAME, payload, fds, alloc.data_uptr)?;
@@ -71,12 +74,48 @@ fn choice(alloc: &HwptAlloc, payload: &[u8], fds: Vec<ClientFd>) -> Result<Choos
             let choice: TableChoice = data.read_sized(alloc.data_len)?;
             check_flags(HwptAlloc::NAME, choice.flags, 0)?;
             check_reserved(HwptAlloc::NAME, choice.reserved)?;
-            Ok(Box::new(move |spec| chosen(spec, choice)))
+            Ok(Box::new(move |device| {
+                require_kind(device, DeviceKind::Software, HWPT_DATA_SOFTWARE)?;
+                chosen(TableSpec::of(device.spec.format()), choice)
+            }))
+        }
+        HWPT_DATA_MOCK => {
+            let table = mock_table(alloc, payload, fds)?;
+            Ok(Box::new(move |device| {
+                require_kind(device, DeviceKind::Mock, HWPT_DATA_MOCK)?;
+                table.spec()
+            }))
         }
         other => {
             let text =
                 format!("a software device has no data of type {other:#x}: use {HWPT_DATA_SOFTWARE:#x}");
             Err(Refusal::new(Errno::OPNOTSUPP, "hwpt-data-unknown", text))
+        }
+    }
+}
+
+fn require_kind(device: &DeviceObject, kind: DeviceKind, data_type: u32) -> Result<(), Refusal> {
+    if device.kind == kind {
+        return Ok(());
+    }
+    let text = format!("device {} takes no data of type {data_type:#x}", device.id);
+    Err(Refusal::new(Errno::OPNOTSUPP, "hwpt-data-unknown", text))
+}
+
+/// What the data make of a mock domain: two words, of which the second chooses the table and may be missing.
+fn mock_table(alloc: &HwptAlloc, payload: &[u8], fds: Vec<ClientFd>) -> Result<MockTable, Refusal> {
+    if !(4..=8).contains(&alloc.data_len) {
+        let text = format!("the data of a mock domain have 4 to 8 bytes, not {}", alloc.data_len);
+        return Err(Refusal::new(Errno::INVAL, "hwpt-data-length", text));
+    }
+    let data = Array::of(HwptAlloc::NAME, payload, fds, alloc.data_uptr)?;
+    let choice: MockTableChoice = data.read_sized(alloc.data_len)?;
+    match choice.table {
+        0 => Ok(MockTable::Default),
+        1 => Ok(MockTable::Huge),
+        other => {
+            let text = format!("there is no mock table {other}: 0 is the default, 1 has huge pages");
+            Err(Refusal::new(Errno::OPNOTSUPP, "mock-table-unknown", text))
         }
     }
 }

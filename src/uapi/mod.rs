@@ -4,6 +4,8 @@
 //! |---|---|
 //! | [`ioas`] | DESTROY, IOAS_ALLOC, IOAS_MAP_FILE, IOAS_COPY, IOAS_UNMAP |
 //! | [`lists`] | IOAS_MAP_FILES, IOAS_UNMAP_RANGES |
+//! | `memory` | IOAS_MAP |
+//! | `mock` | TEST_CMD |
 //! | [`iova_rules`] | IOAS_ALLOW_IOVAS, IOAS_IOVA_RANGES |
 //! | [`option`] | OPTION |
 //! | [`change_process`] | IOAS_CHANGE_PROCESS |
@@ -30,6 +32,8 @@ pub mod ioas;
 pub mod iova_rules;
 mod line;
 pub mod lists;
+mod memory;
+mod mock;
 pub mod option;
 
 use std::os::fd::OwnedFd;
@@ -39,13 +43,14 @@ use futures_util::future::LocalBoxFuture;
 use ioasd_client::wire::channels::ChannelOpen;
 use ioasd_client::wire::command::{Argument, Command, Decoded};
 use ioasd_client::wire::frame::{Echo, Reply, Request};
+use ioasd_client::wire::mock::TestCmd;
 use ioasd_client::wire::own::{
     AccessAttach, AccessCreate, AccessDetach, AccessPin, AccessReplace, AccessRw, AccessUnpin, DeviceAttach,
     DeviceCreate, DeviceDetach, DeviceReplace, DomainExport, IoasMapFiles, IoasUnmapRanges,
 };
 use ioasd_client::wire::uapi::{
     Destroy, GetHwInfo, HwptAlloc, IoasAlloc, IoasAllowIovas, IoasChangeProcess, IoasCopy, IoasIovaRanges,
-    IoasMapFile, IoasUnmap, IommuOption,
+    IoasMap, IoasMapFile, IoasUnmap, IommuOption,
 };
 
 use self::line::Line;
@@ -174,6 +179,7 @@ async fn answer(client: &Rc<ClientState>, incoming: Incoming) -> (&'static str, 
         Ok(request) => request,
         Err(error) => return (UNKNOWN, Err(Refusal::of(&error))),
     };
+    client.reap_mock_accesses().await;
     let call = Call { client, payload: &[], fds, sender };
     match request.echo.command {
         Destroy::NUMBER => run::<Destroy>(request.argument, call).await,
@@ -181,6 +187,7 @@ async fn answer(client: &Rc<ClientState>, incoming: Incoming) -> (&'static str, 
         IoasAllowIovas::NUMBER => run::<IoasAllowIovas>(request.argument, call).await,
         IoasIovaRanges::NUMBER => run::<IoasIovaRanges>(request.argument, call).await,
         IoasCopy::NUMBER => run::<IoasCopy>(request.argument, call).await,
+        IoasMap::NUMBER => run::<IoasMap>(request.argument, call).await,
         IoasMapFile::NUMBER => run::<IoasMapFile>(request.argument, call).await,
         IoasUnmap::NUMBER => run::<IoasUnmap>(request.argument, call).await,
         DeviceCreate::NUMBER => run::<DeviceCreate>(request.argument, call).await,
@@ -202,6 +209,7 @@ async fn answer(client: &Rc<ClientState>, incoming: Incoming) -> (&'static str, 
         AccessUnpin::NUMBER => run::<AccessUnpin>(request.argument, call).await,
         AccessRw::NUMBER => run::<AccessRw>(request.argument, call).await,
         ChannelOpen::NUMBER => run::<ChannelOpen>(request.argument, call).await,
+        TestCmd::NUMBER if client.mock_hardware().is_some() => run::<TestCmd>(request.argument, call).await,
         other => (UNKNOWN, Err(unknown_command(other, request.argument))),
     }
 }

@@ -17,6 +17,7 @@ use ioasd::actors::fan_out::LookAt;
 use ioasd::actors::figures::ContextStats;
 use ioasd::actors::ioas::{Ioas, IoasCell, Map};
 use ioasd::actors::messages::ioas::{ChangeTable, Check, LetGoWithin, LookAtTable, SetLargePages};
+use ioasd::actors::mock_hardware::Hardware;
 use ioasd::actors::objects::{HwptObject, Iommu, Objects};
 use ioasd::actors::pages::{CacheOf, LookAtPages, Pages};
 use ioasd::actors::payer::{Binding, Payer};
@@ -58,6 +59,7 @@ pub async fn engine(tuning: Tuning) -> (Arc<Engine>, Local) {
         areas: 1000,
         table_bytes: ByteLen::new(1 << 20),
         first_touch: ByteLen::new(0),
+        hardware: Hardware::None,
     };
     let start = EngineSettings {
         arbiters: 2,
@@ -271,7 +273,11 @@ impl Actors {
         if domain.is_multiple_of(2) {
             return Ok(self.ioas_id(ioas));
         }
-        let hwpt = self.state(ioas).hwpt_alloc(device, self.ioas_id(ioas), Ok).await.map_err(errno)?;
+        let hwpt = self
+            .state(ioas)
+            .hwpt_alloc(device, self.ioas_id(ioas), |device| Ok(device.spec))
+            .await
+            .map_err(errno)?;
         self.clients.borrow_mut()[self.spec.ioases[ioas].context].hwpts.insert(domain, hwpt);
         Ok(hwpt)
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use ioasd::actors::agent::Settings;
 use ioasd::actors::engine::{Engine, EngineSettings};
+use ioasd::actors::mock_hardware::Hardware;
 use ioasd::actors::registry::Registry;
 use ioasd::fault_points::{Armed, Point};
 use ioasd::storage::Tuning;
@@ -61,6 +62,7 @@ async fn serve(
         areas: 1000,
         table_bytes: ByteLen::new(1 << 20),
         first_touch: ByteLen::new(0),
+        hardware: Hardware::None,
     };
     let dispatch = Arc::new(ioasd::uapi::Uapi);
     let start = EngineSettings {

@@ -13,8 +13,12 @@ pub(crate) const IOAS_ALLOC: u32 = 0x3b81;
 pub(crate) const ALLOW_IOVAS: u32 = 0x3b82;
 pub(crate) const COPY: u32 = 0x3b83;
 pub(crate) const IOVA_RANGES: u32 = 0x3b84;
+pub(crate) const MAP: u32 = 0x3b85;
 pub(crate) const UNMAP: u32 = 0x3b86;
+pub(crate) const OPTION: u32 = 0x3b87;
+pub(crate) const HWPT_ALLOC: u32 = 0x3b89;
 pub(crate) const MAP_FILE: u32 = 0x3b8f;
+pub(crate) const TEST: u32 = 0x3ba0;
 
 pub(crate) const FIXED: u32 = 1;
 pub(crate) const WRITEABLE: u32 = 2;
@@ -42,6 +46,11 @@ impl Struct {
     /// So many bytes, the first four of which say so.
     pub(crate) fn new(size: u32) -> Self {
         Self(vec![0; size as usize]).u32(0, size)
+    }
+
+    pub(crate) fn u16(mut self, offset: usize, value: u16) -> Self {
+        self.0[offset..offset + 2].copy_from_slice(&value.to_ne_bytes());
+        self
     }
 
     pub(crate) fn u32(mut self, offset: usize, value: u32) -> Self {

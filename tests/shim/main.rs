@@ -15,6 +15,8 @@ mod bystanders;
 mod descriptors;
 mod device;
 mod mapping;
+mod mock;
+mod options;
 mod processes;
 mod program;
 mod run;

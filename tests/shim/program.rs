@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
 
+use ioasd::actors::mock_hardware::Hardware;
+
 use crate::fixture::Agent;
 
 const PROGRAM: &str = "IOASD_TEST_PROGRAM";
@@ -17,6 +19,8 @@ fn parts() -> impl Iterator<Item = &'static Part> {
         crate::addresses::PARTS,
         crate::descriptors::PARTS,
         crate::mapping::PARTS,
+        crate::mock::PARTS,
+        crate::options::PARTS,
         crate::processes::PARTS,
         crate::sizes::PARTS,
     ];
@@ -66,6 +70,22 @@ pub(crate) fn play(name: &str) {
     let agent = Agent::start();
     played(&shimmed(playing(name), &agent.socket()).output().unwrap());
     agent.assert_clean();
+}
+
+/// As [`play`], over an agent with mock hardware.
+#[track_caller]
+pub(crate) fn play_with_mock(name: &str) {
+    let agent = Agent::with(|settings| settings.settings.hardware = Hardware::Mock);
+    played(&shimmed(playing(name), &agent.socket()).output().unwrap());
+    agent.assert_clean();
+}
+
+/// `ioasd run` with these flags and a program.
+pub(crate) fn run(arguments: &[&str], program: &Command) -> Output {
+    let mut run = Command::new(env!("CARGO_BIN_EXE_ioasd"));
+    run.arg("run").args(arguments).arg("--").arg(program.get_program()).args(program.get_args());
+    run.envs(program.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    run.env("IOASD_PRELOAD", shim()).env_remove("IOASD_SOCKET").output().unwrap()
 }
 
 /// Asserts that a part was played well.

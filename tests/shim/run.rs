@@ -4,14 +4,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use crate::fixture::Agent;
-use crate::program::{played, playing, shim};
-
-fn run(arguments: &[&str], program: &Command) -> Output {
-    let mut run = Command::new(env!("CARGO_BIN_EXE_ioasd"));
-    run.arg("run").args(arguments).arg("--").arg(program.get_program()).args(program.get_args());
-    run.envs(program.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    run.env("IOASD_PRELOAD", shim()).env_remove("IOASD_SOCKET").output().unwrap()
-}
+use crate::program::{played, playing, run};
 
 fn shell(script: &str) -> Command {
     let mut command = Command::new("sh");

@@ -4,14 +4,18 @@
 //!
 //! Imports allowed: channels, lease, memory, message, shape, the client crate's wire.
 
+use ioasd_client::wire::command::Command;
 use ioasd_client::wire::field::Field;
-use ioasd_client::wire::uapi::Destroy;
+use ioasd_client::wire::mock::TestCmd;
+use ioasd_client::wire::uapi::{Destroy, IoasMap, MAP_WRITEABLE};
 use rustix::io::Errno;
 
+use crate::backing::{self, Backing, Use};
 use crate::channels;
 use crate::lease::Lease;
 use crate::memory::{self, Address, Range};
 use crate::message::{Inbound, Outbound, Packed, STRUCT_MAX, exchange};
+use crate::mock;
 use crate::shape::{self, Array, Beside, Shape};
 
 /// Commands of the table, known or not: for these a bad argument is noticed before an empty place is.
@@ -29,6 +33,9 @@ pub(crate) fn ioctl(lease: Lease<'_>, command: u32, argument: Address) -> Result
         return Err(unknown(command, argument));
     };
     let given = Given::read(shape, argument)?;
+    if command == TestCmd::NUMBER {
+        return mock::test(lease, &given);
+    }
     let reply = given.carry_out(lease)?;
     if reply.errno != 0 && reply.body().is_empty() {
         return Err(Errno::from_raw_os_error(reply.errno));
@@ -49,7 +56,7 @@ fn unknown(command: u32, argument: Address) -> Errno {
 }
 
 /// The struct of a command as the program has given it.
-struct Given {
+pub(crate) struct Given {
     shape: &'static Shape,
     argument: Address,
     bytes: [u8; STRUCT_MAX],
@@ -71,14 +78,15 @@ impl Given {
         Ok(given)
     }
 
-    fn known(&self) -> &[u8] {
+    /// The struct, as far as both sides know it.
+    pub(crate) fn known(&self) -> &[u8] {
         self.bytes.get(..self.len).unwrap_or_default()
     }
 
     /// What of the struct means something only in this process, by offset and length.
     const fn private(&self) -> (usize, usize) {
         match self.shape.beside {
-            Beside::Nothing => (0, 0),
+            Beside::Nothing | Beside::Memory { .. } => (0, 0),
             Beside::Reads(array) | Beside::Fills(array) => (array.pointer, size_of::<u64>()),
             Beside::File { fd } => (fd, size_of::<i32>()),
         }
@@ -100,10 +108,13 @@ impl Given {
     }
 
     fn carry_out(&self, lease: Lease<'_>) -> Result<Inbound, Errno> {
+        if let Beside::Memory { start } = self.shape.beside {
+            return self.carry_out_on_memory(lease, start);
+        }
         let bytes = self.for_the_agent();
         let argument = bytes.get(..self.len).unwrap_or_default();
         let (payload, into, fd) = match self.shape.beside {
-            Beside::Nothing => (None, None, None),
+            Beside::Nothing | Beside::Memory { .. } => (None, None, None),
             Beside::Reads(array) => (Some(self.range(array)), None, None),
             Beside::Fills(array) => (None, Some(self.range(array)), None),
             Beside::File { fd } => (None, None, Some(i32::load(&self.bytes, fd))),
@@ -112,8 +123,26 @@ impl Given {
         channels::call(lease, |channel| exchange(channel, outbound, into))
     }
 
+    /// Memory that is one file is sent as that file, with the offset at which it begins.
+    fn carry_out_on_memory(&self, lease: Lease<'_>, start: usize) -> Result<Inbound, Errno> {
+        let len = u64::load(&self.bytes, start.saturating_add(size_of::<u64>()));
+        let len = usize::try_from(len).unwrap_or(usize::MAX);
+        let memory = Range { start: Address(u64::load(&self.bytes, start)), len };
+        let writes = IoasMap::load(self.known()).flags & MAP_WRITEABLE != 0;
+        let backing = backing::file_of(memory, if writes { Use::Write } else { Use::Read });
+        let offset = backing.as_ref().map_or(0, |backing| backing.offset).to_le_bytes();
+        let bytes = self.for_the_agent();
+        let outbound = Outbound {
+            command: self.shape.command,
+            argument: bytes.get(..self.len).unwrap_or_default(),
+            payload: backing.as_ref().map(|_| Range::of(&offset)),
+            fd: backing.as_ref().map(Backing::fd),
+        };
+        channels::call(lease, |channel| exchange(channel, outbound, None))
+    }
+
     /// Copies the answer back. The size, and what means something only here, stay as they are.
-    fn write_back(&self, body: &[u8]) -> Result<(), Errno> {
+    pub(crate) fn write_back(&self, body: &[u8]) -> Result<(), Errno> {
         let mut bytes = [0; STRUCT_MAX];
         let len = body.len().min(self.len);
         for (to, from) in bytes.iter_mut().zip(body) {

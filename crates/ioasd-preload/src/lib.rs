@@ -24,16 +24,21 @@
 //! | `memory` | the program's memory, through the kernel |
 //! | `shape` | what each command's struct is like |
 //! | `call` | one ioctl, from its argument to its result |
+//! | `vmas`, `backing` | what the program's memory is, and the file behind it |
+//! | `mock` | the test command |
 //! | `report` | what is said on standard error |
 
 pub mod interpose;
 
+mod backing;
 mod call;
 mod channels;
 mod lease;
 mod memory;
 mod message;
+mod mock;
 mod next;
 mod place;
 mod report;
 mod shape;
+mod vmas;

@@ -41,6 +41,11 @@ impl Address {
 }
 
 impl Range {
+    /// Where our own bytes are.
+    pub(crate) fn of(bytes: &[u8]) -> Self {
+        Self { start: Address(bytes.as_ptr().expose_provenance() as u64), len: bytes.len() }
+    }
+
     /// As the kernel is told it.
     pub(crate) fn iovec(self) -> iovec {
         iovec { iov_base: self.start.pointer(), iov_len: self.len }

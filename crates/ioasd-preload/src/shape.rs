@@ -4,9 +4,11 @@
 //! Imports allowed: the client crate's wire.
 
 use ioasd_client::wire::command::Command;
+use ioasd_client::wire::mock::TestCmd;
 use ioasd_client::wire::record::{IovaBounds, Record};
 use ioasd_client::wire::uapi::{
-    Destroy, IoasAlloc, IoasAllowIovas, IoasCopy, IoasIovaRanges, IoasMapFile, IoasUnmap,
+    Destroy, HwptAlloc, IoasAlloc, IoasAllowIovas, IoasCopy, IoasIovaRanges, IoasMap, IoasMapFile, IoasUnmap,
+    IommuOption,
 };
 
 /// A command's struct.
@@ -33,6 +35,11 @@ pub(crate) enum Beside {
     Reads(Array),
     /// A pointer to an array that the agent fills.
     Fills(Array),
+    /// Memory of the program: an address and, behind it, a length.
+    Memory {
+        /// Where the address is.
+        start: usize,
+    },
     /// A descriptor.
     File {
         /// Where its number is.
@@ -54,12 +61,16 @@ pub(crate) struct Array {
 /// The array of both commands about addresses.
 const BOUNDS: Array = Array { pointer: 16, count: 8, element: IovaBounds::BYTES };
 
-const ALL: [Shape; 7] = [
+const ALL: [Shape; 11] = [
     Shape::of::<Destroy>(Beside::Nothing),
     Shape::of::<IoasAlloc>(Beside::Nothing).making(8),
     Shape::of::<IoasAllowIovas>(Beside::Reads(BOUNDS)),
     Shape::of::<IoasCopy>(Beside::Nothing),
     Shape::of::<IoasIovaRanges>(Beside::Fills(BOUNDS)),
+    Shape::of::<IoasMap>(Beside::Memory { start: 16 }),
+    Shape::of::<IommuOption>(Beside::Nothing),
+    Shape::of::<HwptAlloc>(Beside::Reads(Array { pointer: 32, count: 28, element: 1 })).making(16),
+    Shape::of::<TestCmd>(Beside::Nothing),
     Shape::of::<IoasMapFile>(Beside::File { fd: 12 }),
     Shape::of::<IoasUnmap>(Beside::Nothing),
 ];
@@ -98,6 +109,15 @@ mod tests {
         ] {
             assert_eq!((pointer, count), (BOUNDS.pointer, BOUNDS.count));
         }
+        let Beside::Memory { start } = of(IoasMap::NUMBER).unwrap().beside else { panic!("no memory") };
+        assert_eq!((start, start + 8), (place::<IoasMap>("user_va"), place::<IoasMap>("length")));
+        let hwpt = of(HwptAlloc::NUMBER).unwrap();
+        let Beside::Reads(data) = hwpt.beside else { panic!("no data") };
+        assert_eq!(
+            (data.pointer, data.count),
+            (place::<HwptAlloc>("data_uptr"), place::<HwptAlloc>("data_len"))
+        );
+        assert_eq!(hwpt.makes, Some(place::<HwptAlloc>("out_hwpt_id")));
         let Beside::File { fd } = of(IoasMapFile::NUMBER).unwrap().beside else { panic!("no file") };
         assert_eq!(fd, place::<IoasMapFile>("fd"));
     }

@@ -139,10 +139,14 @@ impl ClientState {
             pinner: self.local.pinner.clone(),
             shards: self.agent.shards.clone(),
             near_tables: self.near_tables.clone(),
-            tuning: self.agent.settings.tuning,
+            tuning: self.agent.tuning(),
             stats,
         });
-        Ok(PagesHandle::start((pages, number), origin, backing))
+        let handle = PagesHandle::start((pages, number), origin, backing);
+        if let Some(mock) = &self.agent.mock {
+            mock.note(&handle);
+        }
+        Ok(handle)
     }
 
     /// Maps a slice, an offset and a length, of a pages object.
@@ -196,12 +200,12 @@ impl ClientState {
 }
 
 /// Whether pages may be written: only if that is asked for, and the file's descriptor can do it.
-fn writable(permission: Permission, access: FileAccess) -> Writable {
+pub(super) fn writable(permission: Permission, access: FileAccess) -> Writable {
     if permission.can_write() && access == FileAccess::ReadWrite { Writable::Yes } else { Writable::No }
 }
 
 /// The pages of a file that hold the bytes of a slice.
-fn pages_of(start: ByteLen, length: ByteLen) -> Result<IndexRange, Refusal> {
+pub(super) fn pages_of(start: ByteLen, length: ByteLen) -> Result<IndexRange, Refusal> {
     let last = length.get().checked_sub(1).and_then(|rest| start.checked_add(rest));
     let range =
         last.and_then(|last| IndexRange::new(PageIndex::containing(start), PageIndex::containing(last)));

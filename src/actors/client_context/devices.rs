@@ -24,7 +24,7 @@ impl ClientState {
     pub fn device_create(&self, iommu: Iommu, format: FormatId) -> Result<ObjectId, Refusal> {
         let reserved = self.reserve()?;
         let id = reserved.id();
-        let device = DeviceObject::new(id, self.agent.next_number(), iommu, format);
+        let device = DeviceObject::new(id, self.agent.next_number(), iommu, TableSpec::of(format));
         reserved.publish(Object::Device(Rc::new(device)));
         Ok(id)
     }
@@ -34,7 +34,7 @@ impl ClientState {
     /// # Errors
     /// ENOENT without such a device.
     pub fn device_tables(&self, device: ObjectId) -> Result<TableSpec, Refusal> {
-        Ok(TableSpec::of(self.look(|objects| objects.device(device))?.format))
+        self.look(|objects| objects.device(device)).map(|device| device.spec)
     }
 
     /// Attaches a device to an address space, or to a HWPT; tells the HWPT that serves it.
@@ -114,8 +114,7 @@ impl ClientState {
         match ioas.hwpt_for(device.sharing()) {
             Some(hwpt) => Ok(hwpt),
             None => {
-                let spec = TableSpec::of(device.format);
-                self.hwpt_create(Rc::clone(&ioas), device.sharing(), Made::Automatically, spec).await
+                self.hwpt_create(Rc::clone(&ioas), device.sharing(), Made::Automatically, device.spec).await
             }
         }
     }

@@ -16,7 +16,7 @@ use crate::actors::figures::{DomainIdentity, DomainStats, IoasStats};
 use crate::actors::guard::poisoned;
 use crate::actors::messages::ioas::{AttachDomain, DetachDomain, LookAtTable};
 use crate::actors::number::Number;
-use crate::actors::objects::{AttachTarget, HwptObject, IoasObject, Made, Object, Sharing};
+use crate::actors::objects::{AttachTarget, DeviceObject, HwptObject, IoasObject, Made, Object, Sharing};
 use crate::actors::shards::Shard;
 use crate::actors::tables::OwnedTable;
 use crate::domains::arena::ArenaSize;
@@ -44,8 +44,8 @@ pub enum HwptParent {
 }
 
 impl ClientState {
-    /// HWPT_ALLOC on an address space: a domain for `device` and those it can share one with, filled. `choose` makes of
-    /// all that the device's format can do what the table shall be.
+    /// HWPT_ALLOC on an address space: a domain for `device` and those it can share one with, filled. `choose` says
+    /// what the table shall be.
     ///
     /// # Errors
     /// ENOENT without such a device or address space, what `choose` says, and what filling the domain meets.
@@ -53,11 +53,11 @@ impl ClientState {
         &self,
         device: ObjectId,
         ioas: ObjectId,
-        choose: impl FnOnce(TableSpec) -> Result<TableSpec, Refusal>,
+        choose: impl FnOnce(&DeviceObject) -> Result<TableSpec, Refusal>,
     ) -> Result<ObjectId, Refusal> {
         let device = self.look(|objects| objects.device(device))?;
         let ioas = self.look(|objects| objects.ioas(ioas))?;
-        let spec = choose(TableSpec::of(device.format))?;
+        let spec = choose(&device)?;
         let hwpt = self.hwpt_create(ioas, device.sharing(), Made::ByHand, spec).await?;
         Ok(hwpt.id)
     }

@@ -12,7 +12,8 @@
 //! | [`channel`] | one channel: order, lanes, credits |
 //! | [`channels`] | all of them but the lease: opening, hanging up |
 //! | [`notices`] | the notice channel of an access |
-//! | [`address_spaces`], [`devices`], [`accesses`] | operations |
+//! | [`mock`] | mock hardware |
+//! | [`address_spaces`], [`process_memory`], [`devices`], [`accesses`] | operations |
 //!
 //! Imports allowed: sys, messages, state and its operations.
 
@@ -25,7 +26,9 @@ pub mod devices;
 pub mod hwpts;
 pub mod iova_rules;
 pub mod lists;
+pub mod mock;
 mod notices;
+pub mod process_memory;
 pub mod state;
 
 use std::os::fd::OwnedFd;
@@ -57,7 +60,16 @@ impl ClientState {
             Object::Ioas(ioas) => self.end_ioas(ioas).await,
             Object::Hwpt(hwpt) => self.end_hwpt(hwpt).await,
             Object::Access(access) => self.end_access(access).await,
+            Object::MockDevice(stdev) => self.end_mock_device(stdev).await,
             Object::Device(_) => {}
+        }
+    }
+
+    /// Takes down what no access, which may outlive its lease, refers to.
+    async fn close_what_nobody_holds(&self) {
+        self.reap_mock_accesses().await;
+        if self.mock.is_empty() {
+            self.close().await;
         }
     }
 
@@ -111,11 +123,19 @@ impl Actor for ClientContext {
 
 /// The life of a context.
 async fn live(state: Rc<ClientState>, lease: Rc<Watched<OwnedFd>>) {
+    state.agent.leases.reap().await;
+    let noted = state.agent.leases.add(Rc::clone(&lease));
     let mut channel = Channel::new(Rc::clone(&state), lease);
+    if let Err(errno) = &noted {
+        tracing::warn!(%errno, "a lease cannot be noted: its end is not waited for by others");
+    }
     channel.serve().await;
     state.channels.hang_up();
     channel.drain().await;
     state.channels.ended().await;
+    state.close_what_nobody_holds().await;
+    drop(noted);
+    state.mock.all_closed().await;
     state.close().await;
 }
 
@@ -131,5 +151,6 @@ impl Handler<HangUp> for ClientContext {
         if let Some(lease) = &self.lease {
             hang_up(lease);
         }
+        self.state.mock.hang_up();
     }
 }

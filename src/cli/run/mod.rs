@@ -31,6 +31,7 @@ use self::program::{Program, ProgramError};
 use self::shim::{Shim, ShimError};
 use super::serve::ServeError;
 use super::{Exit, with_causes};
+use crate::actors::mock_hardware::Hardware;
 
 /// The flags of `ioasd run`.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
@@ -38,6 +39,9 @@ pub struct RunArgs {
     /// Socket of an agent that is running [default: an agent of the program's own].
     #[arg(long, value_name = "PATH")]
     pub socket: Option<PathBuf>,
+    /// Have mock hardware in the program's own agent.
+    #[arg(long, conflicts_with = "socket")]
+    pub mock: bool,
     /// The program and its arguments.
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "PROGRAM")]
     pub command: Vec<OsString>,
@@ -102,7 +106,7 @@ fn try_run(args: &RunArgs) -> Result<ExitStatus, RunError> {
     shim.put_before(&mut command);
     match &args.socket {
         Some(socket) => Err(become_program(command, &program, socket)),
-        None => private::run(command, &program),
+        None => private::run(command, &program, if args.mock { Hardware::Mock } else { Hardware::None }),
     }
 }
 

@@ -21,6 +21,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::program::Program;
 use super::{RunError, SOCKET};
+use crate::actors::mock_hardware::Hardware;
 use crate::cli::agent::Agent;
 use crate::cli::demo::folder::PrivateFolder;
 use crate::cli::serve::{self, ServeError};
@@ -35,9 +36,13 @@ use crate::telemetry::logging;
 const LOG: &str = "warn,actix_server=error";
 
 /// Runs `command`, the program, over an agent of its own.
-pub(super) fn run(mut command: Command, program: &Program) -> Result<ExitStatus, RunError> {
+pub(super) fn run(
+    mut command: Command,
+    program: &Program,
+    hardware: Hardware,
+) -> Result<ExitStatus, RunError> {
     let folder = PrivateFolder::new().map_err(RunError::Folder)?;
-    let config = config(folder.path());
+    let config = config(folder.path(), hardware);
     let environment = Environment::of_process();
     logging::init(&log_filter(&environment), config.log.format)
         .map_err(|error| RunError::Agent(error.into()))?;
@@ -66,8 +71,9 @@ fn ended(
 }
 
 /// No TCP and no admin socket; only the program's user may connect, and nobody outlives it.
-fn config(folder: &Path) -> Config {
+fn config(folder: &Path, hardware: Hardware) -> Config {
     let mut config = Config::default();
+    config.mock.enabled = hardware == Hardware::Mock;
     config.server.socket = Place::At(folder.join("ioasd.sock"));
     config.server.socket_mode = FileMode::OWNER;
     config.server.drain_timeout = Duration::ZERO;
@@ -119,7 +125,7 @@ mod tests {
 
     #[test]
     fn the_agent_opens_nothing_outside_of_its_folder() {
-        let config = config(Path::new("/private"));
+        let config = config(Path::new("/private"), Hardware::None);
         let environment = Environment::new(rustix::process::Uid::ROOT, |_| None);
         assert_eq!(config.socket(&environment), Path::new("/private/ioasd.sock"));
         let endpoints = config.admin_endpoints(&environment);

@@ -16,6 +16,7 @@
 //! | [`command`] | the trait of all commands, the macro that declares them, decode and encode of arguments |
 //! | [`record`] | the elements of arrays beside a command |
 //! | [`uapi`] | the iommufd commands |
+//! | [`mock`] | the test command, for mock hardware |
 //! | [`own`] | ioasd's own commands, 0x3bc0 to 0x3bcf |
 //! | [`channels`] | ioasd's own commands about leases, channels and notices, 0x3bd0 to 0x3bdf |
 //! | [`fuzz`] | entry points for fuzzers: whatever the bytes are, nothing may panic |
@@ -29,6 +30,7 @@ pub mod command;
 pub mod field;
 pub mod frame;
 pub mod fuzz;
+pub mod mock;
 pub mod own;
 pub mod record;
 pub mod uapi;

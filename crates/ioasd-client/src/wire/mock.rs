@@ -1,0 +1,174 @@
+//! The test command of iommufd, by which an agent with mock hardware is driven.
+//!
+//! One struct carries every operation; an operation's fields overlap those of others and are told by their offset.
+//!
+//! What a program names by address is sent beside the struct: the memory behind an address as [`Extent`]s, the bytes of
+//! ACCESS_RW as payload. An access, which a program names by its descriptor, is named by its object id; 0 if the
+//! descriptor is no access.
+//!
+//! Imports allowed: command, fields, records.
+
+use super::command::{Command, commands};
+use super::field::Field;
+use super::record::Record;
+
+/// Reserves addresses of an address space.
+pub const OP_ADD_RESERVED: u32 = 1;
+/// Makes a mock device and attaches it.
+pub const OP_MOCK_DOMAIN: u32 = 2;
+/// Compares what a domain maps with memory.
+pub const OP_MD_CHECK_MAP: u32 = 3;
+/// Compares how often memory is pinned.
+pub const OP_MD_CHECK_REFS: u32 = 4;
+/// Makes an access; it is the one descriptor of the reply.
+pub const OP_CREATE_ACCESS: u32 = 5;
+/// Lets go of one item of an access.
+pub const OP_DESTROY_ACCESS_PAGES: u32 = 6;
+/// Pins, as one item of an access.
+pub const OP_ACCESS_PAGES: u32 = 7;
+/// Moves bytes through an access.
+pub const OP_ACCESS_RW: u32 = 8;
+/// Bounds the arrays that movements use.
+pub const OP_SET_TEMP_MEMORY_LIMIT: u32 = 9;
+/// Attaches a mock device to something else.
+pub const OP_MOCK_DOMAIN_REPLACE: u32 = 10;
+/// Moves an access to another address space.
+pub const OP_ACCESS_REPLACE_IOAS: u32 = 11;
+/// As [`OP_MOCK_DOMAIN`], with flags.
+pub const OP_MOCK_DOMAIN_FLAGS: u32 = 12;
+
+/// HWPT_ALLOC: the data choose the table of a mock device.
+pub const HWPT_DATA_MOCK: u32 = 0xdead;
+/// CREATE_ACCESS: the access may pin.
+pub const ACCESS_NEEDS_PIN: u32 = 1;
+/// ACCESS_PAGES, ACCESS_RW: towards the memory.
+pub const ACCESS_WRITE: u32 = 1;
+/// ACCESS_RW: the slow path, which is the only one here.
+pub const ACCESS_SLOW: u32 = 4;
+/// Bytes that ACCESS_PAGES and ACCESS_RW take at most.
+pub const ACCESS_MAX: u64 = 16 << 20;
+/// What the name of an access's descriptor begins with; its object id follows, in four bytes, big-endian.
+pub const ACCESS_NAME: &[u8] = b"ioasd/access/";
+
+commands! {
+    /// IOMMU_TEST_CMD.
+    TestCmd = 0x3ba0 "TEST_CMD", min 68, size 72 {
+        /// `OP_*`.
+        op: u32 = 4,
+        /// The object, if the operation has one.
+        id: u32 = 8,
+        /// Not looked at.
+        reserved: u32 = 12,
+        /// Bytes 16 to 23.
+        at_16: u64 = 16,
+        /// Bytes 24 to 31.
+        at_24: u64 = 24,
+        /// Bytes 32 to 39.
+        at_32: u64 = 32,
+        /// Bytes 40 to 47.
+        at_40: u64 = 40,
+        /// Bytes 48 to 55.
+        at_48: u64 = 48,
+        /// Bytes 56 to 63.
+        at_56: u64 = 56,
+        /// Not looked at.
+        last: u32 = 64,
+        /// Not looked at.
+        padding: u32 = 68,
+    }
+}
+
+impl TestCmd {
+    /// The field at `offset`.
+    #[must_use]
+    pub fn field<F: Field>(&self, offset: usize) -> F {
+        let mut bytes = [0; Self::SIZE];
+        self.store(&mut bytes);
+        F::load(&bytes, offset)
+    }
+
+    /// The same with another value in the field at `offset`.
+    #[must_use]
+    pub fn with<F: Field>(&self, offset: usize, value: F) -> Self {
+        let mut bytes = [0; Self::SIZE];
+        self.store(&mut bytes);
+        value.store(&mut bytes, offset);
+        Self::load(&bytes)
+    }
+}
+
+/// Pages of memory one behind the other, and the pages of a file that are there; without a file if it is private.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Extent {
+    /// The device of the file's file system.
+    pub device: u64,
+    /// The file's inode; 0 if there is no file.
+    pub inode: u64,
+    /// The first page of the file.
+    pub page: u64,
+    /// How many.
+    pub pages: u64,
+}
+
+impl Record for Extent {
+    const BYTES: usize = 32;
+
+    fn load(bytes: &[u8]) -> Self {
+        Self {
+            device: Field::load(bytes, 0),
+            inode: Field::load(bytes, 8),
+            page: Field::load(bytes, 16),
+            pages: Field::load(bytes, 24),
+        }
+    }
+
+    fn store(self, bytes: &mut [u8]) {
+        self.device.store(bytes, 0);
+        self.inode.store(bytes, 8);
+        self.page.store(bytes, 16);
+        self.pages.store(bytes, 24);
+    }
+}
+
+/// Data of HWPT_ALLOC with type [`HWPT_DATA_MOCK`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct MockTableChoice {
+    /// What nested domains begin with.
+    pub iotlb: u32,
+    /// Which table.
+    pub table: u32,
+}
+
+impl Record for MockTableChoice {
+    const BYTES: usize = 8;
+
+    fn load(bytes: &[u8]) -> Self {
+        Self { iotlb: Field::load(bytes, 0), table: Field::load(bytes, 4) }
+    }
+
+    fn store(self, bytes: &mut [u8]) {
+        self.iotlb.store(bytes, 0);
+        self.table.store(bytes, 4);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_found_by_their_offset() {
+        let command = TestCmd { at_16: 0x2222_2222_1111_1111, ..TestCmd::default() };
+        assert_eq!((command.field::<u32>(16), command.field::<u32>(20)), (0x1111_1111, 0x2222_2222));
+        let changed = command.with(20, 7_u32).with(24, u64::MAX);
+        assert_eq!((changed.at_16, changed.at_24, changed.at_32), (0x7_1111_1111, u64::MAX, 0));
+    }
+
+    #[test]
+    fn an_extent_comes_back_the_same() {
+        let extent = Extent { device: 1, inode: 2, page: 3, pages: u64::MAX };
+        let mut bytes = [0; Extent::BYTES];
+        extent.store(&mut bytes);
+        assert_eq!(Extent::load(&bytes), extent);
+    }
+}

@@ -1,0 +1,26 @@
+//! Operations of a context on mock hardware.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | [`devices`] | mock devices |
+//! | [`accesses`] | accesses that a program holds as a descriptor |
+//! | [`checks`] | what tables and pins say, against the program's memory |
+//!
+//! Imports allowed: state and what it may import.
+
+pub mod accesses;
+pub mod checks;
+pub mod devices;
+
+use std::sync::Arc;
+
+use super::state::ClientState;
+use crate::actors::mock_hardware::MockHardware;
+
+impl ClientState {
+    /// The mock hardware of the agent, if it has any.
+    #[must_use]
+    pub fn mock_hardware(&self) -> Option<&Arc<MockHardware>> {
+        self.agent.mock.as_ref()
+    }
+}

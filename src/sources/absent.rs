@@ -1,0 +1,68 @@
+//! Memory of a process that cannot be reached: it can be mapped, as in the kernel, and every pin fails.
+//!
+//! Imports allowed: storage.
+
+use ioasd_client::units::{ByteLen, IndexRange, PageIndex, UserAddr};
+use rustix::io::Errno;
+
+use crate::storage::pfn::PfnBatch;
+use crate::storage::source::{PageSource, SourceError, Strength};
+
+/// Memory at an address, of which nothing else is known.
+#[derive(Debug)]
+pub struct AbsentMemory {
+    start: UserAddr,
+}
+
+impl AbsentMemory {
+    /// The memory from `start` on.
+    #[must_use]
+    pub const fn new(start: UserAddr) -> Self {
+        Self { start }
+    }
+
+    fn refused(&self, index: PageIndex) -> SourceError {
+        SourceError {
+            source_name: self.name(),
+            index,
+            reason: "there was no shared memory of one file when it was mapped: use memfd or shared memory"
+                .to_owned(),
+            errno: Errno::FAULT,
+            code: "source-process-memory",
+        }
+    }
+
+    fn refused_bytes(&self, offset: ByteLen) -> SourceError {
+        self.refused(PageIndex::containing(offset))
+    }
+}
+
+impl PageSource for AbsentMemory {
+    fn name(&self) -> String {
+        format!("memory at {:#x}", self.start.get())
+    }
+
+    fn strength(&self) -> Strength {
+        Strength::Resident
+    }
+
+    fn pin(&self, range: IndexRange, _: &mut PfnBatch) -> Result<(), SourceError> {
+        Err(self.refused(range.first()))
+    }
+
+    fn recall(&self, range: IndexRange, _: &mut PfnBatch) -> Result<(), SourceError> {
+        Err(self.refused(range.first()))
+    }
+
+    fn unpin(&self, range: IndexRange) {
+        debug_assert!(false, "pages {range:?} of what cannot be pinned are unpinned");
+    }
+
+    fn read(&self, offset: ByteLen, _: &mut [u8]) -> Result<(), SourceError> {
+        Err(self.refused_bytes(offset))
+    }
+
+    fn write(&self, offset: ByteLen, _: &[u8]) -> Result<(), SourceError> {
+        Err(self.refused_bytes(offset))
+    }
+}

@@ -1,0 +1,45 @@
+//! The test command, for agents with mock hardware.
+//!
+//! | file | operations |
+//! |---|---|
+//! | [`devices`] | ADD_RESERVED, MOCK_DOMAIN, MOCK_DOMAIN_FLAGS, MOCK_DOMAIN_REPLACE, SET_TEMP_MEMORY_LIMIT |
+//! | [`accesses`] | CREATE_ACCESS, ACCESS_PAGES, DESTROY_ACCESS_PAGES, ACCESS_RW, ACCESS_REPLACE_IOAS |
+//! | [`checks`] | MD_CHECK_MAP, MD_CHECK_REFS |
+//!
+//! Imports allowed: actors, storage's request checks, the client crate's wire.
+
+mod accesses;
+mod checks;
+mod devices;
+
+use ioasd_client::wire::mock::{
+    OP_ACCESS_PAGES, OP_ACCESS_REPLACE_IOAS, OP_ACCESS_RW, OP_ADD_RESERVED, OP_CREATE_ACCESS,
+    OP_DESTROY_ACCESS_PAGES, OP_MD_CHECK_MAP, OP_MD_CHECK_REFS, OP_MOCK_DOMAIN, OP_MOCK_DOMAIN_FLAGS,
+    OP_MOCK_DOMAIN_REPLACE, OP_SET_TEMP_MEMORY_LIMIT, TestCmd,
+};
+
+use super::{Call, Done, Serve};
+use crate::error::Errno;
+use crate::storage::refusal::Refusal;
+
+impl Serve for TestCmd {
+    async fn serve(self, call: Call<'_>) -> Result<Done<Self>, Refusal> {
+        match self.op {
+            OP_ADD_RESERVED => devices::add_reserved(self, call).await,
+            OP_MOCK_DOMAIN | OP_MOCK_DOMAIN_FLAGS => devices::mock_domain(self, call).await,
+            OP_MOCK_DOMAIN_REPLACE => devices::mock_domain_replace(self, call).await,
+            OP_SET_TEMP_MEMORY_LIMIT => devices::set_temp_memory_limit(self, &call),
+            OP_MD_CHECK_MAP => checks::check_map(self, call).await,
+            OP_MD_CHECK_REFS => checks::check_refs(self, call).await,
+            OP_CREATE_ACCESS => accesses::create(self, call).await,
+            OP_ACCESS_PAGES => accesses::pin(self, call).await,
+            OP_DESTROY_ACCESS_PAGES => accesses::unpin(self, call).await,
+            OP_ACCESS_RW => accesses::move_bytes(self, call).await,
+            OP_ACCESS_REPLACE_IOAS => accesses::replace_ioas(self, call).await,
+            other => {
+                let text = format!("the mock hardware has no operation {other}");
+                Err(Refusal::new(Errno::OPNOTSUPP, "mock-operation-unknown", text))
+            }
+        }
+    }
+}
