@@ -34,7 +34,7 @@ impl Serve for IoasMap {
     }
 }
 
-fn file(payload: &[u8], fds: Vec<ClientFd>) -> Result<Option<(ClientFd, ByteLen)>, Refusal> {
+pub(super) fn file(payload: &[u8], fds: Vec<ClientFd>) -> Result<Option<(ClientFd, ByteLen)>, Refusal> {
     let mut fds = fds.into_iter();
     match (fds.next(), fds.next(), payload.first_chunk()) {
         (None, ..) => Ok(None),

@@ -6,6 +6,7 @@
 //! | [`lists`] | IOAS_MAP_FILES, IOAS_UNMAP_RANGES |
 //! | `memory` | IOAS_MAP |
 //! | `mock` | TEST_CMD |
+//! | `vfio` | VFIO_IOAS and the calls of a VFIO container |
 //! | [`iova_rules`] | IOAS_ALLOW_IOVAS, IOAS_IOVA_RANGES |
 //! | [`option`] | OPTION |
 //! | [`change_process`] | IOAS_CHANGE_PROCESS |
@@ -35,6 +36,7 @@ pub mod lists;
 mod memory;
 mod mock;
 pub mod option;
+mod vfio;
 
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -51,6 +53,9 @@ use ioasd_client::wire::own::{
 use ioasd_client::wire::uapi::{
     Destroy, GetHwInfo, HwptAlloc, IoasAlloc, IoasAllowIovas, IoasChangeProcess, IoasCopy, IoasIovaRanges,
     IoasMap, IoasMapFile, IoasUnmap, IommuOption,
+};
+use ioasd_client::wire::vfio::{
+    VfioCheckExtension, VfioGetInfo, VfioIoas, VfioMapDma, VfioSetIommu, VfioUnmapDma,
 };
 
 use self::line::Line;
@@ -209,6 +214,12 @@ async fn answer(client: &Rc<ClientState>, incoming: Incoming) -> (&'static str, 
         AccessUnpin::NUMBER => run::<AccessUnpin>(request.argument, call).await,
         AccessRw::NUMBER => run::<AccessRw>(request.argument, call).await,
         ChannelOpen::NUMBER => run::<ChannelOpen>(request.argument, call).await,
+        VfioIoas::NUMBER => run::<VfioIoas>(request.argument, call).await,
+        VfioCheckExtension::NUMBER => run::<VfioCheckExtension>(request.argument, call).await,
+        VfioSetIommu::NUMBER => run::<VfioSetIommu>(request.argument, call).await,
+        VfioGetInfo::NUMBER => run::<VfioGetInfo>(request.argument, call).await,
+        VfioMapDma::NUMBER => run::<VfioMapDma>(request.argument, call).await,
+        VfioUnmapDma::NUMBER => run::<VfioUnmapDma>(request.argument, call).await,
         TestCmd::NUMBER if client.mock_hardware().is_some() => run::<TestCmd>(request.argument, call).await,
         other => (UNKNOWN, Err(unknown_command(other, request.argument))),
     }

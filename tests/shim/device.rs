@@ -141,3 +141,15 @@ pub(crate) fn page_before_nothing() -> *mut u8 {
     assert_eq!(unsafe { libc::mprotect(start.wrapping_byte_add(4096), 4096, libc::PROT_NONE) }, 0);
     start.cast()
 }
+
+/// Shared memory of the program: of a file, or of none that it has.
+pub(crate) fn shared(file: Option<&File>, length: u64) -> &'static mut [u8] {
+    let length = usize::try_from(length).unwrap();
+    let (fd, anonymous) = file.map_or((-1, libc::MAP_ANONYMOUS), |file| (file.as_raw_fd(), 0));
+    let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | anonymous);
+    // SAFETY: a new mapping where the kernel likes it.
+    let start = unsafe { libc::mmap(std::ptr::null_mut(), length, access, kind, fd, 0) };
+    assert_ne!(start, libc::MAP_FAILED);
+    // SAFETY: the mapping is ours and stays.
+    unsafe { std::slice::from_raw_parts_mut(start.cast(), length) }
+}

@@ -21,3 +21,4 @@ mod processes;
 mod program;
 mod run;
 mod sizes;
+mod vfio;

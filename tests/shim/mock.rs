@@ -9,7 +9,7 @@ use libc::{
 
 use crate::device::{
     ALLOW_IOVAS, HWPT_ALLOC, MAP, READABLE, Struct, TEST, WRITEABLE, destroy, ioas_alloc, map_file, memory,
-    open, page_before_nothing, unmap,
+    open, page_before_nothing, shared, unmap,
 };
 use crate::program::{Part, play_with_mock, played, playing, run};
 
@@ -70,18 +70,6 @@ fn unpin(device: &File, access: &OwnedFd, item: u32) -> Result<(), i32> {
 
 fn id(access: &OwnedFd) -> u32 {
     access.as_raw_fd().cast_unsigned()
-}
-
-/// Shared memory of the program: of a file, or of none that it has.
-fn shared(file: Option<&File>, length: u64) -> &'static mut [u8] {
-    let length = usize::try_from(length).unwrap();
-    let (fd, anonymous) = file.map_or((-1, libc::MAP_ANONYMOUS), |file| (file.as_raw_fd(), 0));
-    let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | anonymous);
-    // SAFETY: a new mapping where the kernel likes it.
-    let start = unsafe { libc::mmap(std::ptr::null_mut(), length, access, kind, fd, 0) };
-    assert_ne!(start, libc::MAP_FAILED);
-    // SAFETY: the mapping is ours and stays.
-    unsafe { std::slice::from_raw_parts_mut(start.cast(), length) }
 }
 
 /// IOAS_MAP wherever there is room.

@@ -23,6 +23,7 @@ fn parts() -> impl Iterator<Item = &'static Part> {
         crate::options::PARTS,
         crate::processes::PARTS,
         crate::sizes::PARTS,
+        crate::vfio::PARTS,
     ];
     all.into_iter().flatten()
 }

@@ -2,21 +2,16 @@
 //!
 //! A descriptor comes from `/proc/self/map_files`, which takes privilege, or is one that the program has open already.
 //!
-//! Imports allowed: memory, vmas, the client crate's wire, rustix.
-
-#![expect(unsafe_code, reason = "descriptors are tried by their number, and memory is filled by its address")]
+//! Imports allowed: memory, sys, vmas, the client crate's wire, `libc`.
 
 use std::ffi::{CStr, c_int};
-use std::io::Write;
 use std::ops::ControlFlow;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use ioasd_client::wire::mock::Extent;
 use ioasd_client::wire::record::Record;
-use rustix::fs::{Mode, OFlags, fcntl_getfl, fstat, open};
-use rustix::io::{Errno, retry_on_intr};
 
-use crate::memory::{Address, Range, result};
+use crate::memory::{Address, Range};
+use crate::sys::{self, Errno, Fd};
 use crate::vmas::{self, Access, Kind, Vma};
 
 /// Bytes of a page.
@@ -36,7 +31,7 @@ pub(crate) struct Backing {
 /// A descriptor of it.
 enum Found {
     /// Ours.
-    Opened(OwnedFd),
+    Opened(Fd),
     /// The program's.
     Theirs(c_int),
 }
@@ -45,7 +40,7 @@ impl Backing {
     /// The descriptor.
     pub(crate) fn fd(&self) -> c_int {
         match &self.file {
-            Found::Opened(file) => file.as_raw_fd(),
+            Found::Opened(file) => file.number(),
             Found::Theirs(file) => *file,
         }
     }
@@ -99,34 +94,60 @@ fn populate(range: Range, purpose: Use) {
         Use::Write => libc::MADV_POPULATE_WRITE,
     };
     let start = Address(range.start.0 & !(PAGE - 1));
-    let len = (range.start.0 - start.0).saturating_add(range.len as u64);
-    // SAFETY: filling pages changes nothing that the program can see; the kernel checks the range.
-    let filled = result(unsafe { libc::syscall(libc::SYS_madvise, start.pointer(), len, advice) });
+    let len = range.len.saturating_add(usize::try_from(range.start.0 - start.0).unwrap_or_default());
+    // Filling pages changes nothing that the program can see; the kernel checks the range.
+    let advice = advice.cast_unsigned() as usize;
+    let filled = sys::call(libc::SYS_madvise, [start.pointer().addr(), len, advice, 0]);
     debug_assert!(filled != Err(Errno::INVAL) || cfg!(not(test)), "the kernel cannot populate");
 }
 
-const fn flags(purpose: Use) -> OFlags {
+const fn flags(purpose: Use) -> c_int {
     match purpose {
-        Use::Read => OFlags::RDONLY.union(OFlags::CLOEXEC),
-        Use::Write => OFlags::RDWR.union(OFlags::CLOEXEC),
+        Use::Read => libc::O_RDONLY,
+        Use::Write => libc::O_RDWR,
     }
 }
 
-fn opened(vma: &Vma, purpose: Use) -> Option<OwnedFd> {
+fn opened(vma: &Vma, purpose: Use) -> Option<Fd> {
     let mut path = [0; 64];
-    let mut room = path.as_mut_slice();
-    write!(room, "/proc/self/map_files/{:x}-{:x}\0", vma.start, vma.end).ok()?;
-    let path = CStr::from_bytes_until_nul(&path).ok()?;
-    retry_on_intr(|| open(path, flags(purpose), Mode::empty())).ok()
+    let (start, end) = (Digits::of(vma.start), Digits::of(vma.end));
+    let bytes = b"/proc/self/map_files/".iter().copied().chain(start).chain([b'-']).chain(end);
+    for (place, byte) in path.iter_mut().zip(bytes) {
+        *place = byte;
+    }
+    sys::open(CStr::from_bytes_until_nul(&path).ok()?, flags(purpose)).ok()
+}
+
+/// The hexadecimal digits of a number, without leading zeros.
+struct Digits {
+    number: u64,
+    left: u32,
+}
+
+impl Digits {
+    const fn of(number: u64) -> Self {
+        let bits = u64::BITS - number.leading_zeros();
+        Self { number, left: if bits == 0 { 1 } else { bits.div_ceil(4) } }
+    }
+}
+
+impl Iterator for Digits {
+    type Item = u8;
+
+    fn next(&mut self) -> Option<u8> {
+        self.left = self.left.checked_sub(1)?;
+        let digit = u8::try_from(self.number >> (4 * self.left) & 0xf).ok()?;
+        Some(if digit < 10 { b'0' + digit } else { b'a' + digit - 10 })
+    }
 }
 
 /// A descriptor of the program that is open for this file, and for this use.
 fn already_open(vma: &Vma, purpose: Use) -> Option<Found> {
     let fits = |number: &c_int| {
-        // SAFETY: not -1; if nothing is open there, the kernel says so.
-        let fd = unsafe { BorrowedFd::borrow_raw(*number) };
-        let same = fstat(fd).is_ok_and(|found| (found.st_dev, found.st_ino) == vma.file);
-        same && fcntl_getfl(fd).is_ok_and(|flags| purpose == Use::Read || flags.contains(OFlags::RDWR))
+        let same = sys::stat(*number).is_ok_and(|found| found.file == vma.file);
+        let mode = |flags: c_int| flags & libc::O_ACCMODE;
+        same && sys::open_flags(*number)
+            .is_ok_and(|flags| mode(flags) == libc::O_RDWR || mode(flags) == self::flags(purpose))
     };
     (0..DESCRIPTORS).find(fits).map(Found::Theirs)
 }
@@ -170,5 +191,18 @@ impl Extents {
     /// Where they lie.
     pub(crate) fn range(&self) -> Range {
         Range::of(self.bytes.get(..self.len).unwrap_or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digits_are_those_of_the_kernel() {
+        for number in [0, 1, 0xf, 0x10, 0x7f86_d118_6000, u64::MAX] {
+            let digits: Vec<u8> = Digits::of(number).collect();
+            assert_eq!(String::from_utf8(digits).unwrap(), format!("{number:x}"));
+        }
     }
 }

@@ -8,15 +8,15 @@ use ioasd_client::wire::command::Command;
 use ioasd_client::wire::field::Field;
 use ioasd_client::wire::mock::TestCmd;
 use ioasd_client::wire::uapi::{Destroy, IoasMap, MAP_WRITEABLE};
-use rustix::io::Errno;
 
 use crate::backing::{self, Backing, Use};
 use crate::channels;
 use crate::lease::Lease;
 use crate::memory::{self, Address, Range};
 use crate::message::{Inbound, Outbound, Packed, STRUCT_MAX, exchange};
-use crate::mock;
 use crate::shape::{self, Array, Beside, Shape};
+use crate::sys::Errno;
+use crate::{mock, vfio};
 
 /// Commands of the table, known or not: for these a bad argument is noticed before an empty place is.
 const TABLE: std::ops::RangeInclusive<u32> = 0x80..=0x95;
@@ -28,9 +28,10 @@ const TAIL_PIECE: usize = 256;
 ///
 /// # Errors
 /// The errno of the ioctl.
-pub(crate) fn ioctl(lease: Lease<'_>, command: u32, argument: Address) -> Result<i32, Errno> {
+pub(crate) fn ioctl(lease: Lease, command: u32, argument: Address) -> Result<i32, Errno> {
     let Some(shape) = shape::of(command) else {
-        return Err(unknown(command, argument));
+        let answered = vfio::ioctl(lease, command, argument.0);
+        return answered.unwrap_or_else(|| Err(unknown(command, argument)));
     };
     let given = Given::read(shape, argument)?;
     if command == TestCmd::NUMBER {
@@ -107,7 +108,7 @@ impl Given {
         bytes
     }
 
-    fn carry_out(&self, lease: Lease<'_>) -> Result<Inbound, Errno> {
+    fn carry_out(&self, lease: Lease) -> Result<Inbound, Errno> {
         if let Beside::Memory { start } = self.shape.beside {
             return self.carry_out_on_memory(lease, start);
         }
@@ -124,7 +125,7 @@ impl Given {
     }
 
     /// Memory that is one file is sent as that file, with the offset at which it begins.
-    fn carry_out_on_memory(&self, lease: Lease<'_>, start: usize) -> Result<Inbound, Errno> {
+    fn carry_out_on_memory(&self, lease: Lease, start: usize) -> Result<Inbound, Errno> {
         let len = u64::load(&self.bytes, start.saturating_add(size_of::<u64>()));
         let len = usize::try_from(len).unwrap_or(usize::MAX);
         let memory = Range { start: Address(u64::load(&self.bytes, start)), len };
@@ -178,7 +179,7 @@ fn require_zero_tail(start: Address, len: usize) -> Result<(), Errno> {
 }
 
 /// Destroys what a command has made whose answer could not be written.
-fn undo(lease: Lease<'_>, shape: &Shape, reply: &Inbound) {
+fn undo(lease: Lease, shape: &Shape, reply: &Inbound) {
     let Some(place) = shape.makes else { return };
     let argument = Packed::of(&Destroy { id: Field::load(reply.body(), place) });
     let undone = channels::call(lease, |channel| exchange(channel, Outbound::plain(&argument), None));

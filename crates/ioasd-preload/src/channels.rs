@@ -12,24 +12,21 @@
 //! Opening a channel is one request over the lease, which is shared by all who hold it. That does no harm: the replies
 //! of such requests are all alike.
 //!
-//! Imports allowed: lease, message, report, the client crate's wire, `libc`, rustix.
+//! Imports allowed: lease, message, report, sys, the client crate's wire, `libc`.
 
 #![expect(unsafe_code, reason = "channels are kept as numbers")]
 
 use std::array;
 use std::cell::Cell;
 use std::ffi::{c_int, c_void};
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use ioasd_client::wire::channels::ChannelOpen;
-use rustix::fs::fstat;
-use rustix::io::{Errno, fcntl_dupfd_cloexec};
-use rustix::process::{Resource, getpid, getrlimit};
 
 use crate::lease::{Lease, LeaseKey};
 use crate::message::{Failure, Inbound, Outbound, Packed, exchange};
 use crate::report;
+use crate::sys::{self, Errno, Fd};
 
 /// Channels that a thread keeps.
 const SEATS: usize = 4;
@@ -90,8 +87,8 @@ extern "C" fn close_all(_: *mut c_void) {
 /// # Errors
 /// What the kernel refuses; ENODEV if the agent has gone.
 pub(crate) fn call(
-    lease: Lease<'_>,
-    mut run: impl FnMut(BorrowedFd<'_>) -> Result<Inbound, Failure>,
+    lease: Lease,
+    mut run: impl FnMut(c_int) -> Result<Inbound, Failure>,
 ) -> Result<Inbound, Errno> {
     let kept = take_idle(lease.key);
     if let Some((place, held)) = kept {
@@ -122,7 +119,7 @@ fn take_idle(lease: LeaseKey) -> Option<(usize, Held)> {
     });
     let (place, held) = found?;
     put(place, Seat::InUse);
-    if held.is_ours() && held.process == getpid().as_raw_pid() {
+    if held.is_ours() && held.process == sys::process() {
         return Some((place, held));
     }
     held.close();
@@ -143,20 +140,17 @@ fn free_place() -> Option<usize> {
 }
 
 fn look(place: usize) -> Seat {
-    TABLE.with(|table| table.get(place).map_or(Seat::InUse, Cell::get))
+    TABLE.try_with(|table| table.get(place).map(Cell::get)).ok().flatten().unwrap_or(Seat::InUse)
 }
 
 fn put(place: usize, seat: Seat) {
-    TABLE.with(|table| {
-        if let Some(cell) = table.get(place) {
-            cell.set(seat);
-        }
-    });
+    let there = TABLE.try_with(|table| table.get(place).map(|cell| cell.set(seat)));
+    debug_assert!(there.is_ok(), "the table needs no destructor");
 }
 
 impl Held {
     /// Opens a channel.
-    fn open(lease: Lease<'_>) -> Result<Self, Failure> {
+    fn open(lease: Lease) -> Result<Self, Failure> {
         let argument = Packed::of(&ChannelOpen::default());
         let reply = exchange(lease.fd, Outbound::plain(&argument), None)?;
         if reply.errno != 0 {
@@ -166,19 +160,18 @@ impl Held {
         Self::new(lease.key, out_of_the_way(channel)).map_err(Failure::Refused)
     }
 
-    fn new(lease: LeaseKey, channel: OwnedFd) -> Result<Self, Errno> {
-        let inode = fstat(&channel)?.st_ino;
-        Ok(Self { lease, fd: channel.into_raw_fd(), inode, process: getpid().as_raw_pid() })
+    fn new(lease: LeaseKey, channel: Fd) -> Result<Self, Errno> {
+        let (_, inode) = sys::stat(channel.number())?.file;
+        Ok(Self { lease, fd: channel.into_number(), inode, process: sys::process() })
     }
 
     /// Runs a request; afterwards the channel is kept at `place`, unless it is of no use any more.
     fn run(
         self,
         place: Option<usize>,
-        run: &mut impl FnMut(BorrowedFd<'_>) -> Result<Inbound, Failure>,
+        run: &mut impl FnMut(c_int) -> Result<Inbound, Failure>,
     ) -> Result<Inbound, Failure> {
-        // SAFETY: not -1, and open: it was just looked at, or just received.
-        let outcome = run(unsafe { BorrowedFd::borrow_raw(self.fd) });
+        let outcome = run(self.fd);
         let usable = !matches!(outcome, Err(Failure::NotSent | Failure::Lost));
         match place {
             Some(place) if usable => keep(place, self),
@@ -193,16 +186,12 @@ impl Held {
 
     /// Whether its number still means the socket it meant.
     fn is_ours(self) -> bool {
-        // SAFETY: not -1; if it is not open, the kernel says so.
-        let fd = unsafe { BorrowedFd::borrow_raw(self.fd) };
-        fstat(fd)
-            .is_ok_and(|found| found.st_ino == self.inode && found.st_mode & libc::S_IFMT == libc::S_IFSOCK)
+        sys::stat(self.fd).is_ok_and(|found| found.file.1 == self.inode && found.is_socket())
     }
 
     fn close(self) {
         if self.is_ours() {
-            // SAFETY: the descriptor is ours, and `self` is forgotten by whoever called.
-            drop(unsafe { OwnedFd::from_raw_fd(self.fd) });
+            drop(Fd::owning(self.fd));
         }
     }
 }
@@ -218,8 +207,7 @@ fn keep(place: usize, held: Held) {
 }
 
 /// The channel under a high number, if there is one.
-fn out_of_the_way(channel: OwnedFd) -> OwnedFd {
-    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    let floor = c_int::try_from((limit / 2).min(FLOOR_MAX)).unwrap_or_default();
-    fcntl_dupfd_cloexec(channel.as_fd(), floor).unwrap_or(channel)
+fn out_of_the_way(channel: Fd) -> Fd {
+    let floor = c_int::try_from((sys::descriptor_limit() / 2).min(FLOOR_MAX)).unwrap_or_default();
+    sys::duplicate_from(&channel, floor).unwrap_or(channel)
 }

@@ -4,18 +4,18 @@
 //! the one that may follow: on this processor an argument that was not given is a register with any value, and is passed
 //! on as such.
 //!
-//! Imports allowed: call, channels, lease, memory, next.
+//! They may be unwound through, as those of the C library: a thread can be cancelled in `open`.
+//!
+//! Imports allowed: call, channels, lease, memory, next, sys.
 
 #![expect(unsafe_code, reason = "these are C functions")]
 
 use std::ffi::{c_char, c_int, c_ulong, c_void};
-use std::os::fd::IntoRawFd;
-
-use rustix::io::Errno;
 
 use crate::lease::{self, OnExec};
-use crate::memory::{Address, errno, set_errno};
+use crate::memory::Address;
 use crate::next::{self, Next};
+use crate::sys::{Errno, Fd, errno, set_errno};
 use crate::{call, channels};
 
 /// Devices that lead to the agent.
@@ -65,7 +65,7 @@ unsafe fn opened(path: *const c_char, flags: c_int) -> Option<c_int> {
         return None;
     }
     let on_exec = if flags & libc::O_CLOEXEC == 0 { OnExec::Keep } else { OnExec::Close };
-    Some(returned(|| lease::open(on_exec).map(IntoRawFd::into_raw_fd)))
+    Some(returned(|| lease::open(on_exec).map(Fd::into_number)))
 }
 
 /// Runs a call as the kernel would: the result, or -1 and an errno; without an error, errno is untouched.
@@ -111,7 +111,7 @@ unsafe fn open_at_or(
 /// # Safety
 /// As in C.
 #[cfg_attr(not(test), unsafe(no_mangle))]
-pub unsafe extern "C" fn open(path: *const c_char, flags: c_int, mode: libc::mode_t) -> c_int {
+pub unsafe extern "C-unwind" fn open(path: *const c_char, flags: c_int, mode: libc::mode_t) -> c_int {
     // SAFETY: as the caller's.
     unsafe { open_or(&next::OPEN, path, flags, mode) }
 }
@@ -121,7 +121,7 @@ pub unsafe extern "C" fn open(path: *const c_char, flags: c_int, mode: libc::mod
 /// # Safety
 /// As in C.
 #[cfg_attr(not(test), unsafe(no_mangle))]
-pub unsafe extern "C" fn open64(path: *const c_char, flags: c_int, mode: libc::mode_t) -> c_int {
+pub unsafe extern "C-unwind" fn open64(path: *const c_char, flags: c_int, mode: libc::mode_t) -> c_int {
     // SAFETY: as the caller's.
     unsafe { open_or(&next::OPEN64, path, flags, mode) }
 }
@@ -131,7 +131,12 @@ pub unsafe extern "C" fn open64(path: *const c_char, flags: c_int, mode: libc::m
 /// # Safety
 /// As in C.
 #[cfg_attr(not(test), unsafe(no_mangle))]
-pub unsafe extern "C" fn openat(at: c_int, path: *const c_char, flags: c_int, mode: libc::mode_t) -> c_int {
+pub unsafe extern "C-unwind" fn openat(
+    at: c_int,
+    path: *const c_char,
+    flags: c_int,
+    mode: libc::mode_t,
+) -> c_int {
     // SAFETY: as the caller's.
     unsafe { open_at_or(&next::OPENAT, (at, path), flags, mode) }
 }
@@ -141,7 +146,12 @@ pub unsafe extern "C" fn openat(at: c_int, path: *const c_char, flags: c_int, mo
 /// # Safety
 /// As in C.
 #[cfg_attr(not(test), unsafe(no_mangle))]
-pub unsafe extern "C" fn openat64(at: c_int, path: *const c_char, flags: c_int, mode: libc::mode_t) -> c_int {
+pub unsafe extern "C-unwind" fn openat64(
+    at: c_int,
+    path: *const c_char,
+    flags: c_int,
+    mode: libc::mode_t,
+) -> c_int {
     // SAFETY: as the caller's.
     unsafe { open_at_or(&next::OPENAT64, (at, path), flags, mode) }
 }
@@ -151,7 +161,7 @@ pub unsafe extern "C" fn openat64(at: c_int, path: *const c_char, flags: c_int, 
 /// # Safety
 /// As in C.
 #[cfg_attr(not(test), unsafe(no_mangle))]
-pub unsafe extern "C" fn __open_2(path: *const c_char, flags: c_int) -> c_int {
+pub unsafe extern "C-unwind" fn __open_2(path: *const c_char, flags: c_int) -> c_int {
     // SAFETY: as the caller's.
     unsafe { open_or(&next::OPEN_2, path, flags, 0) }
 }
@@ -161,7 +171,7 @@ pub unsafe extern "C" fn __open_2(path: *const c_char, flags: c_int) -> c_int {
 /// # Safety
 /// As in C.
 #[cfg_attr(not(test), unsafe(no_mangle))]
-pub unsafe extern "C" fn __open64_2(path: *const c_char, flags: c_int) -> c_int {
+pub unsafe extern "C-unwind" fn __open64_2(path: *const c_char, flags: c_int) -> c_int {
     // SAFETY: as the caller's.
     unsafe { open_or(&next::OPEN64_2, path, flags, 0) }
 }
@@ -171,7 +181,7 @@ pub unsafe extern "C" fn __open64_2(path: *const c_char, flags: c_int) -> c_int 
 /// # Safety
 /// As in C.
 #[cfg_attr(not(test), unsafe(no_mangle))]
-pub unsafe extern "C" fn __openat_2(at: c_int, path: *const c_char, flags: c_int) -> c_int {
+pub unsafe extern "C-unwind" fn __openat_2(at: c_int, path: *const c_char, flags: c_int) -> c_int {
     // SAFETY: as the caller's.
     unsafe { open_at_or(&next::OPENAT_2, (at, path), flags, 0) }
 }
@@ -181,7 +191,7 @@ pub unsafe extern "C" fn __openat_2(at: c_int, path: *const c_char, flags: c_int
 /// # Safety
 /// As in C.
 #[cfg_attr(not(test), unsafe(no_mangle))]
-pub unsafe extern "C" fn __openat64_2(at: c_int, path: *const c_char, flags: c_int) -> c_int {
+pub unsafe extern "C-unwind" fn __openat64_2(at: c_int, path: *const c_char, flags: c_int) -> c_int {
     // SAFETY: as the caller's.
     unsafe { open_at_or(&next::OPENAT64_2, (at, path), flags, 0) }
 }
@@ -191,7 +201,7 @@ pub unsafe extern "C" fn __openat64_2(at: c_int, path: *const c_char, flags: c_i
 /// # Safety
 /// As in C.
 #[cfg_attr(not(test), unsafe(no_mangle))]
-pub unsafe extern "C" fn ioctl(fd: c_int, request: c_ulong, argument: *mut c_void) -> c_int {
+pub unsafe extern "C-unwind" fn ioctl(fd: c_int, request: c_ulong, argument: *mut c_void) -> c_int {
     // The kernel, too, looks at 32 bits only.
     #[expect(clippy::cast_possible_truncation, reason = "what the kernel does")]
     let command = request as u32;

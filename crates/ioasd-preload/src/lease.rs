@@ -4,21 +4,13 @@
 //! random bits. The name makes it known again wherever its descriptor goes, also in another process or container, and
 //! tells one lease from another. Nothing is ever sent to a socket without such a name.
 //!
-//! Imports allowed: memory, place, report, `libc`, rustix.
-
-#![expect(unsafe_code, reason = "descriptors come as numbers")]
+//! Imports allowed: place, report, sys.
 
 use std::ffi::c_int;
-use std::os::fd::{BorrowedFd, OwnedFd};
 
-use rustix::io::{Errno, retry_on_intr};
-use rustix::net::{
-    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, getsockname, socket_with,
-};
-
-use crate::memory::result;
 use crate::place::Place;
 use crate::report;
+use crate::sys::{self, Errno, Fd};
 
 /// What every lease's name begins with.
 const PREFIX: &[u8] = b"ioasd/lease/";
@@ -44,9 +36,9 @@ pub(crate) enum OnExec {
 
 /// A descriptor that is a lease.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Lease<'fd> {
+pub(crate) struct Lease {
     /// The descriptor.
-    pub(crate) fd: BorrowedFd<'fd>,
+    pub(crate) fd: c_int,
     /// Which lease it is.
     pub(crate) key: LeaseKey,
 }
@@ -55,7 +47,7 @@ pub(crate) struct Lease<'fd> {
 ///
 /// # Errors
 /// ENOENT if there is no agent, which is said on standard error; EMFILE or ENFILE if descriptors are short.
-pub(crate) fn open(on_exec: OnExec) -> Result<OwnedFd, Errno> {
+pub(crate) fn open(on_exec: OnExec) -> Result<Fd, Errno> {
     let Some(place) = Place::of_process() else {
         report::no_agent(b"$IOASD_SOCKET", Errno::NAMETOOLONG);
         return Err(Errno::NOENT);
@@ -70,22 +62,20 @@ pub(crate) fn open(on_exec: OnExec) -> Result<OwnedFd, Errno> {
     }
 }
 
-fn connected(path: &[u8], on_exec: OnExec) -> Result<OwnedFd, Errno> {
-    let flags = match on_exec {
-        OnExec::Close => SocketFlags::CLOEXEC,
-        OnExec::Keep => SocketFlags::empty(),
-    };
-    let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+fn connected(path: &[u8], on_exec: OnExec) -> Result<Fd, Errno> {
+    let socket = sys::socket(match on_exec {
+        OnExec::Close => libc::SOCK_CLOEXEC,
+        OnExec::Keep => 0,
+    })?;
     give_name(&socket)?;
-    let agent = SocketAddrUnix::new(path)?;
-    retry_on_intr(|| connect(&socket, &agent))?;
+    sys::connect(&socket, path)?;
     Ok(socket)
 }
 
-fn give_name(socket: &OwnedFd) -> Result<(), Errno> {
+fn give_name(socket: &Fd) -> Result<(), Errno> {
     let mut outcome = Err(Errno::ADDRINUSE);
     for _ in 0..TRIES {
-        outcome = bind(socket, &SocketAddrUnix::new_abstract_name(&name(random_key()?))?);
+        outcome = sys::bind_abstract(socket, &name(LeaseKey(u64::from_be_bytes(sys::random()?))));
         if outcome != Err(Errno::ADDRINUSE) {
             break;
         }
@@ -93,26 +83,10 @@ fn give_name(socket: &OwnedFd) -> Result<(), Errno> {
     outcome
 }
 
-fn random_key() -> Result<LeaseKey, Errno> {
-    let mut bytes = [0; KEY_BYTES];
-    retry_on_intr(|| {
-        let (start, len, flags) = (bytes.as_mut_ptr(), bytes.len(), 0);
-        // SAFETY: the buffer is ours and has that many bytes.
-        result(unsafe { libc::syscall(libc::SYS_getrandom, start, len, flags) })
-    })?;
-    Ok(LeaseKey(u64::from_ne_bytes(bytes)))
-}
-
 /// The lease that `fd` is, if it is one.
-pub(crate) fn of(fd: c_int) -> Option<Lease<'static>> {
-    if fd < 0 {
-        return None;
-    }
-    // SAFETY: not -1. The caller of the C function vouches for the descriptor as long as the call lasts; if it is not
-    // open, the kernel says so.
-    let fd = unsafe { BorrowedFd::borrow_raw(fd) };
-    let own = SocketAddrUnix::try_from(getsockname(fd).ok()?).ok()?;
-    Some(Lease { fd, key: key(own.abstract_name()?)? })
+pub(crate) fn of(fd: c_int) -> Option<Lease> {
+    let key = sys::abstract_name(fd)?.behind(PREFIX)?;
+    Some(Lease { fd, key: LeaseKey(u64::from_be_bytes(key)) })
 }
 
 fn name(LeaseKey(key): LeaseKey) -> [u8; PREFIX.len() + KEY_BYTES] {
@@ -123,37 +97,22 @@ fn name(LeaseKey(key): LeaseKey) -> [u8; PREFIX.len() + KEY_BYTES] {
     name
 }
 
-fn key(name: &[u8]) -> Option<LeaseKey> {
-    let key = <[u8; KEY_BYTES]>::try_from(name.strip_prefix(PREFIX)?).ok()?;
-    Some(LeaseKey(u64::from_be_bytes(key)))
-}
-
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsRawFd;
-
     use super::*;
 
     #[test]
-    fn a_name_leads_back_to_its_key_and_other_names_to_none() {
-        for bits in [0, 1, 0x0123_4567_89ab_cdef, u64::MAX] {
-            assert_eq!(key(&name(LeaseKey(bits))), Some(LeaseKey(bits)));
-        }
-        for other in [&b"ioasd/lease/0123456"[..], b"ioasd/lease/012345678", b"other/lease/01234567", b""] {
-            assert_eq!(key(other), None);
-        }
-    }
-
-    #[test]
     fn only_a_named_socket_is_a_lease() {
-        let socket =
-            socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
-        assert!(of(socket.as_raw_fd()).is_none(), "a socket without name");
+        let socket = sys::socket(libc::SOCK_CLOEXEC).unwrap();
+        assert!(of(socket.number()).is_none(), "a socket without name");
         give_name(&socket).unwrap();
-        let copy = socket.try_clone().unwrap();
-        assert_eq!(of(socket.as_raw_fd()).unwrap().key, of(copy.as_raw_fd()).unwrap().key);
-        let (pipe, _) = rustix::pipe::pipe().unwrap();
-        for other in [-1, i32::MAX, pipe.as_raw_fd()] {
+        let copy = sys::duplicate_from(&socket, 100).unwrap();
+        assert_eq!(of(socket.number()).unwrap().key, of(copy.number()).unwrap().key);
+        let other = sys::socket(libc::SOCK_CLOEXEC).unwrap();
+        sys::bind_abstract(&other, &[b"other/lease/".as_slice(), &sys::random::<8>().unwrap()].concat())
+            .unwrap();
+        let (pipe, _) = sys::pipe().unwrap();
+        for other in [-1, i32::MAX, pipe.number(), other.number()] {
             assert!(of(other).is_none(), "descriptor {other}");
         }
     }

@@ -25,7 +25,9 @@
 //! | `shape` | what each command's struct is like |
 //! | `call` | one ioctl, from its argument to its result |
 //! | `vmas`, `backing` | what the program's memory is, and the file behind it |
+//! | `vfio` | the calls of a VFIO container |
 //! | `mock` | the test command |
+//! | `sys` | system calls |
 //! | `report` | what is said on standard error |
 
 pub mod interpose;
@@ -41,4 +43,6 @@ mod next;
 mod place;
 mod report;
 mod shape;
+mod sys;
+mod vfio;
 mod vmas;

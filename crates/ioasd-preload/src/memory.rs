@@ -2,15 +2,13 @@
 //!
 //! `process_vm_readv` on ourselves is the short way. Where a sandbox forbids it, the bytes go through a pipe.
 //!
-//! Imports allowed: `libc`, rustix.
+//! Imports allowed: sys, `libc`.
 
 #![expect(unsafe_code, reason = "addresses of the program are given to the kernel")]
 
-use std::os::fd::AsRawFd;
+use libc::{c_long, c_void, iovec, pid_t, ssize_t};
 
-use libc::{c_int, c_long, c_void, iovec, pid_t, ssize_t};
-use rustix::io::Errno;
-use rustix::pipe::{PipeFlags, pipe_with};
+use crate::sys::{self, Errno, pipe, result};
 
 /// Bytes that surely fit into a pipe at once.
 const PIECE: usize = 4096;
@@ -41,6 +39,11 @@ impl Address {
 }
 
 impl Range {
+    /// Where our own bytes are that the kernel will write.
+    pub(crate) fn of_mut(bytes: &mut [u8]) -> Self {
+        Self { start: Address(bytes.as_mut_ptr().expose_provenance() as u64), len: bytes.len() }
+    }
+
     /// Where our own bytes are.
     pub(crate) fn of(bytes: &[u8]) -> Self {
         Self { start: Address(bytes.as_ptr().expose_provenance() as u64), len: bytes.len() }
@@ -50,29 +53,6 @@ impl Range {
     pub(crate) fn iovec(self) -> iovec {
         iovec { iov_base: self.start.pointer(), iov_len: self.len }
     }
-}
-
-/// The result of a system call that libc made.
-pub(crate) fn result(returned: c_long) -> Result<usize, Errno> {
-    usize::try_from(returned).map_err(|_| last_errno())
-}
-
-/// What the last failed call of libc has left.
-pub(crate) fn last_errno() -> Errno {
-    // SAFETY: libc gives the address of this thread's errno.
-    Errno::from_raw_os_error(unsafe { *libc::__errno_location() })
-}
-
-/// Sets the errno of this thread.
-pub(crate) fn set_errno(errno: c_int) {
-    // SAFETY: libc gives the address of this thread's errno.
-    unsafe { *libc::__errno_location() = errno };
-}
-
-/// The errno of this thread.
-pub(crate) fn errno() -> c_int {
-    // SAFETY: libc gives the address of this thread's errno.
-    unsafe { *libc::__errno_location() }
 }
 
 /// Fills `bytes` from `from`.
@@ -113,7 +93,7 @@ type Move = unsafe extern "C" fn(
 fn move_bytes(mover: Move, local: &iovec, remote: &iovec) -> Result<usize, Errno> {
     // SAFETY: both vectors have one element; the local one describes a buffer that the caller of this function has
     // borrowed for the direction of the move. What the remote one describes the kernel checks.
-    result(unsafe { mover(libc::getpid(), local, 1, remote, 1, 0) } as c_long)
+    result(unsafe { mover(sys::process(), local, 1, remote, 1, 0) } as c_long)
 }
 
 fn whole(moved: Result<usize, Errno>, wanted: usize) -> Result<(), Errno> {
@@ -121,29 +101,31 @@ fn whole(moved: Result<usize, Errno>, wanted: usize) -> Result<(), Errno> {
 }
 
 fn read_through_pipe(from: Address, bytes: &mut [u8]) -> Result<(), Errno> {
-    let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
+    let (reader, writer) = pipe()?;
     let mut start = from;
     for piece in bytes.chunks_mut(PIECE) {
-        // SAFETY: the kernel checks the address it is told to read.
-        let put = unsafe { libc::syscall(libc::SYS_write, writer.as_raw_fd(), start.pointer(), piece.len()) };
-        whole(result(put), piece.len())?;
-        whole(rustix::io::read(&reader, &mut *piece), piece.len())?;
+        whole(move_piece(libc::SYS_write, &writer, start, piece.len()), piece.len())?;
+        whole(sys::read(&reader, piece), piece.len())?;
         start = start.behind(piece.len());
     }
     Ok(())
 }
 
 fn write_through_pipe(to: Address, bytes: &[u8]) -> Result<(), Errno> {
-    let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
+    let (reader, writer) = pipe()?;
     let mut start = to;
     for piece in bytes.chunks(PIECE) {
-        whole(rustix::io::write(&writer, piece), piece.len())?;
-        // SAFETY: the kernel checks the address it is told to write.
-        let got = unsafe { libc::syscall(libc::SYS_read, reader.as_raw_fd(), start.pointer(), piece.len()) };
-        whole(result(got), piece.len())?;
+        let ours = Range::of(piece).start;
+        whole(move_piece(libc::SYS_write, &writer, ours, piece.len()), piece.len())?;
+        whole(move_piece(libc::SYS_read, &reader, start, piece.len()), piece.len())?;
         start = start.behind(piece.len());
     }
     Ok(())
+}
+
+/// Reads or writes a descriptor with memory that the kernel checks.
+fn move_piece(way: c_long, fd: &sys::Fd, start: Address, len: usize) -> Result<usize, Errno> {
+    sys::call(way, [fd.number().cast_unsigned() as usize, start.pointer().addr(), len, 0])
 }
 
 #[cfg(test)]

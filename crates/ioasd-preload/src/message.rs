@@ -3,20 +3,19 @@
 //! What a command has beside its struct goes between the program's memory and the socket directly: the kernel reads and
 //! writes it, and says EFAULT where it cannot.
 //!
-//! Imports allowed: memory, the client crate's wire, `libc`, rustix.
+//! Imports allowed: memory, sys, the client crate's wire, `libc`.
 
 #![expect(unsafe_code, reason = "messages are put together from memory of the program")]
 
 use std::mem::zeroed;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use ioasd_client::wire::command::Command;
 use ioasd_client::wire::field::Field;
 use ioasd_client::wire::frame::{Echo, REPLY_HEADER, ReplyHead, Request, Tag};
 use libc::{c_int, cmsghdr, iovec, msghdr};
-use rustix::io::Errno;
 
-use crate::memory::{Address, Range, result};
+use crate::memory::{Address, Range};
+use crate::sys::{self, Errno, Fd};
 
 /// Bytes of the largest struct of a command.
 pub(crate) const STRUCT_MAX: usize = 128;
@@ -71,7 +70,7 @@ pub(crate) struct Inbound {
     /// The struct that came back.
     body: [u8; STRUCT_MAX],
     /// A descriptor that came with it.
-    pub(crate) fd: Option<OwnedFd>,
+    pub(crate) fd: Option<Fd>,
 }
 
 /// Why there is no reply.
@@ -110,11 +109,11 @@ impl OneFd {
     }
 
     /// The descriptor that the kernel has put here, if it has.
-    fn take(self, controllen: usize) -> Option<OwnedFd> {
+    fn take(self, controllen: usize) -> Option<Fd> {
         let rights = (self.head.cmsg_level, self.head.cmsg_type) == (libc::SOL_SOCKET, libc::SCM_RIGHTS);
         let there = controllen >= ONE_FD && self.head.cmsg_len == ONE_FD && rights && self.fd >= 0;
-        // SAFETY: the kernel has just installed this descriptor for us, and `self` is used up.
-        there.then(|| unsafe { OwnedFd::from_raw_fd(self.fd) })
+        // The kernel has just installed this descriptor for us, and `self` is used up.
+        there.then(|| Fd::owning(self.fd))
     }
 }
 
@@ -123,7 +122,7 @@ impl OneFd {
 /// # Errors
 /// If there is no reply, or `into` cannot be written.
 pub(crate) fn exchange(
-    socket: BorrowedFd<'_>,
+    socket: c_int,
     outbound: Outbound<'_>,
     into: Option<Range>,
 ) -> Result<Inbound, Failure> {
@@ -132,7 +131,7 @@ pub(crate) fn exchange(
 }
 
 /// What cannot be read, or is not open, is left out: the agent looks at other things first and misses it then.
-fn send_what_can_be_sent(socket: BorrowedFd<'_>, outbound: Outbound<'_>) -> Result<(), Failure> {
+fn send_what_can_be_sent(socket: c_int, outbound: Outbound<'_>) -> Result<(), Failure> {
     let sent = match send(socket, outbound) {
         Err(Errno::FAULT) if outbound.payload.is_some() => {
             send(socket, Outbound { payload: None, ..outbound })
@@ -146,7 +145,7 @@ fn send_what_can_be_sent(socket: BorrowedFd<'_>, outbound: Outbound<'_>) -> Resu
     })
 }
 
-fn send(socket: BorrowedFd<'_>, outbound: Outbound<'_>) -> Result<(), Errno> {
+fn send(socket: c_int, outbound: Outbound<'_>) -> Result<(), Errno> {
     let payload = outbound.payload.unwrap_or(Range { start: Address(0), len: 0 });
     let echo = Echo { command: outbound.command, tag: Tag::default() };
     let header = Request::header(echo, outbound.argument.len().saturating_add(payload.len));
@@ -158,19 +157,12 @@ fn send(socket: BorrowedFd<'_>, outbound: Outbound<'_>) -> Result<(), Errno> {
         message.msg_control = (&raw mut control).cast();
         message.msg_controllen = size_of::<OneFd>();
     }
-    loop {
-        let flags = libc::MSG_NOSIGNAL;
-        // SAFETY: the header describes memory that is borrowed here; what belongs to the program the kernel checks.
-        match result(unsafe {
-            libc::syscall(libc::SYS_sendmsg, socket.as_raw_fd(), &raw const message, flags)
-        }) {
-            Err(Errno::INTR) => {}
-            other => return other.map(|_| ()),
-        }
-    }
+    let flags = libc::MSG_NOSIGNAL.cast_unsigned() as usize;
+    let place = (&raw const message).expose_provenance();
+    sys::call(libc::SYS_sendmsg, [socket.cast_unsigned() as usize, place, flags, 0]).map(|_| ())
 }
 
-fn receive(socket: BorrowedFd<'_>, command: u32, into: Option<Range>) -> Result<Inbound, Failure> {
+fn receive(socket: c_int, command: u32, into: Option<Range>) -> Result<Inbound, Failure> {
     let mut header = [0; REPLY_HEADER];
     let mut body = [0; STRUCT_MAX];
     let mut payload = Range { start: Address(0), len: 0 };
@@ -195,29 +187,19 @@ fn receive(socket: BorrowedFd<'_>, command: u32, into: Option<Range>) -> Result<
 }
 
 /// Receives into `parts`, in order; what does not fit is dropped by the kernel.
-fn receive_parts(
-    socket: BorrowedFd<'_>,
-    parts: &mut [iovec],
-    flags: c_int,
-) -> Result<(usize, Option<OwnedFd>), Failure> {
+fn receive_parts(socket: c_int, parts: &mut [iovec], flags: c_int) -> Result<(usize, Option<Fd>), Failure> {
     let mut control = OneFd::new(-1);
     let mut message = message(parts);
     if flags & libc::MSG_PEEK == 0 {
         message.msg_control = (&raw mut control).cast();
         message.msg_controllen = size_of::<OneFd>();
     }
-    let flags = flags | libc::MSG_CMSG_CLOEXEC;
-    loop {
-        // SAFETY: the header describes memory that is borrowed for writing here; what belongs to the program the kernel
-        // checks.
-        let received =
-            result(unsafe { libc::syscall(libc::SYS_recvmsg, socket.as_raw_fd(), &raw mut message, flags) });
-        match received {
-            Err(Errno::INTR) => {}
-            Err(Errno::CONNRESET) | Ok(0) => return Err(Failure::Lost),
-            Err(errno) => return Err(Failure::Refused(errno)),
-            Ok(bytes) => return Ok((bytes, control.take(message.msg_controllen))),
-        }
+    let flags = (flags | libc::MSG_CMSG_CLOEXEC).cast_unsigned() as usize;
+    let place = (&raw mut message).expose_provenance();
+    match sys::call(libc::SYS_recvmsg, [socket.cast_unsigned() as usize, place, flags, 0]) {
+        Err(Errno::CONNRESET) | Ok(0) => Err(Failure::Lost),
+        Err(errno) => Err(Failure::Refused(errno)),
+        Ok(bytes) => Ok((bytes, control.take(message.msg_controllen))),
     }
 }
 

@@ -1,11 +1,8 @@
 //! The test command: what its operations name by address or by descriptor is sent as what it is.
 //!
-//! Imports allowed: backing, call, channels, lease, memory, message, the client crate's wire, rustix.
-
-#![expect(unsafe_code, reason = "descriptors come as numbers")]
+//! Imports allowed: backing, call, channels, lease, memory, message, sys, the client crate's wire.
 
 use std::ffi::c_int;
-use std::os::fd::{BorrowedFd, IntoRawFd};
 
 use ioasd_client::wire::command::Command;
 use ioasd_client::wire::field::Field;
@@ -14,8 +11,6 @@ use ioasd_client::wire::mock::{
     OP_CREATE_ACCESS, OP_DESTROY_ACCESS_PAGES, OP_MD_CHECK_MAP, OP_MD_CHECK_REFS, TestCmd,
 };
 use ioasd_client::wire::own::ACCESS_RW_MAX;
-use rustix::io::Errno;
-use rustix::net::{SocketAddrUnix, getsockname};
 
 use crate::backing::Extents;
 use crate::call::Given;
@@ -23,6 +18,7 @@ use crate::channels;
 use crate::lease::Lease;
 use crate::memory::{Address, Range};
 use crate::message::{Inbound, Outbound, Packed, exchange};
+use crate::sys::{Errno, Fd, abstract_name};
 
 /// Bytes of a page.
 const PAGE: u64 = 4096;
@@ -31,7 +27,7 @@ const PAGE: u64 = 4096;
 ///
 /// # Errors
 /// The errno of the ioctl.
-pub(crate) fn test(lease: Lease<'_>, given: &Given) -> Result<c_int, Errno> {
+pub(crate) fn test(lease: Lease, given: &Given) -> Result<c_int, Errno> {
     let command = TestCmd::load(given.known());
     match command.op {
         OP_MD_CHECK_MAP => with_memory(lease, given, &command, (command.at_32, command.at_24)),
@@ -54,22 +50,15 @@ fn for_access(command: &TestCmd) -> TestCmd {
 }
 
 fn access_of(fd: c_int) -> Option<u32> {
-    if fd < 0 {
-        return None;
-    }
-    // SAFETY: not -1; if it is not open, the kernel says so.
-    let fd = unsafe { BorrowedFd::borrow_raw(fd) };
-    let own = SocketAddrUnix::try_from(getsockname(fd).ok()?).ok()?;
-    let id = own.abstract_name()?.strip_prefix(ACCESS_NAME)?;
-    id.first_chunk().map(|id| u32::from_be_bytes(*id))
+    abstract_name(fd)?.behind(ACCESS_NAME).map(u32::from_be_bytes)
 }
 
-fn plain(lease: Lease<'_>, given: &Given, command: &TestCmd) -> Result<c_int, Errno> {
+fn plain(lease: Lease, given: &Given, command: &TestCmd) -> Result<c_int, Errno> {
     finish(given, command, &send(lease, command, None, None)?)
 }
 
 fn with_memory(
-    lease: Lease<'_>,
+    lease: Lease,
     given: &Given,
     command: &TestCmd,
     (start, length): (u64, u64),
@@ -80,7 +69,7 @@ fn with_memory(
 }
 
 /// Bytes move in pieces as long as a message may be; what was moved before an error stays moved, as in the kernel.
-fn move_bytes(lease: Lease<'_>, command: &TestCmd) -> Result<c_int, Errno> {
+fn move_bytes(lease: Lease, command: &TestCmd) -> Result<c_int, Errno> {
     let (iova, length, memory) = (command.at_16, command.at_24, Address(command.at_32));
     if length == 0 || length > ACCESS_MAX {
         return outcome(&send(lease, command, None, None)?);
@@ -99,18 +88,23 @@ fn move_bytes(lease: Lease<'_>, command: &TestCmd) -> Result<c_int, Errno> {
 }
 
 /// The new access is the descriptor of the reply; its number goes where the program looks for it.
-fn create(lease: Lease<'_>, given: &Given, command: &TestCmd) -> Result<c_int, Errno> {
+fn create(lease: Lease, given: &Given, command: &TestCmd) -> Result<c_int, Errno> {
     let reply = send(lease, command, None, None)?;
     outcome(&reply)?;
     let access = reply.fd.ok_or(Errno::MFILE)?;
-    let number = std::os::fd::AsRawFd::as_raw_fd(&access);
-    given.write_back(&struct_of(&command.with(16, number)))?;
-    let _kept = access.into_raw_fd();
+    given.write_back(&struct_of(&command.with(16, access.number())))?;
+    kept(access)
+}
+
+/// The program's from now on.
+fn kept(access: Fd) -> Result<c_int, Errno> {
+    let number = access.into_number();
+    debug_assert!(number >= 0, "a descriptor has a number");
     Ok(0)
 }
 
 fn send(
-    lease: Lease<'_>,
+    lease: Lease,
     command: &TestCmd,
     payload: Option<Range>,
     into: Option<Range>,

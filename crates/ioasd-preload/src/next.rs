@@ -12,11 +12,11 @@ use std::ptr::null_mut;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 /// `open`, `open64`.
-pub(crate) type Open = unsafe extern "C" fn(*const c_char, c_int, ...) -> c_int;
+pub(crate) type Open = unsafe extern "C-unwind" fn(*const c_char, c_int, ...) -> c_int;
 /// `openat`, `openat64`.
-pub(crate) type OpenAt = unsafe extern "C" fn(c_int, *const c_char, c_int, ...) -> c_int;
+pub(crate) type OpenAt = unsafe extern "C-unwind" fn(c_int, *const c_char, c_int, ...) -> c_int;
 /// `ioctl`.
-pub(crate) type Ioctl = unsafe extern "C" fn(c_int, c_ulong, ...) -> c_int;
+pub(crate) type Ioctl = unsafe extern "C-unwind" fn(c_int, c_ulong, ...) -> c_int;
 
 /// A function of another library.
 pub(crate) struct Next {

@@ -2,14 +2,13 @@
 //!
 //! The same rule as the agent's own; `ioasd run` always sets the variable.
 //!
-//! Imports allowed: `libc`, rustix.
+//! Imports allowed: sys, `libc`.
 
 #![expect(unsafe_code, reason = "the environment is read without allocating")]
 
 use std::ffi::CStr;
-use std::io::Write;
 
-use rustix::process::geteuid;
+use crate::sys::is_root;
 
 /// A socket path has at most this many bytes.
 const PATH_MAX: usize = 107;
@@ -26,7 +25,7 @@ impl Place {
         if let Some(path) = variable(c"IOASD_SOCKET") {
             return Self::joined(path, b"");
         }
-        if geteuid().is_root() {
+        if is_root() {
             return Self::joined(b"/run/ioasd", b"/ioasd.sock");
         }
         match variable(c"XDG_RUNTIME_DIR").filter(|folder| folder.first() == Some(&b'/')) {
@@ -37,9 +36,10 @@ impl Place {
 
     fn joined(folder: &[u8], rest: &[u8]) -> Option<Self> {
         let mut bytes = [0; PATH_MAX];
-        let mut room = bytes.as_mut_slice();
-        room.write_all(folder).ok()?;
-        room.write_all(rest).ok()?;
+        let mut room = bytes.iter_mut();
+        for byte in folder.iter().chain(rest) {
+            *room.next()? = *byte;
+        }
         Some(Self { bytes, len: folder.len().saturating_add(rest.len()) })
     }
 

@@ -1,14 +1,10 @@
 //! What is said on standard error: once in the life of a process, why a device is not there.
 //!
-//! Imports allowed: rustix.
+//! Imports allowed: sys.
 
-#![expect(unsafe_code, reason = "standard error is a descriptor by number")]
-
-use std::io::IoSlice;
-use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::io::{Errno, writev};
+use crate::sys::{Errno, say};
 
 static SAID: AtomicBool = AtomicBool::new(false);
 
@@ -37,12 +33,5 @@ fn once(parts: &[&[u8]]) {
     if SAID.swap(true, Ordering::Relaxed) {
         return;
     }
-    let mut pieces = [IoSlice::new(b""); 8];
-    for (piece, part) in pieces.iter_mut().zip(parts) {
-        *piece = IoSlice::new(part);
-    }
-    // SAFETY: the number is not -1; if nothing is open there, the kernel says so and nothing is written.
-    let stderr = unsafe { BorrowedFd::borrow_raw(libc::STDERR_FILENO) };
-    let said = writev(stderr, &pieces);
-    debug_assert!(said.is_ok() || cfg!(not(test)), "standard error is closed");
+    say(parts);
 }

@@ -7,9 +7,10 @@ use ioasd_client::wire::command::Command;
 use ioasd_client::wire::mock::TestCmd;
 use ioasd_client::wire::record::{IovaBounds, Record};
 use ioasd_client::wire::uapi::{
-    Destroy, HwptAlloc, IoasAlloc, IoasAllowIovas, IoasCopy, IoasIovaRanges, IoasMap, IoasMapFile, IoasUnmap,
-    IommuOption,
+    Destroy, GetHwInfo, HwptAlloc, IoasAlloc, IoasAllowIovas, IoasChangeProcess, IoasCopy, IoasIovaRanges,
+    IoasMap, IoasMapFile, IoasUnmap, IommuOption,
 };
+use ioasd_client::wire::vfio::VfioIoas;
 
 /// A command's struct.
 #[derive(Clone, Copy, Debug)]
@@ -61,7 +62,7 @@ pub(crate) struct Array {
 /// The array of both commands about addresses.
 const BOUNDS: Array = Array { pointer: 16, count: 8, element: IovaBounds::BYTES };
 
-const ALL: [Shape; 11] = [
+const ALL: [Shape; 14] = [
     Shape::of::<Destroy>(Beside::Nothing),
     Shape::of::<IoasAlloc>(Beside::Nothing).making(8),
     Shape::of::<IoasAllowIovas>(Beside::Reads(BOUNDS)),
@@ -69,6 +70,9 @@ const ALL: [Shape; 11] = [
     Shape::of::<IoasIovaRanges>(Beside::Fills(BOUNDS)),
     Shape::of::<IoasMap>(Beside::Memory { start: 16 }),
     Shape::of::<IommuOption>(Beside::Nothing),
+    Shape::of::<IoasChangeProcess>(Beside::Nothing),
+    Shape::of::<GetHwInfo>(Beside::Fills(Array { pointer: 16, count: 12, element: 1 })),
+    Shape::of::<VfioIoas>(Beside::Nothing),
     Shape::of::<HwptAlloc>(Beside::Reads(Array { pointer: 32, count: 28, element: 1 })).making(16),
     Shape::of::<TestCmd>(Beside::Nothing),
     Shape::of::<IoasMapFile>(Beside::File { fd: 12 }),

@@ -1,13 +1,13 @@
 //! What the program's memory is: its mappings as the kernel lists them, read without allocating.
 //!
-//! Imports allowed: memory, rustix.
+//! Imports allowed: memory, sys, `libc`.
 
 use std::ops::ControlFlow;
 
-use rustix::fs::{Mode, OFlags, makedev, open};
-use rustix::io::{Errno, read, retry_on_intr};
+use libc::makedev;
 
 use crate::memory::Address;
+use crate::sys::{self, Errno};
 
 /// Bytes that are read at once.
 const BUFFER: usize = 4096;
@@ -77,12 +77,11 @@ pub(crate) fn from(from: Address, mut see: impl FnMut(&Vma) -> ControlFlow<()>) 
 }
 
 fn each(mut see: impl FnMut(&Vma) -> ControlFlow<()>) -> Result<(), Errno> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-    let list = retry_on_intr(|| open(c"/proc/self/maps", flags, Mode::empty()))?;
+    let list = sys::open(c"/proc/self/maps", libc::O_RDONLY)?;
     let mut buffer = [0; BUFFER];
     let mut line = Line::default();
     loop {
-        let len = retry_on_intr(|| read(&list, &mut buffer))?;
+        let len = sys::read(&list, &mut buffer)?;
         if len == 0 {
             return Ok(());
         }
@@ -126,7 +125,7 @@ impl Line {
         let rights = words.next()?;
         let offset = hexadecimal(words.next()?)?;
         let (major, minor) = pair(words.next()?, b':')?;
-        let inode = std::str::from_utf8(words.next()?).ok()?.parse().ok()?;
+        let inode = number(words.next()?, 10)?;
         let device = makedev(u32::try_from(major).ok()?, u32::try_from(minor).ok()?);
         let access = match (rights.first()?, rights.get(1)?) {
             (b'r', b'w') => Access::Write,
@@ -144,7 +143,13 @@ fn pair(word: &[u8], separator: u8) -> Option<(u64, u64)> {
 }
 
 fn hexadecimal(digits: &[u8]) -> Option<u64> {
-    u64::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
+    number(digits, 16)
+}
+
+fn number(digits: &[u8], radix: u32) -> Option<u64> {
+    let digit = |byte: &u8| char::from(*byte).to_digit(radix).map(u64::from);
+    let whole = |number: u64, byte| number.checked_mul(radix.into())?.checked_add(digit(byte)?);
+    digits.iter().try_fold(0, whole)
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@
 //! | [`channel`] | one channel: order, lanes, credits |
 //! | [`channels`] | all of them but the lease: opening, hanging up |
 //! | [`notices`] | the notice channel of an access |
+//! | [`container`] | the address space that a VFIO container stands for |
 //! | [`mock`] | mock hardware |
 //! | [`address_spaces`], [`process_memory`], [`devices`], [`accesses`] | operations |
 //!
@@ -22,6 +23,7 @@ pub mod accounting;
 pub mod address_spaces;
 pub mod channel;
 pub mod channels;
+pub mod container;
 pub mod devices;
 pub mod hwpts;
 pub mod iova_rules;

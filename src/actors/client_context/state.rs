@@ -11,6 +11,7 @@ use ioasd_client::wire::FRAME_MAX;
 
 use super::accounting::Accounting;
 use super::channels::Channels;
+use super::container::Container;
 use super::mock::accesses::MockAccesses;
 use crate::actors::agent::{Agent, Local};
 use crate::actors::figures::ContextStats;
@@ -44,6 +45,8 @@ pub struct ClientState {
     pub(super) channels: Channels,
     /// The tables of its arbiter, if it lives there.
     pub(super) near_tables: Option<Rc<Tables>>,
+    /// What a VFIO container stands for.
+    pub(super) container: Container,
     /// Accesses that are descriptors.
     pub(super) mock: MockAccesses,
     /// Its figures.
@@ -60,7 +63,7 @@ impl ClientState {
         let first_touch = agent.pins.first_touch(limits.first_touch);
         let channels = Channels::new(limits.channels);
         let buffer = RefCell::new(vec![0; FRAME_MAX]);
-        let (accounting, mock) = Default::default();
+        let (accounting, container, mock) = Default::default();
         let near_tables = Tables::here(local.shard);
         Self {
             agent,
@@ -73,6 +76,7 @@ impl ClientState {
             accounting,
             channels,
             near_tables,
+            container,
             mock,
             stats,
         }

@@ -109,10 +109,12 @@ macro_rules! commands {
                     },
                 )* ];
 
+                #[inline]
                 fn load(bytes: &[u8]) -> Self {
                     Self { $( $field: $crate::wire::field::Field::load(bytes, $offset), )* }
                 }
 
+                #[inline]
                 fn store(&self, bytes: &mut [u8]) {
                     $( $crate::wire::field::Field::store(self.$field, bytes, $offset); )*
                 }

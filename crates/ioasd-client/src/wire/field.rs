@@ -21,6 +21,7 @@ pub trait Field: Copy {
 }
 
 /// The `N` bytes at `offset`, zero where `bytes` has ended.
+#[inline]
 fn load_bytes<const N: usize>(bytes: &[u8], offset: usize) -> [u8; N] {
     let mut value = [0; N];
     for (to, from) in value.iter_mut().zip(bytes.iter().skip(offset)) {
@@ -29,6 +30,7 @@ fn load_bytes<const N: usize>(bytes: &[u8], offset: usize) -> [u8; N] {
     value
 }
 
+#[inline]
 fn store_bytes(value: &[u8], bytes: &mut [u8], offset: usize) {
     for (to, from) in bytes.iter_mut().skip(offset).zip(value) {
         *to = *from;
@@ -40,10 +42,12 @@ macro_rules! integer_field {
         impl Field for $integer {
             const BYTES: usize = size_of::<$integer>();
 
+            #[inline]
             fn load(bytes: &[u8], offset: usize) -> Self {
                 Self::from_le_bytes(load_bytes(bytes, offset))
             }
 
+            #[inline]
             fn store(self, bytes: &mut [u8], offset: usize) {
                 store_bytes(&self.to_le_bytes(), bytes, offset);
             }
@@ -56,10 +60,12 @@ macro_rules! wrapped_field {
         impl Field for $wrapper {
             const BYTES: usize = size_of::<$integer>();
 
+            #[inline]
             fn load(bytes: &[u8], offset: usize) -> Self {
                 Self::new(<$integer>::load(bytes, offset))
             }
 
+            #[inline]
             fn store(self, bytes: &mut [u8], offset: usize) {
                 self.get().store(bytes, offset);
             }

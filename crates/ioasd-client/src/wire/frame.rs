@@ -128,10 +128,12 @@ pub struct Echo {
 impl Echo {
     /// Reads command and tag, zero where the message has ended: also of a frame that is broken.
     #[must_use]
+    #[inline]
     pub fn of(message: &[u8]) -> Self {
         Self { command: u32::load(message, 4), tag: Tag(u64::load(message, 8)) }
     }
 
+    #[inline]
     fn store(self, message: &mut [u8]) {
         MAGIC.store(message, 0);
         self.command.store(message, 4);
@@ -169,6 +171,7 @@ impl<'a> Request<'a> {
     ///
     /// # Errors
     /// If the message would be longer than one may be.
+    #[inline]
     pub fn header(echo: Echo, argument: usize) -> Result<[u8; REQUEST_HEADER], FrameError> {
         let length = fit(REQUEST_HEADER.saturating_add(argument))?;
         let mut header = [0; REQUEST_HEADER];
@@ -281,6 +284,7 @@ impl ReplyHead {
     ///
     /// # Errors
     /// If it is none.
+    #[inline]
     pub fn decode(header: &[u8; REPLY_HEADER]) -> Result<Self, FrameError> {
         behind_header(header, REPLY_HEADER)?;
         let PartLengths { body, payload, .. } = PartLengths::load(header);
@@ -297,6 +301,7 @@ struct PartLengths {
 }
 
 impl PartLengths {
+    #[inline]
     fn load(message: &[u8]) -> Self {
         Self {
             body: u32::load(message, 20) as usize,
@@ -313,6 +318,7 @@ impl PartLengths {
 }
 
 /// Checks what both kinds of frame have in common and gives what follows the header.
+#[inline]
 fn behind_header(message: &[u8], header: usize) -> Result<&[u8], FrameError> {
     let found = message.len();
     let (_, rest) = message.split_at_checked(header).ok_or(FrameError::Short { found, wanted: header })?;
@@ -327,11 +333,13 @@ fn require_length(declared: u64, found: usize) -> Result<(), FrameError> {
     if declared == found as u64 { Ok(()) } else { Err(FrameError::Length { declared, found }) }
 }
 
+#[inline]
 fn require_errno(found: i32) -> Result<i32, FrameError> {
     if (0..=ERRNO_MAX).contains(&found) { Ok(found) } else { Err(FrameError::Errno { found }) }
 }
 
 /// A length that a frame may have.
+#[inline]
 fn fit(found: usize) -> Result<u32, FrameError> {
     match u32::try_from(found) {
         Ok(length) if found <= FRAME_MAX => Ok(length),

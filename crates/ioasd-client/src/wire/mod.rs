@@ -16,6 +16,7 @@
 //! | [`command`] | the trait of all commands, the macro that declares them, decode and encode of arguments |
 //! | [`record`] | the elements of arrays beside a command |
 //! | [`uapi`] | the iommufd commands |
+//! | [`vfio`] | the VFIO container commands |
 //! | [`mock`] | the test command, for mock hardware |
 //! | [`own`] | ioasd's own commands, 0x3bc0 to 0x3bcf |
 //! | [`channels`] | ioasd's own commands about leases, channels and notices, 0x3bd0 to 0x3bdf |
@@ -34,6 +35,7 @@ pub mod mock;
 pub mod own;
 pub mod record;
 pub mod uapi;
+pub mod vfio;
 
 /// Bytes a frame can have at most.
 pub const FRAME_MAX: usize = 64 * 1024;
