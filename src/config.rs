@@ -23,7 +23,7 @@ use ioasd_client::units::ByteLen;
 use serde::Deserialize;
 
 use self::place::{Environment, Place, Socket};
-use self::values::{FileMode, Listen, ScopeChoice, ThreadCount, WalkerPolicy};
+use self::values::{FileMode, Frames, Listen, ScopeChoice, ThreadCount, WalkerPolicy};
 use crate::admin::Endpoints;
 use crate::storage::source::StrengthSetting;
 use crate::telemetry::logging::Format;
@@ -184,6 +184,8 @@ pub struct EngineConfig {
     /// What must hold a pinned page.
     #[serde(deserialize_with = "values::strength")]
     pub strength: StrengthSetting,
+    /// What the frames in tables are.
+    pub frames: Frames,
 }
 
 impl Default for EngineConfig {
@@ -192,6 +194,7 @@ impl Default for EngineConfig {
             batch_runs: nonzero::<5461>(),
             pin_threads: ThreadCount::PerCpu,
             strength: StrengthSetting::Auto,
+            frames: Frames::Logical,
         }
     }
 }
@@ -284,6 +287,7 @@ mod tests {
         batch_runs = 7
         pin_threads = 8
         strength = "locked"
+        frames = "physical"
         [walkers]
         policy = "wait"
         alarm_after = "1500ms"
@@ -315,6 +319,7 @@ mod tests {
                 batch_runs: nonzero::<7>(),
                 pin_threads: fixed(8),
                 strength: StrengthSetting::Exactly(crate::storage::source::Strength::Locked),
+                frames: Frames::Physical,
             },
             walkers: WalkersConfig { policy: WalkerPolicy::Wait, alarm_after: Duration::from_millis(1500) },
             mock: MockConfig { enabled: true },

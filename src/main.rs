@@ -2,7 +2,9 @@
 
 use std::process::ExitCode;
 
-use ioasd::cli::{self, Command, agent::Agent, bench, check_config, ctl, demo, generate, run, serve};
+use ioasd::cli::{
+    self, Command, agent::Agent, bench, check_config, check_host, ctl, demo, generate, run, serve,
+};
 
 fn main() -> ExitCode {
     match cli::parse() {
@@ -11,6 +13,8 @@ fn main() -> ExitCode {
         Ok(Command::Ctl(args)) => ctl::ctl(&args),
         Ok(Command::Bench(args)) => bench::bench(&args),
         Ok(Command::BenchPeer(args)) => bench::peer::run(&args),
+        Ok(Command::CheckHost(args)) => check_host::check_host(args),
+        Ok(Command::CheckHostPeer(args)) => check_host::peer::check_host_peer(args),
         Ok(Command::Demo(args)) => demo::demo(&args),
         Ok(Command::Generate(args)) => generate::run(&args),
         Ok(Command::DemoClient(args)) => demo::client::run(&args),

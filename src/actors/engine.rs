@@ -35,7 +35,7 @@ use super::view::View;
 use crate::sources::frames::Frames;
 use crate::sources::pin_host::{PinHost, PinHostError};
 use crate::storage::ledger::Ledger;
-use crate::storage::source::StrengthSetting;
+use crate::storage::source::PinSettings;
 use crate::sys::listener::{ListenError, Listener};
 use crate::sys::opener::{Program, program};
 use crate::sys::peer::opener;
@@ -58,8 +58,8 @@ pub struct EngineSettings {
     pub arbiters: usize,
     /// Threads that pin.
     pub pin_threads: usize,
-    /// What shall hold pinned pages.
-    pub strength: StrengthSetting,
+    /// How it pins.
+    pub pins: PinSettings,
     /// When a walker that does not leave is reported.
     pub alarm_after: Duration,
     /// For all contexts.
@@ -115,7 +115,7 @@ impl Engine {
     /// If a thread cannot be started.
     pub async fn start(start: EngineSettings, registry: Arc<Registry>) -> Result<Arc<Self>, EngineError> {
         let frames = Arc::new(FrameService::default());
-        let pins = pin_host(start.strength, &frames)?;
+        let pins = pin_host(start.pins, &frames)?;
         let pool = PinPool::start(start.pin_threads, super::MAILBOX).map_err(EngineError::PinPool)?;
         let arbiters: Vec<Arbiter> = (0..start.arbiters.max(1)).map(|_| Arbiter::new()).collect();
         let handles: Vec<ArbiterHandle> = arbiters.iter().map(Arbiter::handle).collect();
@@ -289,9 +289,14 @@ fn program_of(pid: Option<Pid>) -> Program {
 }
 
 /// Probes the host once, and says what came of it.
-fn pin_host(setting: StrengthSetting, frames: &Arc<FrameService>) -> Result<PinHost, PinHostError> {
-    let pins = PinHost::start(setting, Arc::clone(frames) as Arc<dyn Frames>)?;
-    tracing::info!(setting = setting.name(), strength = %pins.ladder(), "how memory is held");
+fn pin_host(settings: PinSettings, frames: &Arc<FrameService>) -> Result<PinHost, PinHostError> {
+    let pins = PinHost::start(settings, Arc::clone(frames) as Arc<dyn Frames>)?;
+    tracing::info!(
+        setting = settings.strength.name(),
+        strength = %pins.ladder(),
+        frames = settings.frames.name(),
+        "how memory is held"
+    );
     Ok(pins)
 }
 

@@ -21,6 +21,7 @@ use crate::admin::health::Check;
 use crate::config::Config;
 use crate::storage::Tuning;
 use crate::storage::pfn::RunLimit;
+use crate::storage::source::PinSettings;
 use crate::uapi::Uapi;
 
 /// How often the arbiters are probed.
@@ -87,7 +88,7 @@ pub fn settings(config: &Config) -> EngineSettings {
     EngineSettings {
         arbiters: config.server.arbiters.resolve(cpus).get(),
         pin_threads: config.engine.pin_threads.resolve(cpus).get(),
-        strength: config.engine.strength,
+        pins: PinSettings { strength: config.engine.strength, frames: config.engine.frames.into() },
         alarm_after: config.walkers.alarm_after,
         settings: Settings {
             objects: config.limits.objects_per_context.get(),

@@ -7,6 +7,7 @@
 pub mod agent;
 pub mod bench;
 pub mod check_config;
+pub mod check_host;
 pub mod ctl;
 pub mod demo;
 mod drain;
@@ -42,6 +43,8 @@ pub struct Cli {
 pub enum Command {
     /// Run the agent until SIGTERM or SIGINT.
     Serve(ServeArgs),
+    /// Say what this host offers and what is missing, each thing found by using it.
+    CheckHost(check_host::CheckHostArgs),
     /// Run a program whose /dev/iommu is an agent.
     Run(run::RunArgs),
     /// Show the whole path on this machine: an agent, a client and devices, each in a process of its own.
@@ -58,6 +61,9 @@ pub enum Command {
     /// Write manual pages and shell completions, for packages.
     #[command(hide = true)]
     Generate(generate::GenerateArgs),
+    /// The other process of a check-host, started by it.
+    #[command(hide = true)]
+    CheckHostPeer(check_host::peer::CheckHostPeerArgs),
     /// The client of a demo, started by it.
     #[command(hide = true)]
     DemoClient(demo::client::DemoClientArgs),

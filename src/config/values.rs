@@ -17,7 +17,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::admin::door::Scope;
 use crate::admin::listen::{AddressError, LoopbackAddr};
-use crate::storage::source::StrengthSetting;
+use crate::storage::source::{FrameSetting, StrengthSetting};
 use crate::telemetry::logging;
 
 /// Why a text is not a value.
@@ -228,6 +228,25 @@ impl ScopeChoice {
             Self::Full => Scope::Full,
             Self::Auto if !uid.is_root() => Scope::Full,
             Self::Auto | Self::Metrics => Scope::Metrics,
+        }
+    }
+}
+
+/// What the frames in IO page tables are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Frames {
+    /// Places in files, for walkers in other processes.
+    Logical,
+    /// Page frames of the host.
+    Physical,
+}
+
+impl From<Frames> for FrameSetting {
+    fn from(frames: Frames) -> Self {
+        match frames {
+            Frames::Logical => Self::Logical,
+            Frames::Physical => Self::Physical,
         }
     }
 }

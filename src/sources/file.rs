@@ -19,8 +19,10 @@ use rustix::io::Errno;
 use super::frames::Frames;
 use super::hold::Hold;
 use super::kept_file::KeptFile;
+use super::physical::fitting;
 use super::pin_host::{MemoryFile, PinHost};
 use super::presence::{Absent, FirstTouch, Wanted, bytes};
+use super::slots::SLOT_PAGES;
 use crate::error::Coded;
 use crate::storage::frame_window::FileKey;
 use crate::storage::pfn::PfnBatch;
@@ -72,7 +74,7 @@ impl FileSource {
             None => (None, FileAccess::ReadWrite),
             Some(key) => {
                 let access = file_state::access(file.as_fd()).map_err(unusable)?;
-                let hold = host.hold(&MemoryFile { key, access, pages: pages.pages() });
+                let hold = host.hold(&MemoryFile { key, access, pages });
                 let hold = hold.ok_or_else(|| read_only(key))?;
                 (Some(Memory { key, kept: host.kept(key), hold }), access)
             }
@@ -150,7 +152,11 @@ impl FileSource {
 
     /// Appends frames until `range` ends, the batch is full, or none are left; tells how many.
     fn append_frames(&self, range: IndexRange, batch: &mut PfnBatch) -> Result<u64, SourceError> {
-        let key = self.memory()?.key;
+        let memory = self.memory()?;
+        if let Some(frames) = memory.hold.frames() {
+            return frames.append(range, batch).map_err(|errno| self.failed(range.first(), errno));
+        }
+        let key = memory.key;
         let mut done = 0;
         while let Some(rest) = tail(range, done) {
             match self.run(key, rest) {
@@ -284,7 +290,12 @@ impl PageSource for FileSource {
         let Some(in_file) = self.in_file(range) else {
             return Err(self.failed(range.first(), Errno::INVAL));
         };
-        let held = self.hold(memory, in_file)?;
+        let wanted = match memory.hold.frames() {
+            Some(_) => fitting(in_file, batch, SLOT_PAGES),
+            None => Some(in_file),
+        };
+        let Some(wanted) = wanted else { return Ok(()) };
+        let held = self.hold(memory, wanted)?;
         let Some(reached) = IndexRange::from_length(range.first(), held) else { return Ok(()) };
         let appended = self.append_frames(reached, batch);
         let pages = appended.as_ref().map_or(0, |pages| *pages);

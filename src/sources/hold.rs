@@ -20,7 +20,8 @@ use parking_lot::Mutex;
 
 use super::kept_file::KeptFile;
 use super::kept_mapping::{KeptMapping, MappedPart, bring_in, joined};
-use super::ring_pool::RingPool;
+use super::physical::PhysicalFrames;
+use super::ring_pool::{Place, RingPool};
 use super::slots::{SLOT_PAGES, Slots};
 use crate::storage::quota::Quota;
 use crate::storage::source::Strength;
@@ -73,6 +74,14 @@ impl Hold {
     /// Whether nothing is held, and letting go is nothing, too.
     pub(super) const fn is_nothing(&self) -> bool {
         matches!(self, Self::Resident)
+    }
+
+    /// The physical frames of what is held, if frames are physical.
+    pub(super) const fn frames(&self) -> Option<&PhysicalFrames> {
+        match self {
+            Self::Longterm(LongtermPins { frames: Some(frames), .. }) => Some(frames),
+            _ => None,
+        }
     }
 
     /// How much of `range`, from its start, one call holds.
@@ -129,6 +138,10 @@ impl Hold {
                 slots.check();
                 assert!(slots.held() >= pinned, "{} pages are held, {pinned} pinned", slots.held());
                 assert_eq!(slots.held(), pins.held.load(Ordering::Relaxed));
+                assert!(
+                    pins.frames.as_ref().is_none_or(|frames| frames.pages() == pinned),
+                    "frames without pins"
+                );
             }
         }
     }
@@ -139,21 +152,26 @@ impl Hold {
 pub(super) struct LongtermPins {
     rings: Arc<RingPool>,
     file: Arc<KeptFile>,
+    /// If frames are physical.
+    frames: Option<PhysicalFrames>,
     slots: Mutex<Slots>,
     held: AtomicU64,
     _claim: Option<Claim>,
 }
 
 impl LongtermPins {
-    pub(super) fn new(rings: Arc<RingPool>, file: Arc<KeptFile>, claim: Option<Claim>) -> Self {
-        Self { rings, file, slots: Mutex::default(), held: AtomicU64::new(0), _claim: claim }
+    pub(super) fn new(
+        rings: Arc<RingPool>,
+        file: Arc<KeptFile>,
+        frames: Option<PhysicalFrames>,
+        claim: Option<Claim>,
+    ) -> Self {
+        Self { rings, file, frames, slots: Mutex::default(), held: AtomicU64::new(0), _claim: claim }
     }
 
     fn hold(&self, file: BorrowedFd<'_>, range: IndexRange) -> Result<u64, SysError> {
         let parts = self.file.mapping().slots(file, range)?;
-        bring_in(&parts)?;
-        let wanted: Vec<_> = parts.iter().map(MappedPart::place).collect();
-        let places = self.rings.pin(&wanted)?;
+        let places = self.pin(&parts)?;
         let mut slots = self.slots.lock();
         let mut pages = 0;
         for (part, place) in parts.iter().zip(places) {
@@ -164,7 +182,20 @@ impl LongtermPins {
         Ok(pages)
     }
 
+    fn pin(&self, parts: &[MappedPart]) -> Result<Vec<Place>, SysError> {
+        if let Some(frames) = &self.frames {
+            let _alone = self.file.alone();
+            return frames.pin(&self.rings, parts);
+        }
+        bring_in(parts)?;
+        let wanted: Vec<_> = parts.iter().map(MappedPart::place).collect();
+        self.rings.pin(&wanted)
+    }
+
     fn release(&self, range: IndexRange) {
+        if let Some(frames) = &self.frames {
+            frames.forget(range);
+        }
         let mut slots = self.slots.lock();
         let empty = slots.remove(range);
         self.held.store(slots.held(), Ordering::Relaxed);

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::kept_mapping::KeptMapping;
 use crate::storage::frame_window::FileKey;
@@ -17,16 +17,26 @@ use crate::sys::file_state::FileAccess;
 pub(super) struct KeptFile {
     mapping: KeptMapping,
     counts_prove: AtomicBool,
+    alone: Mutex<()>,
 }
 
 impl KeptFile {
     fn new() -> Self {
-        Self { mapping: KeptMapping::new(FileAccess::ReadWrite), counts_prove: AtomicBool::new(false) }
+        Self {
+            mapping: KeptMapping::new(FileAccess::ReadWrite),
+            counts_prove: AtomicBool::new(false),
+            alone: Mutex::default(),
+        }
     }
 
     /// The mapping that long-term pins are made over.
     pub(super) const fn mapping(&self) -> &KeptMapping {
         &self.mapping
+    }
+
+    /// Keeps everybody else who asks for it from bringing in pages of the mapping.
+    pub(super) fn alone(&self) -> MutexGuard<'_, ()> {
+        self.alone.lock()
     }
 
     /// Whether a file that has as much allocated as its size needs has no hole.

@@ -178,6 +178,18 @@ pub(super) fn joined<'a>(parts: impl Iterator<Item = &'a MappedPart>) -> Vec<Map
     list
 }
 
+/// Brings the pages of these slots in, whatever was done before.
+///
+/// # Errors
+/// As [`bring_in`].
+pub(super) fn bring_in_anew(parts: &[MappedPart]) -> Result<(), SysError> {
+    for run in joined(parts.iter()) {
+        let (mapping, part) = run.place();
+        mapping.populate(part)?;
+    }
+    Ok(())
+}
+
 /// Brings the pages of these slots in, unless that was done before.
 ///
 /// # Errors

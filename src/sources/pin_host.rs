@@ -9,20 +9,23 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use ioasd_client::units::ByteLen;
+use ioasd_client::units::{ByteLen, IndexRange};
 
 use super::frames::Frames;
 use super::hold::{Claim, Hold, Locks, LongtermPins};
 use super::kept_file::{KeptFile, KeptFiles};
+use super::physical::PhysicalFrames;
 use super::presence::FirstTouch;
 use super::ring_pool::RingPool;
 use super::strength::{Abilities, Ladder, NoStrength};
 use crate::error::{Coded, Errno};
 use crate::storage::frame_window::FileKey;
 use crate::storage::quota::Quota;
-use crate::storage::source::{Strength, StrengthSetting};
+use crate::storage::source::{FrameSetting, PinSettings, Strength};
 use crate::sys::failure::SysError;
 use crate::sys::file_state::FileAccess;
+use crate::sys::offers;
+use crate::sys::pagemap::Pagemap;
 
 /// Why nothing can be pinned on this host.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -33,12 +36,21 @@ pub enum PinHostError {
     /// No strength.
     #[error(transparent)]
     NoStrength(#[from] NoStrength),
+    /// Physical frames of memory that may move.
+    #[error(
+        "physical frames need long-term pins: set strength = \"longterm\" or \"auto\", or frames = \"logical\""
+    )]
+    FramesMove,
+    /// Physical frames are not shown.
+    #[error("physical frames cannot be read: {0}; give the agent CAP_SYS_ADMIN, or set frames = \"logical\"")]
+    NoFrames(SysError),
 }
 
 impl Coded for PinHostError {
     fn errno(&self) -> Errno {
         match self {
-            Self::Probe(cause) => cause.errno(),
+            Self::Probe(cause) | Self::NoFrames(cause) => cause.errno(),
+            Self::FramesMove => Errno::INVAL,
             Self::NoStrength(cause) => cause.errno(),
         }
     }
@@ -46,6 +58,7 @@ impl Coded for PinHostError {
     fn code(&self) -> &'static str {
         match self {
             Self::Probe(cause) => cause.code(),
+            Self::FramesMove | Self::NoFrames(_) => "no-physical-frames",
             Self::NoStrength(cause) => cause.code(),
         }
     }
@@ -60,6 +73,8 @@ pub struct PinHost {
     pinnable: Arc<Quota>,
     lockable: Arc<Quota>,
     first_touched: Arc<AtomicU64>,
+    /// If frames are physical.
+    pagemap: Option<Arc<Pagemap>>,
 }
 
 /// A file that is memory, as a source is made over it.
@@ -67,16 +82,21 @@ pub(super) struct MemoryFile {
     pub(super) key: FileKey,
     pub(super) access: FileAccess,
     /// Pages of the source.
-    pub(super) pages: u64,
+    pub(super) pages: IndexRange,
 }
 
 impl PinHost {
-    /// Probes the host and settles what `setting` means on it.
+    /// Probes the host and settles what `settings` mean on it.
     ///
     /// # Errors
-    /// If nothing that the setting allows is possible, or the first ring cannot be made.
-    pub fn start(setting: StrengthSetting, frames: Arc<dyn Frames>) -> Result<Self, PinHostError> {
-        let host = Self::new(Ladder::new(setting, &Abilities::probe()?)?, frames);
+    /// If nothing that the settings allow is possible, or the first ring cannot be made.
+    pub fn start(settings: PinSettings, frames: Arc<dyn Frames>) -> Result<Self, PinHostError> {
+        let abilities = Abilities::probe()?;
+        let ladder = Ladder::new(settings.effective_strength(), &abilities)?;
+        let host = match settings.frames {
+            FrameSetting::Logical => Self::new(ladder, frames),
+            FrameSetting::Physical => Self::new(ladder, frames).with_physical_frames()?,
+        };
         if host.ladder.rungs().contains(&Strength::Longterm) {
             host.rings.make_first()?;
         }
@@ -89,7 +109,19 @@ impl PinHost {
         let quota = || Quota::new(ladder.limit_pages());
         let (pinnable, lockable) = (quota(), quota());
         let (rings, files, first_touched) = Default::default();
-        Self { ladder, frames, rings, files, pinnable, lockable, first_touched }
+        Self { ladder, frames, rings, files, pinnable, lockable, first_touched, pagemap: None }
+    }
+
+    /// The same host with physical frames.
+    ///
+    /// # Errors
+    /// If it does not only pin long-term, or this process is not shown frames.
+    pub fn with_physical_frames(self) -> Result<Self, PinHostError> {
+        if self.ladder.rungs() != [Strength::Longterm] {
+            return Err(PinHostError::FramesMove);
+        }
+        offers::physical_frame().map_err(PinHostError::NoFrames)?;
+        Ok(Self { pagemap: Some(Arc::new(Pagemap::open()?)), ..self })
     }
 
     /// The strengths that sources may get.
@@ -126,7 +158,7 @@ impl PinHost {
             rungs.filter(|rung| *rung != Strength::Longterm || file.access == FileAccess::ReadWrite);
         let mut unclaimed = None;
         for strength in possible {
-            match self.claim(strength, file.pages) {
+            match self.claim(strength, file.pages.pages()) {
                 Ok(claim) => return Some(self.hold_at(strength, file, claim)),
                 Err(NoRoom) => unclaimed = unclaimed.or(Some(strength)),
             }
@@ -151,7 +183,9 @@ impl PinHost {
             Strength::Resident => Hold::Resident,
             Strength::Locked => Hold::Locked(Locks::new(file.access, claim)),
             Strength::Longterm => {
-                Hold::Longterm(LongtermPins::new(Arc::clone(&self.rings), self.files.get(file.key), claim))
+                let physical = |pagemap| PhysicalFrames::new(Arc::clone(pagemap), file.pages.first());
+                let (rings, kept) = (Arc::clone(&self.rings), self.files.get(file.key));
+                Hold::Longterm(LongtermPins::new(rings, kept, self.pagemap.as_ref().map(physical), claim))
             }
         }
     }

@@ -66,6 +66,47 @@ impl StrengthSetting {
     }
 }
 
+/// What a frame is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum FrameSetting {
+    /// A place in a file.
+    #[default]
+    Logical,
+    /// A page frame of the host.
+    Physical,
+}
+
+impl FrameSetting {
+    /// The word used in configuration.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Logical => "logical",
+            Self::Physical => "physical",
+        }
+    }
+}
+
+/// How an agent pins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct PinSettings {
+    /// What holds pinned pages.
+    pub strength: StrengthSetting,
+    /// What their frames are.
+    pub frames: FrameSetting,
+}
+
+impl PinSettings {
+    /// Physical frames leave `auto` no choice: only long-term pins keep a page in its frame.
+    #[must_use]
+    pub const fn effective_strength(self) -> StrengthSetting {
+        match (self.strength, self.frames) {
+            (StrengthSetting::Auto, FrameSetting::Physical) => StrengthSetting::Exactly(Strength::Longterm),
+            (strength, _) => strength,
+        }
+    }
+}
+
 /// Why a page could not be pinned, or its bytes not be reached.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{source_name}, page {index}: {reason}")]

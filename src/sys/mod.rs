@@ -11,6 +11,9 @@
 //! | [`client_fd`] | a client's descriptor, closed where nobody waits |
 //! | [`file_state`], [`page_cache`], [`file_io`] | a client's file: what it is, what is there, reading and writing it without mapping it |
 //! | [`client_mapping`], [`pin_ring`] | a client's file mapped but never touched; pins that the kernel holds over it |
+//! | [`pagemap`], [`faults`] | physical frames of pinned pages; whether pages were brought in meanwhile |
+//! | [`handed_ring`] | a ring that another process made |
+//! | [`offers`] | what the host offers, found by using it |
 //! | [`own_memory`] | what this process may lock, what it holds, whether the host swaps |
 //! | [`watched`] | a descriptor that the async runtime watches |
 //! | [`host`] | memory of the host that anybody holds in place |
@@ -23,8 +26,10 @@ pub mod activation;
 pub mod client_fd;
 pub mod client_mapping;
 pub mod failure;
+pub mod faults;
 pub mod file_io;
 pub mod file_state;
+pub mod handed_ring;
 pub mod hang_ups;
 pub mod host;
 pub mod identity;
@@ -32,9 +37,11 @@ pub mod limits;
 pub mod listener;
 pub mod mapping;
 pub mod memfd;
+pub mod offers;
 pub mod opener;
 pub mod own_memory;
 pub mod page_cache;
+pub mod pagemap;
 pub mod peer;
 pub mod pidfd;
 pub mod pin_ring;

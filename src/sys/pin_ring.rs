@@ -9,7 +9,7 @@
 
 use std::ffi::c_void;
 use std::mem::size_of;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::ptr;
 
 use rustix::io::Errno;
@@ -41,6 +41,12 @@ impl PinRing {
         let ring = call(Point::RingSetup, "io_uring_setup", OBJECT, setup)?;
         call(Point::RingSetup, "io_uring_register(BUFFERS2)", OBJECT, || register_empty(&ring))?;
         Ok(Self(ring))
+    }
+
+    /// The number of its descriptor, for whoever may fetch it.
+    #[must_use]
+    pub fn number(&self) -> RawFd {
+        self.0.as_raw_fd()
     }
 
     /// Pins `parts` of mappings into consecutive slots from `first` on, which must be empty. Tells how many of them are

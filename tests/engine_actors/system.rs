@@ -36,7 +36,7 @@ use ioasd::storage::ioas::{AccessKey, AccessNeeds};
 use ioasd::storage::iova_allocator::OriginAddr;
 use ioasd::storage::ledger::bill::{Bill, ProcessAccount};
 use ioasd::storage::ledger::{AccountKey, AccountMode, PageLimit};
-use ioasd::storage::source::{PageSource, StrengthSetting};
+use ioasd::storage::source::{PageSource, PinSettings};
 use ioasd_client::formats::FormatId;
 use ioasd_client::ids::ObjectId;
 use ioasd_client::units::{ByteLen, Iova, IovaRange, PAGE_SIZE, PageIndex};
@@ -64,7 +64,7 @@ pub async fn engine(tuning: Tuning) -> (Arc<Engine>, Local) {
     let start = EngineSettings {
         arbiters: 2,
         pin_threads: 2,
-        strength: StrengthSetting::Auto,
+        pins: PinSettings::default(),
         alarm_after: Duration::from_secs(10),
         settings,
         dispatch: Arc::new(ioasd::uapi::Uapi),

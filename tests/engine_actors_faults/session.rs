@@ -14,7 +14,7 @@ use ioasd::actors::mock_hardware::Hardware;
 use ioasd::actors::registry::Registry;
 use ioasd::fault_points::{Armed, Point};
 use ioasd::storage::Tuning;
-use ioasd::storage::source::StrengthSetting;
+use ioasd::storage::source::PinSettings;
 use ioasd_client::calls::{AccessKind, ExportChannel, FileSlice, Iommu, Placement};
 use ioasd_client::connection::Connection;
 use ioasd_client::error::CallError;
@@ -68,7 +68,7 @@ async fn serve(
     let start = EngineSettings {
         arbiters: 1,
         pin_threads: 1,
-        strength: StrengthSetting::Auto,
+        pins: PinSettings::default(),
         alarm_after: Duration::from_secs(10),
         settings,
         dispatch,

@@ -45,7 +45,7 @@ fn assert_samples(samples: &BTreeMap<String, u64>, expected: &[(&str, u64)]) {
 
 #[test]
 fn a_scrape_shows_every_byte_while_it_is_mapped_and_none_afterwards() {
-    let agent = Agent::with(|settings| settings.strength = StrengthSetting::Exactly(Strength::Resident));
+    let agent = Agent::with(|settings| settings.pins.strength = StrengthSetting::Exactly(Strength::Resident));
     let admin = admin(&agent);
     let address = admin.address().unwrap();
     let (mut client, memory) = (agent.connect(), Memory::new(600));

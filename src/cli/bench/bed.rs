@@ -35,7 +35,7 @@ use crate::storage::iova_allocator::OriginAddr;
 use crate::storage::ledger::bill::{Bill, ProcessAccount};
 use crate::storage::ledger::{AccountKey, AccountMode};
 use crate::storage::refusal::Refusal;
-use crate::storage::source::{PageSource, Strength, StrengthSetting};
+use crate::storage::source::{PageSource, PinSettings, Strength, StrengthSetting};
 
 use super::memory::Memory;
 
@@ -55,7 +55,8 @@ pub(super) struct Bed {
 /// Settings of an engine with one arbiter.
 pub(super) fn engine_settings(strength: Strength) -> EngineSettings {
     let strength = StrengthSetting::Exactly(strength);
-    EngineSettings { arbiters: 1, strength, ..settings(&Config::default()) }
+    let pins = PinSettings { strength, ..PinSettings::default() };
+    EngineSettings { arbiters: 1, pins, ..settings(&Config::default()) }
 }
 
 /// Runs `scenario` on the arbiter of a new engine.

@@ -1,0 +1,143 @@
+//! Agents in processes of their own, under limits that bind: what they may hold, what they refuse, and what they say.
+#![expect(clippy::unwrap_used, reason = "a failed test helper is a failed test")]
+
+mod agent;
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use ioasd_client::calls::{FileSlice, Iommu, Placement};
+use ioasd_client::connection::Connection;
+use ioasd_client::error::CallError;
+use ioasd_client::formats::FormatId;
+use ioasd_client::ids::IoasId;
+use ioasd_client::units::{ByteLen, PAGE_SIZE, Permission};
+use rustix::fs::{
+    FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, ftruncate, memfd_create,
+};
+use rustix::io::Errno;
+
+use crate::agent::{Agent, Lock};
+
+fn memory(pages: u64) -> OwnedFd {
+    let file = memfd_create("client", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
+    ftruncate(&file, pages * PAGE_SIZE).unwrap();
+    fallocate(&file, FallocateFlags::empty(), 0, pages * PAGE_SIZE).unwrap();
+    file
+}
+
+fn whole(file: &OwnedFd, pages: u64) -> FileSlice<'_> {
+    FileSlice { file: file.as_fd(), offset: ByteLen::new(0), length: ByteLen::new(pages * PAGE_SIZE) }
+}
+
+/// A client with an address space that a device is attached to, so that a map pins.
+fn client(agent: &Agent) -> (Connection, IoasId) {
+    let mut client = Connection::connect(&agent.socket()).unwrap();
+    let ioas = client.ioas_alloc().unwrap();
+    let device = client.device_create(FormatId::AmdV1, Iommu::Own).unwrap();
+    client.device_attach(device, ioas).unwrap();
+    (client, ioas)
+}
+
+fn map(client: &mut Connection, ioas: IoasId, file: &OwnedFd, pages: u64) -> Result<(), CallError> {
+    client.map_file(ioas, whole(file, pages), Permission::ReadWrite, Placement::Any).map(drop)
+}
+
+#[track_caller]
+fn assert_over_memlock(refused: &CallError, strength: &str) {
+    let CallError::Refused { errno, code, text, .. } = refused else { panic!("{refused}") };
+    assert_eq!((*errno, code.as_str()), (Errno::NOMEM, "source-over-memlock"), "{text}");
+    for part in
+        ["RLIMIT_MEMLOCK of the agent is 1048576 bytes", "2097152 more are needed", strength, "CAP_IPC_LOCK"]
+    {
+        assert!(text.contains(part), "no {part:?} in {text}");
+    }
+}
+
+/// Both strengths that the kernel counts. 256 pages may be locked; 16 are held, 512 more are refused, 100 go.
+#[test]
+fn pins_are_refused_at_the_limit_of_the_agent_and_leave_nothing_behind() {
+    for strength in ["longterm", "locked"] {
+        let Some(agent) = Agent::start("pins_are_refused_at_the_limit", strength, Lock::Kibibytes(1024))
+        else {
+            continue;
+        };
+        let (mut client, ioas) = client(&agent);
+        map(&mut client, ioas, &memory(16), 16).unwrap();
+        assert_eq!(agent.held(strength), 16 * PAGE_SIZE);
+        assert_over_memlock(&map(&mut client, ioas, &memory(512), 512).unwrap_err(), strength);
+        assert_eq!(agent.held(strength), 16 * PAGE_SIZE);
+        map(&mut client, ioas, &memory(100), 100).unwrap();
+        assert_eq!(agent.held(strength), 116 * PAGE_SIZE);
+        assert_eq!(agent.kernel(strength), 116 * PAGE_SIZE, "the kernel counts otherwise");
+        drop(client);
+        agent.ends_with_nothing();
+    }
+}
+
+#[test]
+fn an_agent_that_may_lock_anything_holds_what_is_over_the_limit() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIP: an_agent_that_may_lock_anything: not root, so the limit binds");
+        return;
+    }
+    for strength in ["longterm", "locked"] {
+        let Some(agent) = Agent::start("an_agent_that_may_lock_anything", strength, Lock::Anything) else {
+            continue;
+        };
+        let (mut client, ioas) = client(&agent);
+        map(&mut client, ioas, &memory(4096), 4096).unwrap();
+        assert_eq!((agent.held(strength), agent.kernel(strength)), (4096 * PAGE_SIZE, 4096 * PAGE_SIZE));
+        drop(client);
+        agent.ends_with_nothing();
+    }
+}
+
+/// 256 pages may be locked: sources get what holds all of them, and say what that is.
+#[test]
+fn auto_gives_each_source_the_first_strength_that_holds_all_of_it() {
+    let Some(agent) = Agent::start("auto_gives_each_source", "auto", Lock::Kibibytes(1024)) else { return };
+    if agent.has_swap() {
+        eprintln!("SKIP: auto_gives_each_source: the host has swap, so nothing falls to resident");
+        return;
+    }
+    let (mut client, ioas) = client(&agent);
+    for pages in [200, 250, 4096] {
+        map(&mut client, ioas, &memory(pages), pages).unwrap();
+    }
+    assert_eq!(agent.pinned("resident"), 4096 * PAGE_SIZE);
+    assert_eq!(agent.pinned("longterm") + agent.pinned("locked"), 450 * PAGE_SIZE);
+    drop(client);
+    agent.ends_with_nothing();
+}
+
+#[test]
+fn a_map_for_writing_of_a_file_that_cannot_be_written_is_eperm() {
+    let Some(agent) = Agent::start("a_map_for_writing", "auto", Lock::Anything) else { return };
+    let (mut client, ioas) = client(&agent);
+    let file = memory(4);
+    let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file));
+    let read_only = OwnedFd::from(std::fs::File::open(path).unwrap());
+    let sealed = memory(4);
+    fcntl_add_seals(&sealed, SealFlags::FUTURE_WRITE).unwrap();
+    for file in [&read_only, &sealed] {
+        let refused = map(&mut client, ioas, file, 4).unwrap_err();
+        let CallError::Refused { errno, .. } = refused else { panic!("{refused}") };
+        assert_eq!(errno, Errno::PERM);
+        client.map_file(ioas, whole(file, 4), Permission::Read, Placement::Any).unwrap();
+    }
+    assert_eq!(agent.pinned("longterm"), 0, "what cannot be written is not pinned as if for writing");
+    drop(client);
+    agent.ends_with_nothing();
+}
+
+#[test]
+fn an_agent_that_cannot_do_what_it_is_told_does_not_start() {
+    let said = Agent::refuses_to_start(
+        "physical frames",
+        "strength = \"resident\"\nframes = \"physical\"\n",
+        Lock::Anything,
+    );
+    assert!(said.contains("physical frames need long-term pins"), "{said}");
+    let said = Agent::refuses_to_start("no locks", "strength = \"locked\"\n", Lock::Kibibytes(0));
+    assert!(said.contains("strength locked is set but not possible"), "{said}");
+}
