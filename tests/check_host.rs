@@ -31,7 +31,7 @@ fn check_host(arguments: &[&str]) -> Output {
 
 /// The same in a child that has lost `lost` and may lock 64 KiB. Whoever is not root has nothing to lose.
 fn check_host_without(lost: &'static [CapabilitySet]) -> Output {
-    let limited = || {
+    let limited = move || {
         for capability in lost {
             let dropped = remove_capability_from_bounding_set(*capability);
             assert!(dropped.is_ok() || !rustix::process::geteuid().is_root());

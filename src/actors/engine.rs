@@ -115,7 +115,7 @@ impl Engine {
     /// If a thread cannot be started.
     pub async fn start(start: EngineSettings, registry: Arc<Registry>) -> Result<Arc<Self>, EngineError> {
         let frames = Arc::new(FrameService::default());
-        let pins = pin_host(start.pins, &frames)?;
+        let pins = pin_host(start.pins, &frames)?.counting_into(registry.first_touched());
         let pool = PinPool::start(start.pin_threads, super::MAILBOX).map_err(EngineError::PinPool)?;
         let arbiters: Vec<Arbiter> = (0..start.arbiters.max(1)).map(|_| Arbiter::new()).collect();
         let handles: Vec<ArbiterHandle> = arbiters.iter().map(Arbiter::handle).collect();

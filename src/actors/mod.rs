@@ -26,6 +26,7 @@
 //! | [`pinner`], [`pfn_cache`], [`fan_out`], [`tables`], [`domain`] | the tiers |
 //! | [`latch`], [`credits`], [`shards`] | the fan-out path: seats, credits, owners of tables |
 //! | [`guard`] | what a panic costs |
+//! | [`auditor`] | what the agent says is held, beside what the kernel counts |
 //! | [`registry`], [`number`], [`figures`], [`requests`], [`frame_service`] | shared, lock-light state |
 //! | [`leases`] | closing is over for whoever looks |
 //! | [`mock_hardware`] | what the test command needs beyond one context |
@@ -37,6 +38,7 @@
 pub mod access;
 pub mod agent;
 mod atomics;
+pub mod auditor;
 pub mod client_context;
 pub mod credits;
 pub mod domain;

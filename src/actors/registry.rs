@@ -124,6 +124,8 @@ pub struct Snapshot {
     pub accesses: Vec<Entry<AccessStats>>,
     /// Requests answered since the agent started.
     pub requests: Vec<RequestCount>,
+    /// Bytes of holes that the agent has allocated for clients since it started.
+    pub first_touched: ByteLen,
 }
 
 impl Snapshot {
@@ -142,6 +144,7 @@ pub struct Registry {
     domains: Arc<Table<DomainStats>>,
     accesses: Arc<Table<AccessStats>>,
     requests: RequestCounts,
+    first_touched: Arc<AtomicU64>,
 }
 
 impl Registry {
@@ -155,7 +158,14 @@ impl Registry {
             domains: Table::new(),
             accesses: Table::new(),
             requests: RequestCounts::default(),
+            first_touched: Arc::default(),
         })
+    }
+
+    /// Where bytes that are allocated for clients are counted.
+    #[must_use]
+    pub const fn first_touched(&self) -> &Arc<AtomicU64> {
+        &self.first_touched
     }
 
     /// Lists a context for as long as the guard lives.
@@ -258,6 +268,7 @@ impl Registry {
             domains: self.domains.list(),
             accesses: self.accesses.list(),
             requests: self.requests.list(),
+            first_touched: ByteLen::new(self.first_touched.load(Ordering::Relaxed)),
         }
     }
 }

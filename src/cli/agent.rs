@@ -13,6 +13,7 @@ use rustix::fs::Mode;
 
 use super::serve;
 use crate::actors::agent::Settings;
+use crate::actors::auditor::Auditor;
 use crate::actors::engine::{Engine, EngineError, EngineSettings};
 use crate::actors::mock_hardware::Hardware;
 use crate::actors::registry::Registry;
@@ -26,6 +27,9 @@ use crate::uapi::Uapi;
 
 /// How often the arbiters are probed.
 const HEARTBEAT: Duration = Duration::from_secs(1);
+
+/// How many beats lie between two audits.
+const AUDIT: u64 = 5;
 
 /// A running agent.
 pub struct Agent {
@@ -41,7 +45,7 @@ impl serve::Engine for Agent {
         let engine = Engine::start(settings(config), Arc::clone(registry)).await?;
         engine.listen(socket, Mode::from_raw_mode(config.server.socket_mode.bits()))?;
         let health = Arc::new(Mutex::new(engine.probe().await));
-        let heartbeat = actix_rt::spawn(beat(Arc::clone(&engine), Arc::clone(&health)));
+        let heartbeat = actix_rt::spawn(beat(Arc::clone(&engine), Arc::clone(&health), Arc::clone(registry)));
         Ok(Self { engine, health, heartbeat })
     }
 
@@ -72,11 +76,15 @@ impl serve::Engine for Agent {
     }
 }
 
-async fn beat(engine: Arc<Engine>, health: Arc<Mutex<Result<(), String>>>) {
-    loop {
+async fn beat(engine: Arc<Engine>, health: Arc<Mutex<Result<(), String>>>, registry: Arc<Registry>) {
+    let mut auditor = Auditor::default();
+    for turn in 1_u64.. {
         actix_rt::time::sleep(HEARTBEAT).await;
         let answered = engine.probe().await;
         *health.lock() = answered;
+        if turn.is_multiple_of(AUDIT) {
+            auditor.look(&registry);
+        }
     }
 }
 

@@ -7,7 +7,7 @@
 //! Imports allowed: storage, sys, the parts of this folder.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 
 use ioasd_client::units::{ByteLen, IndexRange};
 
@@ -130,16 +130,16 @@ impl PinHost {
         &self.ladder
     }
 
+    /// The same host, with what clients have first-touched counted in `total`.
+    #[must_use]
+    pub fn counting_into(self, total: &Arc<AtomicU64>) -> Self {
+        Self { first_touched: Arc::clone(total), ..self }
+    }
+
     /// What one context may first-touch.
     #[must_use]
     pub fn first_touch(&self, limit: ByteLen) -> FirstTouch {
         FirstTouch { allowed: Quota::new(limit.get()), total: Arc::clone(&self.first_touched) }
-    }
-
-    /// Bytes that the agent has allocated for clients since it started.
-    #[must_use]
-    pub fn first_touched(&self) -> ByteLen {
-        ByteLen::new(self.first_touched.load(Ordering::Relaxed))
     }
 
     pub(super) fn frames(&self) -> &Arc<dyn Frames> {

@@ -63,6 +63,19 @@ pub const HELD: Metric = gauge(
     &["strength"],
     "Bytes that the kernel holds for pins, each source for itself: at least the pinned bytes, more while part of a 2 MiB slot is unpinned.",
 );
+/// Bytes held by the kernel's own count.
+pub const KERNEL_HELD: Metric = gauge(
+    "ioasd_kernel_held_bytes",
+    &["strength"],
+    "What the kernel counts for the agent's process: VmPin for longterm, VmLck for locked. Equals the held bytes, except that huge pages are counted whole and once, and hugetlb pages are never counted as locked.",
+);
+/// First-touched bytes.
+pub const FIRST_TOUCH: Metric = Metric {
+    name: "ioasd_first_touch_bytes_total",
+    kind: Kind::Counter,
+    labels: &[],
+    help: "Bytes of holes in files that the agent has allocated for clients; its own memory cgroup pays.",
+};
 /// Charged bytes.
 pub const CHARGED: Metric =
     gauge("ioasd_charged_bytes", &[], "Bytes billed to accounts; equals the pinned bytes at rest.");
@@ -113,6 +126,8 @@ pub const CATALOGUE: &[Metric] = &[
     PAGES_LENGTH,
     PINNED,
     HELD,
+    KERNEL_HELD,
+    FIRST_TOUCH,
     CHARGED,
     ACCOUNT_CHARGED,
     RETIRING,

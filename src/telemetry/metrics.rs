@@ -3,7 +3,7 @@
 //! Each scrape fills a recorder of its own and throws it away. Nothing is cached, so a dead object cannot linger, and
 //! nothing is installed globally, so several agents can live in one process.
 //!
-//! Imports allowed: `storage::source`, `actors::registry`, the catalogue.
+//! Imports allowed: `storage::source`, `actors::{auditor, registry}`, the catalogue.
 
 use std::collections::BTreeMap;
 
@@ -12,6 +12,7 @@ use metrics::{Label, counter, describe_counter, describe_gauge, gauge};
 use metrics_exporter_prometheus::PrometheusBuilder;
 
 use super::catalogue::{self, CATALOGUE, Kind, Metric};
+use crate::actors::auditor::Held;
 use crate::actors::registry::{Registry, Snapshot};
 use crate::storage::source::Strength;
 
@@ -43,6 +44,7 @@ fn record(snapshot: &Snapshot) {
     let version = vec![Label::new("version", env!("CARGO_PKG_VERSION"))];
     set(catalogue::BUILD_INFO, version, 1);
     record_pages(snapshot);
+    record_kernel(snapshot);
     record_accounts(snapshot);
     record_domains(snapshot);
     record_counts(snapshot);
@@ -60,6 +62,15 @@ fn record_pages(snapshot: &Snapshot) {
         let label = || vec![Label::new("strength", strength.name())];
         set_bytes(catalogue::PINNED, label(), those().map(|stats| stats.pinned.get()));
         set_bytes(catalogue::HELD, label(), those().map(|stats| stats.held.get()));
+    }
+}
+
+/// Nothing is shown that the kernel does not tell.
+fn record_kernel(snapshot: &Snapshot) {
+    counter!(catalogue::FIRST_TOUCH.name).absolute(snapshot.first_touched.get());
+    let Some(held) = Held::by_kernel_now() else { return };
+    for (strength, bytes) in [(Strength::Longterm, held.longterm), (Strength::Locked, held.locked)] {
+        set(catalogue::KERNEL_HELD, vec![Label::new("strength", strength.name())], bytes.get());
     }
 }
 
