@@ -50,7 +50,7 @@ impl Held {
 
 impl fmt::Display for Held {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} bytes longterm, {} bytes locked", self.longterm, self.locked)
+        write!(f, "{} bytes longterm, {} bytes locked", self.longterm.get(), self.locked.get())
     }
 }
 

@@ -214,7 +214,8 @@ impl FileSource {
                 self.missing(self.index_of(page), &what, exceeded)
             }
             Absent::Somewhere(FileState { size, allocated, .. }, exceeded) => {
-                self.missing(first, &format!("only {allocated} of {size} bytes are allocated"), exceeded)
+                let what = format!("only {} of {} bytes are allocated", allocated.get(), size.get());
+                self.missing(first, &what, exceeded)
             }
         }
     }
@@ -233,7 +234,7 @@ impl FileSource {
         let page = PageIndex::new(behind.clamp(range.first().get(), range.last().get()));
         let reason = format!(
             "pages {range} of the file do not lie within its {} bytes; enlarge it before mapping",
-            state.size
+            state.size.get()
         );
         self.error(self.index_of(page), Errno::INVAL, "source-beyond-end", reason)
     }
@@ -401,7 +402,7 @@ fn over_limit(strength: Strength, range: IndexRange, cause: SysError) -> Option<
     let view =
         own_memory::kernel_view().ok().filter(|_| matches!(cause.errno(), Errno::NOMEM | Errno::PERM))?;
     let used = if strength == Strength::Locked { view.locked } else { view.pinned };
-    let needed = range.pages().saturating_mul(PAGE_SIZE);
+    let (limit, used, needed) = (limit.get(), used.get(), range.pages().saturating_mul(PAGE_SIZE));
     Some(format!(
         "RLIMIT_MEMLOCK of the agent is {limit} bytes, {used} are in use by it and {needed} more are needed at strength {}; \
          raise it (LimitMEMLOCK= of the service, ulimit -l) or give the agent CAP_IPC_LOCK",

@@ -83,8 +83,9 @@ pub enum NoStrength {
     },
     /// None of those that `auto` chooses from.
     #[error(
-        "nothing can hold memory here: longterm: {longterm}; locked: {locked}; and the host has {swap} bytes of swap, so \
-         that \"resident\" is only taken if it is set; see `ioasd check-host`"
+        "nothing can hold memory here: longterm: {longterm}; locked: {locked}; and the host has {} bytes of swap, so \
+         that \"resident\" is only taken if it is set; see `ioasd check-host`",
+        swap.get()
     )]
     Nothing {
         /// Why not longterm.
@@ -168,7 +169,7 @@ impl fmt::Display for Ladder {
         write!(f, "{}", rungs.join(", else "))?;
         match self.memlock {
             MemlockLimit::Bytes(bytes) if self.rungs != [Strength::Resident] => {
-                write!(f, " (RLIMIT_MEMLOCK: {bytes} bytes each of longterm and locked)")
+                write!(f, " (RLIMIT_MEMLOCK: {} bytes each of longterm and locked)", bytes.get())
             }
             MemlockLimit::Bytes(_) | MemlockLimit::Unlimited => Ok(()),
         }

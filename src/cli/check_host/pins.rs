@@ -58,9 +58,11 @@ fn memlock(limit: MemlockLimit) -> Finding {
         MemlockLimit::Unlimited => {
             Finding::yes("RLIMIT_MEMLOCK", "does not bind: more than the limit was locked")
         }
-        MemlockLimit::Bytes(bytes) => {
-            Finding::no("RLIMIT_MEMLOCK", format!("{bytes} bytes may be locked, and as many pinned"), MEMLOCK)
-        }
+        MemlockLimit::Bytes(bytes) => Finding::no(
+            "RLIMIT_MEMLOCK",
+            format!("{} bytes may be locked, and as many pinned", bytes.get()),
+            MEMLOCK,
+        ),
     }
 }
 
@@ -70,7 +72,7 @@ fn swap(bytes: ByteLen) -> Finding {
     }
     Finding::no(
         "no swap",
-        format!("{bytes} bytes of swap"),
+        format!("{} bytes of swap", bytes.get()),
         "nothing, if long-term pins or locks are possible; else swapoff -a, or memory that is not swapped (hugetlbfs)",
     )
 }

@@ -30,8 +30,8 @@ pub(super) fn findings() -> Vec<Finding> {
 fn huge_pages() -> Finding {
     let total = offers::number_in("/proc/sys/vm/nr_hugepages").unwrap_or(0);
     let allocated = offers::huge_page();
-    let found =
-        allocated.map(|size| format!("a huge page of {size} bytes was allocated; the pool has {total}"));
+    let found = allocated
+        .map(|size| format!("a huge page of {} bytes was allocated; the pool has {total}", size.get()));
     let found = found.map_err(|errno| format!("none could be allocated, the pool has {total} ({errno})"));
     Finding::tried("huge pages", found, "only for speed: sysctl vm.nr_hugepages=N, or hugepages=N at boot")
 }
@@ -96,7 +96,7 @@ fn cgroup() -> Finding {
 }
 
 fn limited(path: &str, limit: ByteLen) -> String {
-    format!("{limit} bytes in /{path}: tables, and holes that are first-touched, count against it")
+    format!("{} bytes in /{path}: tables, and holes that are first-touched, count against it", limit.get())
 }
 
 fn kernel() -> Finding {
