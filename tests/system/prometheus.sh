@@ -34,7 +34,8 @@ value_is() {
 }
 
 both_agents_are_summed() {
-    hold "$folder/one/ioasd.sock" 8 && hold "$folder/two/ioasd.sock" 4 || return 1
+    "$holder_program" "$folder/two/ioasd.sock" 1 </dev/null &&
+        hold "$folder/one/ioasd.sock" 8 && hold "$folder/two/ioasd.sock" 4 || return 1
     wait_for 30 value_is $((12 << 20)) 'sum(ioasd_pinned_bytes)' && value_is 2 'count(ioasd_build_info)'
 }
 
@@ -43,8 +44,9 @@ rules_record() {
         value_is $((12 << 20)) 'sum(account:ioasd_account_charged_bytes:sum)'
 }
 
+# Rates need two samples, so it may take a moment.
 every_query_of_the_dashboard_works() {
-    python3 tests/system/dashboard.py deploy/grafana/ioasd.json "http://127.0.0.1:$prometheus_port"
+    wait_for 30 python3 tests/system/dashboard.py deploy/grafana/ioasd.json "http://127.0.0.1:$prometheus_port"
 }
 
 alert_fires_when_an_agent_dies() {
@@ -52,6 +54,7 @@ alert_fires_when_an_agent_dies() {
     wait_for 60 value_is 1 'count(ALERTS{alertname="IoasdDown", alertstate="firing"})' && value_is 1 'count(ALERTS{alertstate="firing"})'
 }
 
+# Counters that are lower than before tell of the restart: one client now, two before.
 alert_fires_when_it_was_restarted() {
     "$ioasd" serve --socket "$folder/two/ioasd.sock" --admin "127.0.0.1:$port_two" 2>"$folder/two/log" &
     running+=($!)
