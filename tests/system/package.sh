@@ -17,11 +17,22 @@ newer_package() {
 
 boot() {
     unshare --pid --fork --kill-child --mount --mount-proc --ipc --uts --net bash tests/system/boot "$folder" >"$folder/boot.log" 2>&1 &
-    local outer=$!
-    running+=("$outer")
+    outer=$!
     wait_for 20 pgrep --parent "$outer" --exact systemd >/dev/null || { cat "$folder/boot.log"; return 1; }
     init=$(pgrep --parent "$outer" --exact systemd)
     wait_for 30 inside systemctl is-active --quiet sockets.target
+}
+
+# `unshare` does not heed SIGTERM while it waits.
+shut_down() {
+    kill -KILL "$outer"
+    wait "$outer" 2>/dev/null
+    wait_for 10 no_init
+    unshare --mount sh -c 'mount -t cgroup2 cgroup2 /mnt && find /mnt -depth -type d -path "*/ioasd-test-*" -exec rmdir {} +'
+}
+
+no_init() {
+    [[ ! -e /proc/$init ]]
 }
 
 inside() {
@@ -212,4 +223,5 @@ else
     else
         skip "the package under systemd" "systemd does not start in namespaces here: $(tail -1 "$folder/check.log")"
     fi
+    shut_down
 fi
