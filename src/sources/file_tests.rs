@@ -91,6 +91,15 @@ fn source(file: OwnedFd, pages: IndexRange) -> FileSource {
     source_in(&Space::new(), file, pages)
 }
 
+/// Tests share the limit of their process; whoever is bound by it tests limits elsewhere (`tests/strengths`).
+fn is_unlimited(test: &str, abilities: &Abilities) -> bool {
+    let unlimited = abilities.memlock == MemlockLimit::Unlimited;
+    if !unlimited {
+        eprintln!("SKIP: {test} at strengths that lock: RLIMIT_MEMLOCK binds, run it with CAP_IPC_LOCK");
+    }
+    unlimited
+}
+
 /// Sources of `file` at every strength that this host and process can do; says which it cannot.
 fn at_every_strength(test: &str, file: impl Fn() -> OwnedFd, pages: IndexRange) -> Vec<FileSource> {
     let abilities = Abilities::probe().unwrap();
@@ -99,7 +108,7 @@ fn at_every_strength(test: &str, file: impl Fn() -> OwnedFd, pages: IndexRange) 
         if let Some(cause) = obstacle {
             eprintln!("SKIP: {test} at {}: {cause}", strength.name());
         }
-        obstacle.is_none()
+        obstacle.is_none() && (*strength == Strength::Resident || is_unlimited(test, &abilities))
     };
     let strengths = Strength::ALL.into_iter().filter(able);
     strengths

@@ -48,7 +48,7 @@ impl Abilities {
         let file = memfd::create("ioasd-probe", PAGE.length)?;
         memfd::allocate(&file, "ioasd-probe", PAGE.offset, PAGE.length)?;
         let mapping = ClientMapping::new(std::os::fd::AsFd::as_fd(&file), PAGE, FileAccess::ReadWrite)?;
-        let longterm = PinRing::new().and_then(|ring| ring.pin(0, &[(&mapping, PAGE)]).map(drop));
+        let longterm = PinRing::new().and_then(|ring| pin_once(&ring, &mapping));
         let locked = mapping.lock(PAGE);
         Ok(Self { longterm, locked, memlock: own_memory::memlock(), swap: own_memory::swap()? })
     }
@@ -68,6 +68,13 @@ impl Abilities {
     pub fn swaps(&self) -> bool {
         self.swap > ByteLen::new(0)
     }
+}
+
+/// Pins a page and lets go of it at once: a ring that is closed lets go some time later.
+fn pin_once(ring: &PinRing, mapping: &ClientMapping) -> Result<(), SysError> {
+    ring.pin(0, &[(mapping, PAGE)])?;
+    let refused = |errno| SysError::Refused { call: "unpinning", object: "a probe", errno };
+    ring.unpin(0, 1).map(drop).map_err(refused)
 }
 
 /// No strength that the setting allows is possible.

@@ -11,12 +11,16 @@ use ioasd_client::error::CallError;
 use ioasd_client::formats::FormatId;
 use ioasd_client::ids::IoasId;
 use ioasd_client::units::{ByteLen, PAGE_SIZE, Permission};
+use parking_lot::Mutex;
 use rustix::fs::{
     FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, ftruncate, memfd_create,
 };
 use rustix::io::Errno;
 
 use crate::agent::{Agent, Lock};
+
+/// The kernel counts long-term pins by user, over all its processes: agents under a limit run one at a time.
+static LIMITED: Mutex<()> = Mutex::new(());
 
 fn memory(pages: u64) -> OwnedFd {
     let file = memfd_create("client", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
@@ -56,6 +60,7 @@ fn assert_over_memlock(refused: &CallError, strength: &str) {
 /// Both strengths that the kernel counts. 256 pages may be locked; 16 are held, 512 more are refused, 100 go.
 #[test]
 fn pins_are_refused_at_the_limit_of_the_agent_and_leave_nothing_behind() {
+    let _alone = LIMITED.lock();
     for strength in ["longterm", "locked"] {
         let Some(agent) = Agent::start("pins_are_refused_at_the_limit", strength, Lock::Kibibytes(1024))
         else {
@@ -95,6 +100,7 @@ fn an_agent_that_may_lock_anything_holds_what_is_over_the_limit() {
 /// 256 pages may be locked: sources get what holds all of them, and say what that is.
 #[test]
 fn auto_gives_each_source_the_first_strength_that_holds_all_of_it() {
+    let _alone = LIMITED.lock();
     let Some(agent) = Agent::start("auto_gives_each_source", "auto", Lock::Kibibytes(1024)) else { return };
     if agent.has_swap() {
         eprintln!("SKIP: auto_gives_each_source: the host has swap, so nothing falls to resident");
@@ -112,6 +118,7 @@ fn auto_gives_each_source_the_first_strength_that_holds_all_of_it() {
 
 #[test]
 fn a_map_for_writing_of_a_file_that_cannot_be_written_is_eperm() {
+    let _alone = LIMITED.lock();
     let Some(agent) = Agent::start("a_map_for_writing", "auto", Lock::Anything) else { return };
     let (mut client, ioas) = client(&agent);
     let file = memory(4);
