@@ -50,7 +50,7 @@ pub struct Agent {
     /// Who has pinned what.
     pub ledger: Arc<Ledger>,
     /// The processes that map.
-    pub paying: PayingProcesses,
+    pub paying: Arc<PayingProcesses>,
     /// All frames.
     pub frames: Arc<FrameService>,
     /// How memory is held.

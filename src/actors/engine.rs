@@ -26,7 +26,6 @@ use super::frame_service::FrameService;
 use super::leases::Leases;
 use super::messages::dispatch::Dispatch;
 use super::mock_hardware::Hardware;
-use super::payer::PayingProcesses;
 use super::pinner::{PinPool, Pinner};
 use super::registry::Registry;
 use super::retirement::{Grace, Retirement};
@@ -136,7 +135,7 @@ impl Engine {
         let agent = Arc::new(Agent {
             registry,
             ledger: Arc::new(Ledger::new()),
-            paying: PayingProcesses::default(),
+            paying: Arc::default(),
             frames,
             pins,
             mock: (start.settings.hardware == Hardware::Mock).then(Arc::default),
@@ -161,8 +160,13 @@ impl Engine {
     /// What the admin server may look at.
     #[must_use]
     pub fn view(&self) -> View {
-        let Agent { registry, ledger, frames, .. } = &*self.agent;
-        View { registry: Arc::clone(registry), ledger: Arc::clone(ledger), frames: Arc::clone(frames) }
+        let Agent { registry, ledger, paying, frames, .. } = &*self.agent;
+        View {
+            registry: Arc::clone(registry),
+            ledger: Arc::clone(ledger),
+            paying: Arc::clone(paying),
+            frames: Arc::clone(frames),
+        }
     }
 
     /// Listens at `path` and serves whoever connects.

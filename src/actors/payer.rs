@@ -46,8 +46,8 @@ impl PayingProcess {
         &self.process
     }
 
-    /// Its limit for locked memory, now.
-    fn limit(&self) -> PageLimit {
+    /// Its limit for locked memory, now; the last one read if it has ended.
+    pub fn limit(&self) -> PageLimit {
         match memlock_limit(&self.process) {
             Ok(MemlockLimit::Bytes(bytes)) => self.limit.store(bytes.get() / PAGE_SIZE, Ordering::Relaxed),
             Ok(MemlockLimit::Unlimited) => self.limit.store(u64::MAX, Ordering::Relaxed),
@@ -87,6 +87,14 @@ impl PayingProcesses {
         self.0.retain(|_, known| known.strong_count() > 0);
         self.0.insert(number, Arc::downgrade(&paying));
         paying
+    }
+
+    /// Those that somebody holds, in the order of their numbers.
+    #[must_use]
+    pub fn list(&self) -> Vec<Arc<PayingProcess>> {
+        let mut list: Vec<_> = self.0.iter().filter_map(|known| known.upgrade()).collect();
+        list.sort_unstable_by_key(|paying| paying.process.pid().as_raw_pid());
+        list
     }
 }
 
@@ -164,9 +172,10 @@ mod tests {
         let paying = PayingProcesses::default();
         let (one, other) = (paying.find(&handle(getpid())), paying.find(&handle(getpid())));
         assert!(Arc::ptr_eq(&one, &other));
+        assert!(matches!(&paying.list()[..], [listed] if Arc::ptr_eq(listed, &one)));
         let account = Arc::downgrade(one.account());
         drop((one, other));
-        assert!(account.upgrade().is_none());
+        assert!(account.upgrade().is_none() && paying.list().is_empty());
         let anew = paying.find(&handle(getpid()));
         assert_eq!(anew.account().pinned().get(), 0);
     }

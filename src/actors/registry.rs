@@ -210,6 +210,12 @@ impl Registry {
         self.ioases.get(number)
     }
 
+    /// The context of address space `number`, if it is registered.
+    #[must_use]
+    pub fn context_of(&self, number: u64) -> Option<u64> {
+        self.ioas(number).map(|ioas| ioas.stats.context.get())
+    }
+
     /// Pages object `number`, if it is registered.
     #[must_use]
     pub fn pages(&self, number: u64) -> Option<Entry<PagesStats>> {

@@ -1,11 +1,13 @@
-//! What the admin server may look at: the lists of objects, the accounts, and which file a frame belongs to.
+//! What the admin server may look at: the lists of objects, the accounts, the processes that pay, and which file a frame
+//! belongs to.
 //!
-//! Imports allowed: registry, frame_service, storage::ledger.
+//! Imports allowed: registry, frame_service, payer, storage::ledger.
 
 use std::fmt;
 use std::sync::Arc;
 
 use super::frame_service::FrameService;
+use super::payer::PayingProcesses;
 use super::registry::Registry;
 use crate::storage::ledger::Ledger;
 
@@ -16,6 +18,8 @@ pub struct View {
     pub registry: Arc<Registry>,
     /// Who pays.
     pub ledger: Arc<Ledger>,
+    /// The processes that map.
+    pub paying: Arc<PayingProcesses>,
     /// Which file a frame belongs to.
     pub frames: Arc<FrameService>,
 }
@@ -24,7 +28,7 @@ impl View {
     /// A view of `registry` alone: nobody pays, and no frame is known.
     #[must_use]
     pub fn of(registry: Arc<Registry>) -> Self {
-        Self { registry, ledger: Arc::default(), frames: Arc::default() }
+        Self { registry, ledger: Arc::default(), paying: Arc::default(), frames: Arc::default() }
     }
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Shown;
 use super::json::shown;
-use super::parameters::NumberPart;
+use super::parameters::{Filter, NumberPart, Parameters};
 use super::problem::Problem;
 use crate::actors::figures::AccessStats;
 use crate::actors::registry::{Entry, Registry};
@@ -41,7 +41,7 @@ impl AccessRow {
         };
         Self {
             id: number.get(),
-            context: registry.ioas(ioas).map(|ioas| ioas.stats.context.get()),
+            context: registry.context_of(ioas),
             ioas,
             object: stats.object.get(),
             may: may.to_owned(),
@@ -52,7 +52,16 @@ impl AccessRow {
 }
 
 pub(super) async fn list(request: HttpRequest, data: web::Data<Shown>) -> Result<HttpResponse, Problem> {
-    let part = NumberPart::of(&request)?;
+    let mut parameters = Parameters::of(&request)?;
+    let part = NumberPart::take(&mut parameters)?;
+    let context = Filter::take(&mut parameters, "context")?;
+    let ioas = Filter::take(&mut parameters, "ioas")?;
+    parameters.finish()?;
     let registry = &data.view.registry;
-    Ok(shown(&part.list(&registry.accesses(), |entry| AccessRow::of(entry, registry))))
+    let mut accesses = registry.accesses();
+    accesses.retain(|entry| {
+        let of = entry.stats.ioas.get();
+        ioas.passes(of) && context.passes(registry.context_of(of))
+    });
+    Ok(shown(&part.list(&accesses, |entry| AccessRow::of(entry, registry))))
 }

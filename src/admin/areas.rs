@@ -1,4 +1,5 @@
 //! `/v1/ioas/{id}/areas`: what an address space shows, in IOVA order. `after` is the last IOVA of the last area known.
+//! With `state`, one answer looks at so many areas at most as a part can have, and may have fewer rows than are left.
 //!
 //! Imports allowed: `actix_web`, json, parameters, problem, the actors' view and questions.
 
@@ -7,7 +8,7 @@ use ioasd_client::units::{Iova, Permission};
 use serde::{Deserialize, Serialize};
 
 use super::json::{Hex, Listed, shown};
-use super::parameters::AddressPart;
+use super::parameters::{AddressPart, LIMIT_MAX, Parameters};
 use super::problem::Problem;
 use super::{Shown, ioases};
 use crate::actors::messages::questions::{AreaReport, AreasFrom};
@@ -70,6 +71,16 @@ pub(super) const fn permission(permission: Permission) -> &'static str {
     }
 }
 
+/// The state that `word` names.
+fn known(word: &str) -> Result<AreaState, Problem> {
+    let states = [AreaState::Ready, AreaState::Installing, AreaState::Retiring];
+    let found = states.into_iter().find(|known| state(*known) == word);
+    found.ok_or_else(|| {
+        let names = states.map(state).join(", ");
+        Problem::parameter("state", format_args!("{word:?} is no state of an area: use one of {names}"))
+    })
+}
+
 const fn state(state: AreaState) -> &'static str {
     match state {
         AreaState::Installing => "filling",
@@ -80,17 +91,41 @@ const fn state(state: AreaState) -> &'static str {
 
 pub(super) async fn list(request: HttpRequest, data: web::Data<Shown>) -> Result<HttpResponse, Problem> {
     let ioas = ioases::asked(&request, &data)?;
-    let AddressPart { after, limit } = AddressPart::of(&request)?;
+    let mut parameters = Parameters::of(&request)?;
+    let AddressPart { after, limit } = AddressPart::take(&mut parameters)?;
+    let wanted = parameters.take("state")?.map(|word: String| known(&word)).transpose()?;
+    parameters.finish()?;
     let from = match after {
         None => Some(Iova::new(0)),
         Some(Hex(last)) => Iova::new(last).checked_add(1),
     };
     let Some(from) = from else { return Ok(shown(&Listed::<AreaRow> { items: Vec::new(), next: None })) };
-    let reports = ioas.stats.inbox.ask(AreasFrom { from, limit: limit.saturating_add(1) }).await;
+    let looked_at = if wanted.is_some() { LIMIT_MAX } else { limit };
+    let reports = ioas.stats.inbox.ask(AreasFrom { from, limit: looked_at.saturating_add(1) }).await;
     let reports =
         reports.map_err(|why| Problem::no_answer(format_args!("ioas {}", ioas.number.get()), why))?;
-    let row = |report| AreaRow::new(report, &data.view.registry);
-    let items: Vec<AreaRow> = reports.iter().take(limit).map(row).collect();
-    let next = items.last().filter(|_| reports.len() > limit).map(|area| area.last.to_string());
-    Ok(shown(&Listed { items, next }))
+    let (found, next) = part(&reports, looked_at, wanted, limit);
+    let items = found.into_iter().map(|report| AreaRow::new(report, &data.view.registry)).collect();
+    Ok(shown(&Listed::<AreaRow> { items, next }))
+}
+
+/// Those wanted among the first `looked_at` of `reports`, `limit` of them at most, and where to go on.
+fn part(
+    reports: &[AreaReport],
+    looked_at: usize,
+    wanted: Option<AreaState>,
+    limit: usize,
+) -> (Vec<&AreaReport>, Option<String>) {
+    let (mut found, mut seen) = (Vec::new(), 0_usize);
+    for report in reports.iter().take(looked_at) {
+        if found.len() == limit {
+            break;
+        }
+        seen += 1;
+        if wanted.is_none_or(|state| state == report.state) {
+            found.push(report);
+        }
+    }
+    let last = reports.get(seen.saturating_sub(1)).filter(|_| reports.len() > seen);
+    (found, last.map(|report| Hex(report.shape.iova().last().get()).to_string()))
 }

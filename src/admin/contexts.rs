@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Shown;
 use super::json::{rfc3339, shown};
-use super::parameters::{self, NumberPart};
+use super::parameters::{self, Filter, NumberPart, Parameters};
 use super::problem::Problem;
 use crate::actors::figures::ContextStats;
 use crate::actors::registry::{Entry, Registry};
@@ -71,10 +71,15 @@ impl Sums {
 }
 
 pub(super) async fn list(request: HttpRequest, data: web::Data<Shown>) -> Result<HttpResponse, Problem> {
-    let part = NumberPart::of(&request)?;
+    let mut parameters = Parameters::of(&request)?;
+    let part = NumberPart::take(&mut parameters)?;
+    let uid = Filter::take(&mut parameters, "uid")?;
+    parameters.finish()?;
     let registry = &data.view.registry;
     let sums = Sums::of(registry);
-    Ok(shown(&part.list(&registry.contexts(), |entry| sums.row(entry))))
+    let mut contexts = registry.contexts();
+    contexts.retain(|entry| uid.passes(u64::from(entry.stats.uid.as_raw())));
+    Ok(shown(&part.list(&contexts, |entry| sums.row(entry))))
 }
 
 pub(super) async fn one(request: HttpRequest, data: web::Data<Shown>) -> Result<HttpResponse, Problem> {

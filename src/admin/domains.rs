@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Shown;
 use super::json::{Hex, shown};
-use super::parameters::{self, NumberPart};
+use super::parameters::{self, Filter, NumberPart, Parameters};
 use super::problem::Problem;
 use crate::actors::figures::DomainStats;
 use crate::actors::messages::questions::{TableOf, TableReport};
@@ -40,7 +40,7 @@ impl DomainRow {
         let ioas = stats.ioas.get();
         Self {
             id: number.get(),
-            context: registry.ioas(ioas).map(|ioas| ioas.stats.context.get()),
+            context: registry.context_of(ioas),
             ioas,
             object: stats.object.get(),
             format: stats.format.to_owned(),
@@ -70,9 +70,18 @@ pub(crate) struct DomainDetail {
 }
 
 pub(super) async fn list(request: HttpRequest, data: web::Data<Shown>) -> Result<HttpResponse, Problem> {
-    let part = NumberPart::of(&request)?;
+    let mut parameters = Parameters::of(&request)?;
+    let part = NumberPart::take(&mut parameters)?;
+    let context = Filter::take(&mut parameters, "context")?;
+    let ioas = Filter::take(&mut parameters, "ioas")?;
+    parameters.finish()?;
     let registry = &data.view.registry;
-    Ok(shown(&part.list(&registry.domains(), |entry| DomainRow::of(entry, registry))))
+    let mut domains = registry.domains();
+    domains.retain(|entry| {
+        let of = entry.stats.ioas.get();
+        ioas.passes(of) && context.passes(registry.context_of(of))
+    });
+    Ok(shown(&part.list(&domains, |entry| DomainRow::of(entry, registry))))
 }
 
 pub(super) async fn one(request: HttpRequest, data: web::Data<Shown>) -> Result<HttpResponse, Problem> {

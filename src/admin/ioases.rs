@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Shown;
 use super::json::shown;
-use super::parameters::{self, NumberPart};
+use super::parameters::{self, Filter, NumberPart, Parameters};
 use super::problem::Problem;
 use crate::actors::figures::IoasStats;
 use crate::actors::registry::{Entry, Registry};
@@ -63,10 +63,15 @@ impl Users {
 }
 
 pub(super) async fn list(request: HttpRequest, data: web::Data<Shown>) -> Result<HttpResponse, Problem> {
-    let part = NumberPart::of(&request)?;
+    let mut parameters = Parameters::of(&request)?;
+    let part = NumberPart::take(&mut parameters)?;
+    let context = Filter::take(&mut parameters, "context")?;
+    parameters.finish()?;
     let registry = &data.view.registry;
     let users = Users::of(registry);
-    Ok(shown(&part.list(&registry.ioases(), |entry| users.row(entry))))
+    let mut ioases = registry.ioases();
+    ioases.retain(|entry| context.passes(entry.stats.context.get()));
+    Ok(shown(&part.list(&ioases, |entry| users.row(entry))))
 }
 
 pub(super) async fn one(request: HttpRequest, data: web::Data<Shown>) -> Result<HttpResponse, Problem> {

@@ -16,10 +16,12 @@
 //! GET /v1/domains/{id}/walk       ?iova=0x..: the way to an address
 //! GET /v1/accesses                software users
 //! GET /v1/accounts                who pays
+//! GET /v1/payers                  the processes that map, and their limits
 //! GET /v1/host                    what anybody on this host holds in place
 //! ```
 //!
-//! Lists come in parts: `?limit=`, and `?after=` with the `next` of the part before. The server has a thread and an actix
+//! Lists come in parts: `?limit=`, and `?after=` with the `next` of the part before. Filters: `?context=` (ioas, pages,
+//! domains, accesses), `?ioas=` (domains, accesses), `?uid=` (contexts, pages), `?state=` (areas). The server has a thread and an actix
 //! system of its own, and asks the data side with a deadline: when that is stuck, `/livez`, `/metrics` and the lists still
 //! answer, and what needs an owner's answer is 503. Whatever cannot be answered is `application/problem+json`.
 //!
@@ -41,6 +43,7 @@ pub mod listen;
 mod metrics;
 pub(crate) mod pages;
 pub(crate) mod parameters;
+pub(crate) mod payers;
 mod problem;
 pub(crate) mod status;
 mod ui;
@@ -241,6 +244,7 @@ fn routes(config: &mut web::ServiceConfig) {
         .service(read_only("/v1/domains/{id}/walk", web::get().to(walk::walk)))
         .service(read_only("/v1/accesses", web::get().to(accesses::list)))
         .service(read_only("/v1/accounts", web::get().to(accounts::list)))
+        .service(read_only("/v1/payers", web::get().to(payers::list)))
         .service(read_only("/v1/host", web::get().to(host::show)))
         .default_service(web::to(problem::not_found));
 }

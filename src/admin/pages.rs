@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Shown;
 use super::json::{Hex, shown};
-use super::parameters::{self, NumberPart};
+use super::parameters::{self, Filter, NumberPart, Parameters};
 use super::problem::Problem;
 use crate::actors::figures::PagesStats;
 use crate::actors::messages::questions::HoldersOf;
@@ -82,8 +82,16 @@ pub(crate) struct PagesDetail {
 }
 
 pub(super) async fn list(request: HttpRequest, data: web::Data<Shown>) -> Result<HttpResponse, Problem> {
-    let part = NumberPart::of(&request)?;
-    Ok(shown(&part.list(&data.view.registry.all_pages(), PagesRow::of)))
+    let mut parameters = Parameters::of(&request)?;
+    let part = NumberPart::take(&mut parameters)?;
+    let context = Filter::take(&mut parameters, "context")?;
+    let uid = Filter::take(&mut parameters, "uid")?;
+    parameters.finish()?;
+    let mut pages = data.view.registry.all_pages();
+    pages.retain(|Entry { stats, .. }| {
+        context.passes(stats.context.get()) && uid.passes(u64::from(stats.account.get().as_raw()))
+    });
+    Ok(shown(&part.list(&pages, PagesRow::of)))
 }
 
 pub(super) async fn one(request: HttpRequest, data: web::Data<Shown>) -> Result<HttpResponse, Problem> {

@@ -102,8 +102,14 @@ impl<C: FromStr<Err: Display>> Part<C> {
     /// What `request` wants, if it wants nothing else.
     pub(super) fn of(request: &HttpRequest) -> Result<Self, Problem> {
         let mut parameters = Parameters::of(request)?;
-        let (after, limit) = (parameters.take("after")?, parameters.take::<Whole>("limit")?);
+        let part = Self::take(&mut parameters)?;
         parameters.finish()?;
+        Ok(part)
+    }
+
+    /// Takes `after` and `limit`.
+    pub(super) fn take(parameters: &mut Parameters) -> Result<Self, Problem> {
+        let (after, limit) = (parameters.take("after")?, parameters.take::<Whole>("limit")?);
         let limit = match limit.map(|limit| usize::try_from(limit.0)) {
             None => LIMIT,
             Some(Ok(limit @ 1..=LIMIT_MAX)) => limit,
@@ -113,6 +119,22 @@ impl<C: FromStr<Err: Display>> Part<C> {
             }
         };
         Ok(Self { after, limit })
+    }
+}
+
+/// Which objects of a list are wanted, by a number they have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Filter(Option<Whole>);
+
+impl Filter {
+    /// Takes the filter `name`; without it everything is wanted.
+    pub(super) fn take(parameters: &mut Parameters, name: &'static str) -> Result<Self, Problem> {
+        parameters.take(name).map(Self)
+    }
+
+    /// Whether an object with this number is wanted.
+    pub(super) fn passes(self, number: impl Into<Option<u64>>) -> bool {
+        self.0.is_none_or(|wanted| number.into() == Some(wanted.0))
     }
 }
 

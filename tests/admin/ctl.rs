@@ -55,6 +55,7 @@ fn tables_show_a_client_at_work() {
         ("domains", "ID  CONTEXT"),
         ("accesses", "ID  CONTEXT"),
         ("accounts", "UID"),
+        ("payers", "PID"),
     ] {
         let text = said(&agent, &[list]);
         let squeezed = text.split_whitespace().collect::<Vec<_>>().join("  ");

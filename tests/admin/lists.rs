@@ -159,3 +159,58 @@ fn numbered_lists_come_in_parts_too() {
     assert_eq!(ids.len(), 25);
     assert_eq!(agent.tcp().json("/v1/status")["ioases"], 25);
 }
+
+#[test]
+fn filters_leave_what_was_asked_for_also_part_by_part() {
+    let agent = Agent::start();
+    let (mut one, mut other, file) = (agent.connect(), agent.connect(), memory(4));
+    let mine: Vec<_> = (0..3).map(|_| one.ioas_alloc().unwrap()).collect();
+    let theirs = other.ioas_alloc().unwrap();
+    map(&mut one, mine[0], &file, (0, 0x1000), 0);
+    map(&mut other, theirs, &file, (0x1000, 0x2000), 0);
+    attach(&mut one, mine[0]);
+    attach(&mut other, theirs);
+    one.access_create(mine[1], AccessKind::Pinning).unwrap();
+    let door = agent.socket();
+    let contexts = door.json("/v1/contexts")["items"].clone();
+    let (first, second) = (&contexts[0]["id"], &contexts[1]["id"]);
+    let part = door.json(&format!("/v1/ioas?context={first}&limit=2"));
+    let rest = door.json(&format!("/v1/ioas?context={first}&after={}", part["next"].as_str().unwrap()));
+    let of_first = [&part["items"][0], &part["items"][1], &rest["items"][0]];
+    assert!(of_first.iter().all(|row| row["context"] == *first), "{of_first:?}");
+    assert_eq!((rest["items"].as_array().unwrap().len(), &rest["next"]), (1, &Value::Null));
+    let ioas = only(&door, &format!("/v1/ioas?context={second}"))["id"].clone();
+    assert_eq!(only(&door, &format!("/v1/pages?context={second}"))["length"], 0x2000);
+    assert_eq!(only(&door, &format!("/v1/domains?context={second}"))["ioas"], ioas);
+    assert_eq!(only(&door, &format!("/v1/domains?ioas={ioas}"))["context"], *second);
+    assert_eq!(only(&door, &format!("/v1/accesses?context={first}"))["context"], *first);
+    let uid = rustix::process::getuid().as_raw();
+    for (target, rows) in [
+        (format!("/v1/accesses?ioas={ioas}"), 0),
+        (format!("/v1/domains?ioas={ioas}&context={first}"), 0),
+        (format!("/v1/contexts?uid={uid}"), 2),
+        (format!("/v1/contexts?uid={}", uid + 1), 0),
+        (format!("/v1/pages?uid={uid}"), 2),
+        (format!("/v1/ioas/{ioas}/areas?state=ready"), 1),
+        (format!("/v1/ioas/{ioas}/areas?state=retiring"), 0),
+    ] {
+        assert_eq!(door.json(&target)["items"].as_array().unwrap().len(), rows, "{target}");
+    }
+}
+
+#[test]
+fn whoever_maps_is_a_payer_with_its_limit_until_its_context_is_gone() {
+    let agent = Agent::start();
+    let (mut client, file) = (agent.connect(), memory(4));
+    let ioas = client.ioas_alloc().unwrap();
+    map(&mut client, ioas, &file, (0, 0x4000), 0);
+    attach(&mut client, ioas);
+    let payer = only(&agent.socket(), "/v1/payers");
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Memlock).current;
+    let expected = json!({ "pid": rustix::process::getpid().as_raw_pid(), "ended": false, "charged_bytes": 0x4000,
+        "limited_bytes": payer["limited_bytes"], "limit_bytes": limit.map(|bytes| bytes >> 12 << 12) });
+    assert_eq!(payer, expected);
+    drop(client);
+    let none = json!({ "items": [], "next": null });
+    assert!(eventually(|| agent.tcp().json("/v1/payers") == none));
+}

@@ -17,6 +17,10 @@ fn a_parameter_that_is_wrong_is_named() {
         ("/v1/ioas?limit=-1", "limit"),
         ("/v1/ioas?limit=1&limit=2", "limit"),
         ("/v1/ioas?after=x", "after"),
+        ("/v1/ioas?context=one", "context"),
+        ("/v1/domains?ioas=1&ioas=1", "ioas"),
+        ("/v1/contexts?uid=root", "uid"),
+        ("/v1/ioas/1/areas?state=lost", "state"),
         ("/v1/accounts?after=99999999999999999999999", "after"),
         ("/v1/ioas/1/areas?after=12g", "after"),
         ("/v1/ioas/one", "id"),
@@ -32,12 +36,16 @@ fn a_parameter_that_is_wrong_is_named() {
         assert_eq!(answer.json()["parameter"], parameter, "{target}: {detail}");
         assert!(detail.starts_with(&format!("{parameter}: ")), "{target}: {detail}");
     }
-    for target in ["/v1/ioas?lmit=1", "/v1/status?x", "/v1/pages/1?after=1", "/v1/domains/1/walk?iova=1&at=2"]
-    {
-        let answer = door.get(target);
-        if answer.status != 404 {
-            answer.assert_problem(400, "parameter-unknown", Errno::INVAL);
-        }
+    for (target, parameter) in [
+        ("/v1/ioas?lmit=1", "lmit"),
+        ("/v1/ioas?ioas=1", "ioas"),
+        ("/v1/accounts?context=1", "context"),
+        ("/v1/pages?state=ready", "state"),
+        ("/v1/status?x", "x"),
+        ("/v1/domains/1/walk?iova=1&at=2", "at"),
+    ] {
+        let detail = door.get(target).assert_problem(400, "parameter-unknown", Errno::INVAL);
+        assert_eq!(detail, format!("{parameter:?} is no parameter of this path"), "{target}");
     }
 }
 

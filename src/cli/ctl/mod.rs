@@ -33,6 +33,7 @@ use crate::admin::domains::DomainRow;
 use crate::admin::ioases::IoasRow;
 use crate::admin::json::Hex;
 use crate::admin::pages::PagesRow;
+use crate::admin::payers::PayerRow;
 use crate::config::load::{self, ConfigError, Flags};
 use crate::config::place::Environment;
 
@@ -95,6 +96,8 @@ pub enum CtlCommand {
     Accesses,
     /// Who pays, and how much.
     Accounts,
+    /// The processes that map, with their limits for locked memory.
+    Payers,
     /// Memory of this host that is held in place, through the agent or otherwise.
     Host,
 }
@@ -180,6 +183,7 @@ fn shown(agent: &Agent, args: &CtlArgs) -> Result<String, AskError> {
         }
         CtlCommand::Accesses => list::<AccessRow>(agent, "/v1/accesses", args),
         CtlCommand::Accounts => list::<AccountRow>(agent, "/v1/accounts", args),
+        CtlCommand::Payers => list::<PayerRow>(agent, "/v1/payers", args),
         CtlCommand::Host if args.json => agent.text("/v1/host"),
         CtlCommand::Host => Ok(host::shown(&agent.one("/v1/host")?)),
     }

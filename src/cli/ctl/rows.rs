@@ -11,6 +11,7 @@ use crate::admin::contexts::ContextRow;
 use crate::admin::domains::DomainRow;
 use crate::admin::ioases::IoasRow;
 use crate::admin::pages::PagesRow;
+use crate::admin::payers::PayerRow;
 
 fn or_dash<T: ToString>(value: Option<&T>) -> String {
     value.map_or_else(|| "-".to_owned(), ToString::to_string)
@@ -187,6 +188,21 @@ impl Row for AccountRow {
             size(self.limited_bytes),
             size(self.table_bytes),
             strengths.collect::<Vec<_>>().join(", "),
+        ]
+    }
+}
+
+impl Row for PayerRow {
+    const COLUMNS: &'static [Column] =
+        &[("PID", Right), ("CHARGED", Right), ("LIMITED", Right), ("LIMIT", Right), ("STATE", Left)];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.pid.to_string(),
+            size(self.charged_bytes),
+            size(self.limited_bytes),
+            self.limit_bytes.map_or_else(|| "none".to_owned(), size),
+            if self.ended { "ended" } else { "running" }.to_owned(),
         ]
     }
 }
