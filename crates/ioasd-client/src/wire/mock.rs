@@ -113,6 +113,7 @@ pub struct Extent {
 impl Record for Extent {
     const BYTES: usize = 32;
 
+    #[inline]
     fn load(bytes: &[u8]) -> Self {
         Self {
             device: Field::load(bytes, 0),
@@ -122,6 +123,7 @@ impl Record for Extent {
         }
     }
 
+    #[inline]
     fn store(self, bytes: &mut [u8]) {
         self.device.store(bytes, 0);
         self.inode.store(bytes, 8);
