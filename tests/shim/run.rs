@@ -45,6 +45,21 @@ fn the_programs_output_and_limits_are_its_own() {
 }
 
 #[test]
+fn the_c_example_goes_through_every_family_of_commands() {
+    let folder = tempfile::tempdir().unwrap();
+    let (source, program) =
+        (concat!(env!("CARGO_MANIFEST_DIR"), "/examples/iommufd.c"), folder.path().join("iommufd"));
+    let built = Command::new("cc").args(["-O2", "-Wall", "-Werror", "-o"]).arg(&program).arg(source).output();
+    let Ok(built) = built else {
+        return println!("SKIP: the_c_example_goes_through_every_family_of_commands: there is no cc here");
+    };
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    let output = run(&["--mock"], &Command::new(&program));
+    let (said, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && said.contains("all done: 32768 bytes"), "{said}{errors}");
+}
+
+#[test]
 fn what_cannot_be_run_is_refused_with_a_hint() {
     let said = |output: &Output| String::from_utf8_lossy(&output.stderr).into_owned();
     let missing = run(&[], &Command::new("no-such-program-anywhere"));
