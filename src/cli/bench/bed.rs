@@ -39,8 +39,11 @@ use crate::storage::source::{PageSource, PinSettings, Strength, StrengthSetting}
 
 use super::memory::Memory;
 
+/// Where a leaf of any size may begin.
+pub(super) const ALIGNED: Iova = Iova::new(1 << 32);
+
 /// Where ranges are mapped: one page aside of where a leaf larger than a page could begin, so that each page has one.
-pub(super) const IOVA: Iova = Iova::new((1 << 32) + PAGE_SIZE);
+pub(super) const IOVA: Iova = Iova::new(ALIGNED.get() + PAGE_SIZE);
 
 /// An engine and a context in it. Lives on the arbiter.
 pub(super) struct Bed {
@@ -87,7 +90,7 @@ pub(super) fn run(
 impl Bed {
     /// What one mapping covers.
     pub(super) fn range(&self) -> IovaRange {
-        IovaRange::from_length(IOVA, self.plan.size).unwrap_or(IovaRange::ALL)
+        IovaRange::from_length(self.plan.iova, self.plan.size).unwrap_or(IovaRange::ALL)
     }
 
     /// Attaches `count` domains to an address space, of `formats` in turn.
@@ -107,7 +110,7 @@ impl Bed {
         Ok(domains)
     }
 
-    /// Maps pages of a source, as many as the plan says, at [`IOVA`].
+    /// Maps pages of a source, as many as the plan says, where it says.
     pub(super) async fn map(&self, ioas: ObjectId, source: Arc<dyn PageSource>) -> Result<(), Refusal> {
         self.map_at(ioas, source, self.range()).await.map(drop)
     }
@@ -131,9 +134,9 @@ impl Bed {
         Ok(actor)
     }
 
-    /// Maps a file at [`IOVA`], as MAP_FILE does.
+    /// Maps a file where the plan says, as MAP_FILE does.
     pub(super) async fn map_file(&self, ioas: ObjectId, memory: &Memory) -> Result<(), BenchError> {
-        self.map_slice(ioas, memory, IOVA, self.plan.size).await
+        self.map_slice(ioas, memory, self.plan.iova, self.plan.size).await
     }
 
     /// Maps the beginning of a file.
@@ -155,7 +158,7 @@ impl Bed {
 
     /// Shows what one address space maps in another one as well.
     pub(super) async fn copy(&self, from: ObjectId, to: ObjectId) -> Result<(), Refusal> {
-        self.state.copy((from, self.range()), to, mapping(IOVA)).await.map(drop)
+        self.state.copy((from, self.range()), to, mapping(self.plan.iova)).await.map(drop)
     }
 
     /// Unmaps everything.

@@ -1,7 +1,7 @@
 //! `map-longterm`: a file whose pages are in memory, pinned for good by the kernel and mapped into domains.
 //!
 //! A page of the file stays mapped all the time, so that the agent keeps its mapping of the file, as it does for a client
-//! that maps more than once. Where the host cannot pin, the scenario is skipped and says so.
+//! that maps more than once. Where the host cannot pin, the scenario is skipped and says so: on standard error, with the cause.
 //!
 //! Imports allowed: bed, memory, floor, sample, report.
 

@@ -1,13 +1,17 @@
 //! `map-file` and `copy`: a file whose pages are in memory into one domain, and from there into another address space.
 //!
+//! Both lie where a leaf of any size may begin; address spaces with large pages switched off have one leaf a page there.
+//!
 //! Imports allowed: bed, memory, floor, sample, report.
+
+use std::rc::Rc;
 
 use ioasd_client::formats::FormatId;
 use ioasd_client::ids::ObjectId;
 use ioasd_client::units::{IndexRange, PageIndex};
-use std::rc::Rc;
 
-use super::bed::{self, Bed};
+use super::bed::{self, ALIGNED, Bed};
+use super::check::Leaves;
 use super::floor::{Bare, Copying, Entries, Floor};
 use super::memory::Memory;
 use super::report::{Row, Unit};
@@ -17,6 +21,7 @@ use super::{BenchError, Plan};
 use crate::actors::objects::HwptObject;
 use crate::sources::file::FileSource;
 use crate::sources::presence::FirstTouch;
+use crate::storage::io_pagetable::LargePages;
 use crate::storage::refusal::Refusal;
 
 /// Rounds that only warm up.
@@ -39,19 +44,26 @@ struct Times {
 }
 
 pub(super) fn measure(plan: Plan) -> Result<Vec<Row>, BenchError> {
-    bed::run(plan, async |bed| {
-        let mut rig = Rig::new(bed).await?;
-        let mut times = Times::new();
-        for _ in 0..WARM_UP {
-            rig.round(bed, &mut times).await?;
-        }
-        times = Times::new();
-        for _ in 0..bed.plan.rounds {
-            rig.round(bed, &mut times).await?;
-        }
-        rig.check(bed).await?;
-        Ok(times.rows())
-    })
+    let mut rows = Vec::new();
+    for leaves in [Leaves::Pages, Leaves::Large] {
+        let plan = Plan { iova: ALIGNED, leaves, ..plan };
+        rows.extend(bed::run(plan, async |bed| measure_leaves(bed).await)?);
+    }
+    Ok(rows)
+}
+
+async fn measure_leaves(bed: &Bed) -> Result<Vec<Row>, BenchError> {
+    let mut rig = Rig::new(bed).await?;
+    let mut times = Times::new();
+    for _ in 0..WARM_UP {
+        rig.round(bed, &mut times).await?;
+    }
+    times = Times::new();
+    for _ in 0..bed.plan.rounds {
+        rig.round(bed, &mut times).await?;
+    }
+    rig.check(bed).await?;
+    Ok(times.rows(bed.plan.leaves))
 }
 
 impl Rig {
@@ -67,6 +79,11 @@ impl Rig {
 
     async fn ioas(bed: &Bed) -> Result<(ObjectId, Rc<HwptObject>), BenchError> {
         let ioas = bed.state.ioas_alloc()?;
+        let large_pages = match bed.plan.leaves {
+            Leaves::Pages => LargePages::Off,
+            Leaves::Large => LargePages::On,
+        };
+        bed.state.set_large_pages(ioas, large_pages).await?;
         let domain = bed.attach(ioas, 1, &[FormatId::AmdV1]).await?.pop().ok_or(BenchError::Lost)?;
         Ok((ioas, domain))
     }
@@ -104,10 +121,10 @@ impl Times {
         Self { mapped, copied, page: Floor::new(Bare::CopyPage, 1), entry: Floor::new(Bare::CopyEntry, 1) }
     }
 
-    fn rows(&self) -> Vec<Row> {
-        let one = "domains=1,leaf=4KiB";
+    fn rows(&self, leaves: Leaves) -> Vec<Row> {
+        let one = format!("domains=1,leaf={leaves}");
         vec![
-            Row::new(Scenario::MapFile, one, Unit::PerPage, &self.mapped, Some(&self.page)),
+            Row::new(Scenario::MapFile, one.clone(), Unit::PerPage, &self.mapped, Some(&self.page)),
             Row::new(Scenario::Copy, one, Unit::PerPage, &self.copied, Some(&self.entry)),
         ]
     }

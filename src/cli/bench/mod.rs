@@ -13,7 +13,8 @@
 //! | `memory` | memfds that hold real memory |
 //! | `floor`, `sample`, `report` | bare code, times, and what becomes of them |
 //! | `check` | whether tables say what they should |
-//! | `fan_out`, `mapping`, `longterm`, `attach`, `access`, `footprint`, `small` | the scenarios |
+//! | `fan_out`, `mapping`, `longterm`, `attach`, `access`, `footprint`, `small`, `vectored` | the scenarios |
+//! | `socket_bed` | an agent in another process and a client of it |
 //! | [`peer`] | the other process: an agent, or an echo |
 //!
 //! Imports allowed: everything.
@@ -34,16 +35,19 @@ mod report;
 mod sample;
 pub mod scenario;
 mod small;
+mod socket_bed;
+mod vectored;
 
 use std::fs::File;
 use std::io::{self, Write};
 use std::num::NonZeroU32;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use ioasd_client::error::CallError;
 use ioasd_client::units::{ByteLen, Iova, PAGE_SIZE};
 
+use self::check::Leaves;
 use self::report::{Row, print_table, write_json};
 use self::scenario::Scenario;
 use super::{Exit, with_causes};
@@ -56,14 +60,17 @@ use crate::sys::failure::SysError;
 /// The least that can be measured: more than one leaf table.
 const SIZE_MIN: u64 = 2 << 20;
 
+/// The file that is none.
+const STANDARD_OUTPUT: &str = "-";
+
 /// The flags of `ioasd bench`.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct BenchArgs {
     /// What to measure [default: everything].
     #[arg(value_name = "SCENARIO")]
     pub scenarios: Vec<Scenario>,
-    /// Write the figures here, one JSON object a line.
-    #[arg(long, value_name = "FILE")]
+    /// Write the figures here, one JSON object a line; `-` or nothing: to standard output, in place of the table.
+    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-")]
     pub json: Option<PathBuf>,
     /// Memory that one mapping shows; whole pages, at least 2 MiB.
     #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = parse_size)]
@@ -88,6 +95,14 @@ pub(super) enum BenchError {
     Call(#[from] CallError),
     #[error("cannot make memory to map")]
     Memory(#[from] SysError),
+    #[error("domain {domain} has a leaf of {found} at {iova}, expected {expected}")]
+    WrongLeaf { domain: u64, iova: Iova, found: ByteLen, expected: Leaves },
+    #[error("range {range} of many was refused")]
+    RangeRefused {
+        range: usize,
+        #[source]
+        errno: rustix::io::Errno,
+    },
     #[error("domain {domain} is wrong at {iova}: {found}, expected {expected}")]
     WrongTable { domain: u64, iova: Iova, found: String, expected: String },
     #[error("the bytes read are not those of the memory")]
@@ -118,6 +133,10 @@ impl BenchError {
 pub(super) struct Plan {
     size: ByteLen,
     rounds: u32,
+    /// Where it is shown.
+    iova: Iova,
+    /// The leaves that tables must have there.
+    leaves: Leaves,
     /// What holds pinned pages of files.
     strength: Strength,
 }
@@ -128,7 +147,13 @@ impl Plan {
         if !size.is_aligned(PAGE_SIZE) || size.get() < SIZE_MIN {
             return Err(BenchError::Size(size));
         }
-        Ok(Self { size, rounds: args.rounds.get(), strength: Strength::Resident })
+        Ok(Self {
+            size,
+            rounds: args.rounds.get(),
+            iova: bed::IOVA,
+            leaves: Leaves::Pages,
+            strength: Strength::Resident,
+        })
     }
 
     /// Pages that one mapping shows.
@@ -150,23 +175,32 @@ pub fn bench(args: &BenchArgs) -> Exit {
 
 fn measure(args: &BenchArgs) -> Result<(), BenchError> {
     let plan = Plan::new(args)?;
-    let mut json = match &args.json {
-        Some(path) => Some(File::create(path).map_err(BenchError::io("create the file for the figures"))?),
-        None => None,
-    };
+    let mut json = args.json.as_deref().map(json_to).transpose()?;
     let mut measured: Vec<Row> = Vec::new();
     for group in scenario::groups(&args.scenarios) {
         let rows = group.measure(plan)?;
         let rows: Vec<Row> = rows.into_iter().filter(|row| args.wants(row)).collect();
-        if let Some(file) = &mut json {
-            write_json(file, &rows).map_err(BenchError::io("write the figures"))?;
+        if let Some(json) = &mut json {
+            let written = write_json(json, &rows).and_then(|()| json.flush());
+            written.map_err(BenchError::io("write the figures"))?;
         }
         measured.extend(rows);
+    }
+    if args.json.as_deref() == Some(Path::new(STANDARD_OUTPUT)) {
+        return Ok(());
     }
     let mut out = io::stdout().lock();
     print_table(&mut out, &measured)
         .and_then(|()| out.flush())
         .map_err(BenchError::io("write to standard output"))
+}
+
+fn json_to(path: &Path) -> Result<Box<dyn Write>, BenchError> {
+    if path == Path::new(STANDARD_OUTPUT) {
+        return Ok(Box::new(io::stdout()));
+    }
+    let file = File::create(path).map_err(BenchError::io("create the file for the figures"))?;
+    Ok(Box::new(file))
 }
 
 impl BenchArgs {

@@ -20,6 +20,8 @@ pub(super) enum Unit {
     PerPageAndDomain,
     /// Nanoseconds for a request.
     PerRequest,
+    /// Nanoseconds for one of many ranges.
+    PerRange,
     /// Bytes for an object or a page.
     Bytes,
 }
@@ -30,6 +32,7 @@ impl fmt::Display for Unit {
             Self::PerPage => "ns/page",
             Self::PerPageAndDomain => "ns/page/domain",
             Self::PerRequest => "ns",
+            Self::PerRange => "ns/range",
             Self::Bytes => "B",
         })
     }

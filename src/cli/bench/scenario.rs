@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use super::report::Row;
-use super::{BenchError, Plan, access, attach, fan_out, footprint, longterm, mapping, small};
+use super::{BenchError, Plan, access, attach, fan_out, footprint, longterm, mapping, small, vectored};
 
 /// A scenario.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
@@ -32,6 +32,8 @@ pub enum Scenario {
     Unmap,
     /// One page, through the socket of an agent in another process.
     Small,
+    /// Many pages, each with a range of its own, in one request or in as many.
+    Vectored,
     /// Bytes read and written by a software user.
     Access,
 }
@@ -51,6 +53,7 @@ pub(super) enum Group {
     Longterm,
     Attach,
     Small,
+    Vectored,
     Access,
     Footprint,
 }
@@ -63,6 +66,7 @@ impl Scenario {
             Self::MapLongterm => Group::Longterm,
             Self::Attach => Group::Attach,
             Self::Small => Group::Small,
+            Self::Vectored => Group::Vectored,
             Self::Access => Group::Access,
             Self::Memory => Group::Footprint,
         }
@@ -90,6 +94,7 @@ impl Group {
             Self::Longterm => longterm::measure(plan),
             Self::Attach => attach::measure(plan),
             Self::Small => small::measure(plan),
+            Self::Vectored => vectored::measure(plan),
             Self::Access => access::measure(plan),
             Self::Footprint => footprint::measure(plan),
         }
@@ -106,6 +111,6 @@ mod tests {
             groups(&[Scenario::Copy, Scenario::Small, Scenario::MapFile]),
             [Group::Mapping, Group::Small]
         );
-        assert_eq!(groups(&[]).len(), 7);
+        assert_eq!(groups(&[]).len(), 8);
     }
 }

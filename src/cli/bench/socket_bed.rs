@@ -1,0 +1,124 @@
+//! An agent in another process, a client of it with a domain, and an echo for comparison; all of them on one CPU.
+//!
+//! With more CPUs figures would tell how far apart these are.
+//!
+//! Imports allowed: peer, memory, floor, sample, the client crate, rustix.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use ioasd_client::calls::{ExportChannel, Iommu};
+use ioasd_client::connection::Connection;
+use ioasd_client::formats::FormatId;
+use ioasd_client::ids::{HwptId, IoasId};
+use ioasd_client::layout::{FrameWindow, WINDOW_BYTES};
+use ioasd_client::mapping::MapAccess;
+use ioasd_client::units::{ByteLen, Iova};
+use ioasd_client::walker::{BackingFile, DomainParts, Walker};
+use rustix::net::{SendFlags, send};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+use super::BenchError;
+use super::floor::Floor;
+use super::memory::{Memory, PAGE};
+use super::peer::{ECHOED, Peer, Role, receive};
+use super::sample::timed_by_the_wall;
+
+/// Both peers, and an address space with a domain.
+pub(super) struct SocketBed {
+    echo: OwnedFd,
+    /// The client.
+    pub(super) client: Connection,
+    /// Its address space.
+    pub(super) ioas: IoasId,
+    hwpt: HwptId,
+    _peers: [Peer; 2],
+    _one: OneCpu,
+}
+
+impl SocketBed {
+    /// Starts everything.
+    pub(super) fn new() -> Result<Self, BenchError> {
+        let one = OneCpu::enter()?;
+        let (mut echo, mut agent) = (Peer::start(Role::Echo)?, Peer::start(Role::Agent)?);
+        let mut client = Connection::from_fd(agent.take_socket()?);
+        let ioas = client.ioas_alloc()?;
+        let device = client.device_create(FormatId::AmdV1, Iommu::Own)?;
+        let hwpt = client.device_attach(device, ioas)?;
+        Ok(Self { echo: echo.take_socket()?, client, ioas, hwpt, _peers: [echo, agent], _one: one })
+    }
+
+    /// Sends a message to the echo and waits for it, some times.
+    pub(super) fn echo(&self, floor: &mut Floor, times: u32) -> Result<(), BenchError> {
+        for _ in 0..times {
+            let (time, echoed) = timed_by_the_wall(|| self.echo_once());
+            echoed.map_err(BenchError::io("send to the echo"))?;
+            floor.samples().add(time, 1);
+        }
+        Ok(())
+    }
+
+    fn echo_once(&self) -> std::io::Result<()> {
+        let mut message = [7; ECHOED];
+        send(&self.echo, &message, SendFlags::NOSIGNAL)?;
+        receive(self.echo.as_fd(), &mut message).map(drop)
+    }
+
+    /// Fails unless a device sees the pages of `memory`, in order, each at its place.
+    pub(super) fn check(
+        &mut self,
+        memory: &Memory,
+        places: impl Iterator<Item = Iova>,
+    ) -> Result<(), BenchError> {
+        let walker = self.walker()?;
+        let mut stream = walker.stream().map_err(|_| BenchError::Lost)?;
+        let (mut seen, mut there) = ([0; PAGE], [0; PAGE]);
+        for (place, offset) in places.zip((0..).step_by(PAGE)) {
+            let read = stream.enter().read(place, &mut seen);
+            let copied = memory.mapping().copy_out(ByteLen::new(offset), &mut there);
+            if read.is_err() || copied.is_err() || seen != there {
+                return Err(BenchError::WrongBytes);
+            }
+        }
+        Ok(())
+    }
+
+    /// What a device sees through.
+    fn walker(&mut self) -> Result<Walker, BenchError> {
+        let parts = ExportChannel::from_fd(self.client.domain_export(self.hwpt)?).open()?;
+        let windows = parts.windows.as_chunks::<WINDOW_BYTES>().0.iter().map(FrameWindow::decode);
+        let files = parts.files.into_iter().map(|fd| BackingFile { fd, access: MapAccess::ReadOnly });
+        let walker = Walker::open(DomainParts {
+            arena: parts.arena,
+            slots: parts.slots,
+            windows: windows.collect::<Result<_, _>>().map_err(|_| BenchError::WrongBytes)?,
+            files: files.collect(),
+        });
+        walker.map_err(|_| BenchError::Lost)
+    }
+}
+
+/// Keeps this thread, and the processes it starts, on one CPU while it lives.
+struct OneCpu {
+    before: CpuSet,
+}
+
+impl OneCpu {
+    fn enter() -> Result<Self, BenchError> {
+        let before = sched_getaffinity(None).map_err(std::io::Error::from);
+        let before = before.map_err(BenchError::io("ask for the CPUs of this thread"))?;
+        let mut one = CpuSet::new();
+        let last = (0..CpuSet::MAX_CPU).rev().find(|cpu| before.is_set(*cpu)).unwrap_or(0);
+        one.set(last);
+        let set = sched_setaffinity(None, &one).map_err(std::io::Error::from);
+        set.map_err(BenchError::io("keep this thread on one CPU"))?;
+        Ok(Self { before })
+    }
+}
+
+impl Drop for OneCpu {
+    fn drop(&mut self) {
+        if let Err(error) = sched_setaffinity(None, &self.before) {
+            eprintln!("bench: cannot use all CPUs again: {error}");
+        }
+    }
+}
