@@ -22,12 +22,10 @@ impl Holding {
         Abilities::probe().map(|abilities| Self::new(&abilities, plan))
     }
 
-    /// The strongest if it can hold all of the plan; else the one that needs nothing.
+    /// The strongest if it can hold all of the plan; else the one that needs nothing, for all of it.
     fn new(abilities: &Abilities, plan: Plan) -> Self {
         let auto = Ladder::new(StrengthSetting::Auto, abilities);
-        let enough = auto.as_ref().is_ok_and(|ladder| {
-            ladder.limit_pages() >= plan.pages() || ladder.rungs().contains(&Strength::Resident)
-        });
+        let enough = auto.as_ref().is_ok_and(|ladder| ladder.limit_pages() >= plan.pages());
         let setting =
             if enough { StrengthSetting::Auto } else { StrengthSetting::Exactly(Strength::Resident) };
         Self { setting, reason: reason(abilities, plan) }
@@ -75,11 +73,7 @@ mod tests {
     fn resident_is_only_set_where_nothing_stronger_can_hold_all() {
         let resident = StrengthSetting::Exactly(Strength::Resident);
         assert_eq!(setting(Ok(()), 1 << 20, 1), StrengthSetting::Auto);
-        assert_eq!(
-            setting(Ok(()), 1 << 19, 0),
-            StrengthSetting::Auto,
-            "auto takes resident by itself without swap"
-        );
+        assert_eq!(setting(Ok(()), 1 << 19, 0), resident, "one strength for all pieces");
         assert_eq!(setting(Ok(()), 1 << 19, 1), resident);
         assert_eq!(setting(Err(NO), 1 << 20, 1), resident);
     }
