@@ -1,9 +1,10 @@
 //! `/v1/accesses`: software users and what they hold.
 //!
-//! Imports allowed: `actix_web`, json, parameters, problem, the actors' view.
+//! Imports allowed: `actix_web`, `utoipa`, json, parameters, problem, the actors' view.
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::Shown;
 use super::json::shown;
@@ -14,7 +15,7 @@ use crate::actors::registry::{Entry, Registry};
 use crate::storage::ioas::AccessNeeds;
 
 /// One access.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct AccessRow {
     /// Its number, never used again.
     pub(crate) id: u64,

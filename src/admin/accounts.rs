@@ -1,12 +1,13 @@
 //! `/v1/accounts`: who pays, how much, and for what.
 //!
-//! Imports allowed: `actix_web`, json, parameters, problem, the actors' view, storage's ledger.
+//! Imports allowed: `actix_web`, `utoipa`, json, parameters, problem, the actors' view, storage's ledger.
 
 use std::collections::{BTreeMap, HashMap};
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use ioasd_client::units::PAGE_SIZE;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::Shown;
 use super::json::{Listed, shown};
@@ -16,7 +17,7 @@ use crate::actors::registry::Registry;
 use crate::storage::ledger::Account;
 
 /// One account.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct AccountRow {
     /// The user.
     pub(crate) uid: u32,

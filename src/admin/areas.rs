@@ -1,11 +1,12 @@
 //! `/v1/ioas/{id}/areas`: what an address space shows, in IOVA order. `after` is the last IOVA of the last area known.
 //! With `state`, one answer looks at so many areas at most as a part can have, and may have fewer rows than are left.
 //!
-//! Imports allowed: `actix_web`, json, parameters, problem, the actors' view and questions.
+//! Imports allowed: `actix_web`, `utoipa`, json, parameters, problem, the actors' view and questions.
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use ioasd_client::units::{Iova, Permission};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::json::{Hex, Listed, shown};
 use super::parameters::{AddressPart, LIMIT_MAX, Parameters};
@@ -16,7 +17,7 @@ use crate::actors::registry::Registry;
 use crate::storage::io_pagetable::AreaState;
 
 /// One area.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct AreaRow {
     /// The first IOVA.
     pub(crate) start: Hex,

@@ -1,11 +1,12 @@
 //! `/v1/contexts`: who has the agent open, since when, and what it costs.
 //!
-//! Imports allowed: `actix_web`, json, parameters, problem, the actors' view.
+//! Imports allowed: `actix_web`, `utoipa`, json, parameters, problem, the actors' view.
 
 use std::collections::HashMap;
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::Shown;
 use super::json::{rfc3339, shown};
@@ -15,7 +16,7 @@ use crate::actors::figures::ContextStats;
 use crate::actors::registry::{Entry, Registry};
 
 /// One open of the agent.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct ContextRow {
     /// Its number, never used again.
     pub(crate) id: u64,

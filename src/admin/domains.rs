@@ -1,9 +1,10 @@
 //! `/v1/domains`: IO page tables.
 //!
-//! Imports allowed: `actix_web`, json, parameters, problem, the actors' view and questions.
+//! Imports allowed: `actix_web`, `utoipa`, json, parameters, problem, the actors' view and questions.
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::Shown;
 use super::json::{Hex, shown};
@@ -14,7 +15,7 @@ use crate::actors::messages::questions::{TableOf, TableReport};
 use crate::actors::registry::{Entry, Registry};
 
 /// One domain.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct DomainRow {
     /// Its number, never used again.
     pub(crate) id: u64,
@@ -52,7 +53,7 @@ impl DomainRow {
 }
 
 /// A domain with the shape of its table.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct DomainDetail {
     /// The domain.
     #[serde(flatten)]

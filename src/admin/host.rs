@@ -1,11 +1,12 @@
 //! `/v1/host`: memory of this host that is held in place, by whom, and whether through this agent. `limit` bounds both
 //! lists.
 //!
-//! Imports allowed: `actix_web`, json, parameters, problem, the host view.
+//! Imports allowed: `actix_web`, `utoipa`, json, parameters, problem, the host view.
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use ioasd_client::units::ByteLen;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::Shown;
 use super::json::{rfc3339, shown};
@@ -24,7 +25,7 @@ const NOT_TOLD: [&str; 5] = [
 ];
 
 /// The host.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Host {
     /// When it was read.
     pub(crate) taken: String,
@@ -51,7 +52,7 @@ pub(crate) struct Host {
 }
 
 /// A control group.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct CgroupRow {
     /// Its path.
     pub(crate) cgroup: String,
@@ -66,7 +67,7 @@ pub(crate) struct CgroupRow {
 }
 
 /// A process.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct ProcessRow {
     /// Its number.
     pub(crate) pid: i32,
@@ -85,7 +86,7 @@ pub(crate) struct ProcessRow {
 }
 
 /// How much of the host was looked at.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct CoverageRow {
     /// Processes of the host.
     pub(crate) processes: usize,

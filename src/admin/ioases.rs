@@ -1,11 +1,12 @@
 //! `/v1/ioas`: IO address spaces.
 //!
-//! Imports allowed: `actix_web`, json, parameters, problem, the actors' view.
+//! Imports allowed: `actix_web`, `utoipa`, json, parameters, problem, the actors' view.
 
 use std::collections::HashMap;
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::Shown;
 use super::json::shown;
@@ -15,7 +16,7 @@ use crate::actors::figures::IoasStats;
 use crate::actors::registry::{Entry, Registry};
 
 /// One address space.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct IoasRow {
     /// Its number, never used again.
     pub(crate) id: u64,

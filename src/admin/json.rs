@@ -1,7 +1,7 @@
 //! How answers are written: indented, so that a browser shows them readably. Addresses are strings in hex, because JSON
 //! numbers lose bits above 2^53 in many readers; sizes are integers of bytes; times are RFC 3339.
 //!
-//! Imports allowed: units, `actix_web`, `serde_json`, `time`.
+//! Imports allowed: units, `actix_web`, `serde_json`, `time`, `utoipa`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,9 +13,11 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use utoipa::ToSchema;
 
 /// An address or the bits of an entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ToSchema)]
+#[schema(value_type = String, pattern = "^0x[0-9a-f]{1,16}$", example = "0x100000")]
 pub(crate) struct Hex(pub(crate) u64);
 
 impl fmt::Display for Hex {
@@ -53,7 +55,7 @@ impl<'de> Deserialize<'de> for Hex {
 }
 
 /// A part of a list.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Listed<T> {
     /// The rows.
     pub(crate) items: Vec<T>,

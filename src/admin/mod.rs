@@ -7,6 +7,7 @@
 //! GET /version                    name and version
 //!
 //! GET /                           a page for people
+//! GET /openapi.json               this API as a document, made from the types that are answered
 //! GET /v1/status                  the agent at a glance
 //! GET /v1/contexts[/{id}]         who has it open
 //! GET /v1/ioas[/{id}]             address spaces
@@ -41,6 +42,7 @@ pub(crate) mod ioases;
 pub(crate) mod json;
 pub mod listen;
 mod metrics;
+mod openapi;
 pub(crate) mod pages;
 pub(crate) mod parameters;
 pub(crate) mod payers;
@@ -230,6 +232,7 @@ fn routes(config: &mut web::ServiceConfig) {
         .service(read_only("/readyz", web::get().to(health::readyz)))
         .service(read_only("/metrics", web::get().to(metrics::metrics)))
         .service(read_only("/version", web::get().to(version::version)))
+        .service(read_only("/openapi.json", web::get().to(openapi::openapi)))
         .configure(ui::routes)
         .service(read_only("/v1/status", web::get().to(status::status)))
         .service(read_only("/v1/contexts", web::get().to(contexts::list)))

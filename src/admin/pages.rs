@@ -1,9 +1,10 @@
 //! `/v1/pages`: pages objects, what they cost and who holds them.
 //!
-//! Imports allowed: `actix_web`, json, parameters, problem, the actors' view and questions.
+//! Imports allowed: `actix_web`, `utoipa`, json, parameters, problem, the actors' view and questions.
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::Shown;
 use super::json::{Hex, shown};
@@ -17,7 +18,7 @@ use crate::actors::registry::Entry;
 const SHOWN_MAX: usize = 100;
 
 /// One pages object. Length, pinned and charged are three different things.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct PagesRow {
     /// Its number, never used again.
     pub(crate) id: u64,
@@ -57,7 +58,7 @@ impl PagesRow {
 }
 
 /// An area that shows pages of the object through domains.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct ShownArea {
     /// The address space.
     pub(crate) ioas: u64,
@@ -68,7 +69,7 @@ pub(crate) struct ShownArea {
 }
 
 /// A pages object with who holds it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct PagesDetail {
     /// The object.
     #[serde(flatten)]

@@ -14,7 +14,7 @@ use super::problem::{Kind, Problem};
 use crate::actors::registry::Entry;
 
 /// Rows in an answer when nobody says.
-const LIMIT: usize = 100;
+pub(super) const LIMIT: usize = 100;
 
 /// Rows in an answer at most.
 pub(crate) const LIMIT_MAX: usize = 1000;

@@ -3,11 +3,12 @@
 //! The limit binds in account mode user what its user has charged in that mode (`limited_bytes` of `/v1/accounts`), and in
 //! mode mm what the process has: a process with `CAP_IPC_LOCK` is not bound.
 //!
-//! Imports allowed: `actix_web`, json, parameters, problem, the actors' payers.
+//! Imports allowed: `actix_web`, `utoipa`, json, parameters, problem, the actors' payers.
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use ioasd_client::units::PAGE_SIZE;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::Shown;
 use super::json::{Listed, shown};
@@ -16,7 +17,7 @@ use super::problem::Problem;
 use crate::actors::payer::PayingProcess;
 
 /// A process that pays.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct PayerRow {
     /// Its number.
     pub(crate) pid: i32,

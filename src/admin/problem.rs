@@ -3,18 +3,20 @@
 //! The `type` is stable and ends in the code of the error; people read `title` and `detail`. One table, [`Kind::facts`],
 //! gives each kind its code, HTTP status and errno.
 //!
-//! Imports allowed: `actix_web`, error, the actors' inbox.
+//! Imports allowed: `actix_web`, `utoipa`, error, the actors' inbox.
 
 use std::fmt;
 
 use actix_web::http::{StatusCode, header};
 use actix_web::{HttpRequest, HttpResponse, ResponseError};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::actors::inbox::NoAnswer;
 use crate::error::Errno;
 
-const CONTENT_TYPE: &str = "application/problem+json";
+/// What a problem is sent as.
+pub(super) const CONTENT_TYPE: &str = "application/problem+json";
 
 /// What kind of problem it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,13 +91,21 @@ pub(super) struct Problem {
     parameter: Option<&'static str>,
 }
 
-#[derive(Serialize)]
-struct Body<'a> {
+/// A problem as it is sent (RFC 9457).
+#[derive(Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub(super) struct Body<'a> {
+    /// `urn:ioasd:error:` and the stable code of the error.
     r#type: String,
+    /// What kind of problem it is.
     title: &'static str,
+    /// The HTTP status.
     status: u16,
+    /// What was found and what to do.
     detail: &'a str,
+    /// The errno of the error.
     errno: i32,
+    /// The parameter that is wrong.
     #[serde(skip_serializing_if = "Option::is_none")]
     parameter: Option<&'static str>,
 }

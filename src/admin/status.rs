@@ -1,9 +1,10 @@
 //! `/v1/status`: the agent at a glance.
 //!
-//! Imports allowed: `actix_web`, json, parameters, problem, health, the actors' view.
+//! Imports allowed: `actix_web`, `utoipa`, json, parameters, problem, health, the actors' view.
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::Shown;
 use super::json::{rfc3339, shown};
@@ -11,7 +12,7 @@ use super::parameters;
 use super::problem::Problem;
 
 /// The agent at a glance.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Status {
     /// Version of the agent.
     pub(crate) version: String,

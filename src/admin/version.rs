@@ -1,13 +1,17 @@
 //! `/version`.
 //!
-//! Imports allowed: `actix_web`.
+//! Imports allowed: `actix_web`, `utoipa`.
 
 use actix_web::HttpResponse;
 use serde::Serialize;
+use utoipa::ToSchema;
 
-#[derive(Serialize)]
-struct Version {
+/// What answers.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Version {
+    /// The name of the program.
     name: &'static str,
+    /// Its version.
     version: &'static str,
 }
 

@@ -3,12 +3,13 @@
 //! Table, area and pages are asked one after the other: while the address space changes they may belong to different
 //! moments.
 //!
-//! Imports allowed: `actix_web`, json, parameters, problem, the actors' view and questions, the client crate's formats.
+//! Imports allowed: `actix_web`, `utoipa`, json, parameters, problem, the actors' view and questions, the client crate's formats.
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use ioasd_client::formats::{Entry, Geometry, INDEX_LG2, Rights};
 use ioasd_client::units::{ByteLen, Iova, PAGE_SIZE, Permission, Pfn, PhysAddr};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::areas::{AreaRow, permission};
 use super::json::{Hex, shown};
@@ -20,7 +21,7 @@ use crate::actors::frame_service::FrameService;
 use crate::actors::messages::questions::{AreasFrom, TableReport, WalkStep};
 
 /// One level of a walk.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct StepRow {
     /// The level, 0 at the leaf.
     pub(crate) level: u32,
@@ -43,7 +44,7 @@ pub(crate) struct StepRow {
 }
 
 /// A place in a file.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct FilePlace {
     /// The device of its file system.
     pub(crate) device: Hex,
@@ -54,7 +55,7 @@ pub(crate) struct FilePlace {
 }
 
 /// Where a walk leads.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Destination {
     /// The address that the table gives.
     pub(crate) address: Hex,
@@ -67,7 +68,7 @@ pub(crate) struct Destination {
 }
 
 /// A walk.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct WalkReport {
     /// The domain.
     pub(crate) domain: u64,

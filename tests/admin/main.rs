@@ -7,6 +7,7 @@ mod doors;
 mod fixture;
 mod http;
 mod lists;
+mod openapi;
 mod refusals;
 mod stuck;
 mod walks;

@@ -1,0 +1,247 @@
+//! `/openapi.json`: the admin API as an OpenAPI document, made from the types that are answered. `docs/openapi.json` is the
+//! same text.
+//!
+//! Imports allowed: `actix_web`, `utoipa`, json, problem, the rows of every resource.
+
+use actix_web::http::header::ContentType;
+use actix_web::{HttpRequest, HttpResponse};
+use serde_json::json;
+use utoipa::openapi::path::{Operation, OperationBuilder, Parameter, ParameterBuilder, ParameterIn};
+use utoipa::openapi::schema::{ComponentsBuilder, ObjectBuilder, Schema, Type};
+use utoipa::openapi::{
+    Content, HttpMethod, InfoBuilder, OpenApi, OpenApiBuilder, PathItem, PathsBuilder, Ref, RefOr, Required,
+    ResponseBuilder,
+};
+use utoipa::{PartialSchema, ToSchema};
+
+use super::json::Listed;
+use super::parameters::{self, LIMIT_MAX};
+use super::problem::{self, Body, Problem};
+use super::{
+    accesses, accounts, areas, contexts, domains, host, ioases, pages, payers, status, version, walk,
+};
+
+/// The schemas that the document names.
+type Schemas = Vec<(String, RefOr<Schema>)>;
+
+/// What a path answers when all is well.
+enum Answer {
+    /// JSON of a type: puts its schemas there and gives its name.
+    Json(fn(&mut Schemas) -> String),
+    /// Text.
+    Text,
+}
+
+/// A parameter in the query.
+#[derive(Clone, Copy)]
+enum Query {
+    After,
+    Limit,
+    Context,
+    Ioas,
+    Uid,
+    State,
+    Iova,
+    Verbose,
+}
+
+use Query::{After, Context, Ioas, Iova, Limit, State, Uid, Verbose};
+
+/// A path, what it shows, what it takes and what it answers.
+type Described = (&'static str, &'static str, &'static [Query], Answer);
+
+fn named<T: ToSchema>(schemas: &mut Schemas) -> String {
+    T::schemas(schemas);
+    let name = T::name().into_owned();
+    schemas.push((name.clone(), T::schema()));
+    name
+}
+
+/// A list of rows.
+fn listed<T: ToSchema>(schemas: &mut Schemas) -> String {
+    let name = format!("ListOf{}", named::<T>(schemas));
+    schemas.push((name.clone(), Listed::<T>::schema()));
+    name
+}
+
+fn paths() -> Vec<Described> {
+    use Answer::{Json, Text};
+    vec![
+        ("/livez", "whether the admin server runs", &[], Text),
+        ("/readyz", "whether clients can be served; 503 if not", &[Verbose], Text),
+        ("/metrics", "figures for Prometheus", &[], Text),
+        ("/version", "name and version", &[], Json(named::<version::Version>)),
+        ("/v1/status", "the agent at a glance", &[], Json(named::<status::Status>)),
+        ("/v1/contexts", "who has it open", &[After, Limit, Uid], Json(listed::<contexts::ContextRow>)),
+        ("/v1/contexts/{id}", "one of them", &[], Json(named::<contexts::ContextRow>)),
+        ("/v1/ioas", "address spaces", &[After, Limit, Context], Json(listed::<ioases::IoasRow>)),
+        ("/v1/ioas/{id}", "one of them", &[], Json(named::<ioases::IoasRow>)),
+        (
+            "/v1/ioas/{id}/areas",
+            "what one shows, in IOVA order",
+            &[After, Limit, State],
+            Json(listed::<areas::AreaRow>),
+        ),
+        ("/v1/pages", "pages objects", &[After, Limit, Context, Uid], Json(listed::<pages::PagesRow>)),
+        ("/v1/pages/{id}", "one of them, with who holds it", &[], Json(named::<pages::PagesDetail>)),
+        ("/v1/domains", "IO page tables", &[After, Limit, Context, Ioas], Json(listed::<domains::DomainRow>)),
+        ("/v1/domains/{id}", "one of them, with its shape", &[], Json(named::<domains::DomainDetail>)),
+        ("/v1/domains/{id}/walk", "the way to an address", &[Iova], Json(named::<walk::WalkReport>)),
+        (
+            "/v1/accesses",
+            "software users",
+            &[After, Limit, Context, Ioas],
+            Json(listed::<accesses::AccessRow>),
+        ),
+        ("/v1/accounts", "who pays", &[After, Limit], Json(listed::<accounts::AccountRow>)),
+        (
+            "/v1/payers",
+            "the processes that map, and their limits",
+            &[After, Limit],
+            Json(listed::<payers::PayerRow>),
+        ),
+        ("/v1/host", "what anybody on this host holds in place", &[Limit], Json(named::<host::Host>)),
+    ]
+}
+
+/// The document.
+fn document() -> OpenApi {
+    let (mut paths_built, mut schemas) = (PathsBuilder::new(), Schemas::new());
+    let problem = named::<Body<'_>>(&mut schemas);
+    for described in paths() {
+        let path = described.0;
+        let operation = operation(described, &problem, &mut schemas);
+        paths_built = paths_built.path(path, PathItem::new(HttpMethod::Get, operation));
+    }
+    let info = InfoBuilder::new().title(env!("CARGO_PKG_NAME")).version(env!("CARGO_PKG_VERSION"));
+    let info = info.description(Some(
+        "What the agent holds: everything here only reads. Addresses are strings in hex, sizes are bytes.",
+    ));
+    let components = ComponentsBuilder::new().schemas_from_iter(schemas).build();
+    OpenApiBuilder::new().info(info.build()).paths(paths_built).components(Some(components)).build()
+}
+
+fn operation((path, shows, query, answer): Described, problem: &str, schemas: &mut Schemas) -> Operation {
+    let id = path.split(['/', '{', '}', '.']).filter(|part| !part.is_empty()).collect::<Vec<_>>().join("_");
+    let mut operation = OperationBuilder::new().summary(Some(shows)).operation_id(Some(id));
+    if path.contains("{id}") {
+        operation =
+            operation.parameter(parameter("id", ParameterIn::Path, "the number of the object", number()));
+    }
+    for query in query {
+        operation = operation.parameter(query.described());
+    }
+    let (kind, schema) = match answer {
+        Answer::Json(schemas_of) => ("application/json", Ref::from_schema_name(schemas_of(schemas)).into()),
+        Answer::Text => ("text/plain", RefOr::from(text())),
+    };
+    let refused = || Content::new(Some(Ref::from_schema_name(problem)));
+    let unready = if path == "/readyz" { Content::new(Some(text())) } else { refused() };
+    let unready_kind = if path == "/readyz" { kind } else { problem::CONTENT_TYPE };
+    operation
+        .response("200", ResponseBuilder::new().description(shows).content(kind, Content::new(Some(schema))))
+        .response(
+            "4XX",
+            ResponseBuilder::new().description("refused").content(problem::CONTENT_TYPE, refused()),
+        )
+        .response("503", ResponseBuilder::new().description("not now").content(unready_kind, unready))
+        .build()
+}
+
+impl Query {
+    fn described(self) -> Parameter {
+        let (name, says, schema) = match self {
+            After => ("after", "the `next` of the part before", text()),
+            Limit => ("limit", "rows at most", limit()),
+            Context => ("context", "only what belongs to this context", number()),
+            Ioas => ("ioas", "only what uses this address space", number()),
+            Uid => ("uid", "only what belongs to this user", number()),
+            State => ("state", "only areas in this state: ready, filling or retiring", text()),
+            Iova => ("iova", "the address, in hex with 0x or in decimal", text()),
+            Verbose => ("verbose", "what passes too", text()),
+        };
+        parameter(name, ParameterIn::Query, says, schema)
+    }
+}
+
+fn parameter(name: &str, place: ParameterIn, says: &str, schema: Schema) -> Parameter {
+    let required = matches!(name, "id" | "iova");
+    ParameterBuilder::new()
+        .name(name)
+        .parameter_in(place)
+        .required(if required { Required::True } else { Required::False })
+        .description(Some(says))
+        .schema(Some(schema))
+        .build()
+}
+
+fn text() -> Schema {
+    ObjectBuilder::new().schema_type(Type::String).into()
+}
+
+fn number() -> Schema {
+    ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0)).into()
+}
+
+fn limit() -> Schema {
+    ObjectBuilder::new()
+        .schema_type(Type::Integer)
+        .minimum(Some(1))
+        .maximum(Some(LIMIT_MAX))
+        .default(Some(json!(parameters::LIMIT)))
+        .into()
+}
+
+/// The document as it is served and kept.
+fn written() -> Result<String, serde_json::Error> {
+    document().to_pretty_json().map(|text| text + "\n")
+}
+
+pub(super) async fn openapi(request: HttpRequest) -> Result<HttpResponse, Problem> {
+    parameters::none(&request)?;
+    Ok(match written() {
+        Ok(text) => HttpResponse::Ok().content_type(ContentType::json()).body(text),
+        Err(error) => {
+            tracing::error!(%error, "the document cannot be written");
+            HttpResponse::InternalServerError().finish()
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::admin::json::Hex;
+
+    #[test]
+    fn the_document_that_is_kept_is_the_one_that_is_made() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/openapi.json");
+        if std::env::var_os("IOASD_BLESS").is_some() {
+            std::fs::write(path, written().unwrap()).unwrap();
+        }
+        let kept = std::fs::read_to_string(path).unwrap();
+        assert!(kept == written().unwrap(), "IOASD_BLESS=1 cargo test --lib admin::openapi rewrites {path}");
+    }
+
+    #[test]
+    fn every_route_is_described() {
+        let routes = include_str!("mod.rs").split("read_only(\"").skip(1);
+        let routes: BTreeSet<&str> = routes.filter_map(|rest| rest.split('"').next()).collect();
+        let mut described: BTreeSet<&str> = paths().iter().map(|described| described.0).collect();
+        described.insert("/openapi.json");
+        assert_eq!(routes, described);
+    }
+
+    #[test]
+    fn an_address_is_a_string_and_every_reference_leads_somewhere() {
+        let document = serde_json::to_value(document()).unwrap();
+        let schemas = &document["components"]["schemas"];
+        assert_eq!(schemas[&*Hex::name()]["type"], "string");
+        let text = document.to_string();
+        for name in text.split("#/components/schemas/").skip(1).filter_map(|rest| rest.split('"').next()) {
+            assert!(schemas.get(name).is_some(), "{name} is missing");
+        }
+    }
+}
