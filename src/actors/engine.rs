@@ -26,6 +26,7 @@ use super::frame_service::FrameService;
 use super::leases::Leases;
 use super::messages::dispatch::Dispatch;
 use super::mock_hardware::Hardware;
+use super::payer::{Surety, limit_of};
 use super::pinner::{PinPool, Pinner};
 use super::registry::Registry;
 use super::retirement::{Grace, Retirement};
@@ -37,7 +38,7 @@ use crate::storage::ledger::Ledger;
 use crate::storage::source::PinSettings;
 use crate::sys::listener::{ListenError, Listener};
 use crate::sys::opener::{Program, program};
-use crate::sys::peer::opener;
+use crate::sys::peer::{opener, opener_handle};
 use crate::sys::pidfd::PidFd;
 use crate::sys::watched::Watched;
 
@@ -204,10 +205,12 @@ impl Engine {
         let Ok(opener) = opener(&socket) else { return };
         let stats = ContextStats::new(Uid::from_raw(opener.uid), opener.pid).by(program_of(opener.pid));
         let stats = self.agent.registry.register_context(stats);
+        let process = opener_handle(&socket, opener);
+        let surety = process.map(|process| Surety { uid: opener.uid, limit: limit_of(&process) });
         let number = self.contexts.last.fetch_add(1, Ordering::Relaxed);
         let agent = Arc::clone(&self.agent);
         let context = ClientContext::start_in_arbiter(arbiter, move |_| {
-            ClientContext::new(ClientState::new(agent, local, stats), socket)
+            ClientContext::new(ClientState::new(agent, local, stats).opened_by(surety), socket)
         });
         let mut contexts = self.contexts.all.lock();
         contexts.retain(|_, context| context.connected());

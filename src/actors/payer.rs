@@ -1,9 +1,10 @@
 //! Payers: who pays for the pins of a pages object, and what binds them.
 //!
 //! A process that maps is held by handle, so that what is read about its number later is its own. Its limit for locked
-//! memory is read whenever pages are charged, and binds pins that lock memory alone.
+//! memory is read whenever pages are charged, and binds pins that lock memory alone. A sender that is not known by handle
+//! is bound by what the process of its user that was known last may lock.
 //!
-//! Imports allowed: storage's ledger and source, sys.
+//! Imports allowed: storage's ledger and source, sys, rustix's errors.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,6 +12,7 @@ use std::sync::{Arc, Weak};
 
 use dashmap::DashMap;
 use ioasd_client::units::PAGE_SIZE;
+use rustix::io::Errno;
 
 use crate::storage::counts::Delta;
 use crate::storage::ledger::bill::{Bill, ProcessAccount};
@@ -29,9 +31,8 @@ pub struct PayingProcess {
 
 impl PayingProcess {
     fn new(process: Arc<PidFd>) -> Self {
-        let paying = Self { process, account: ProcessAccount::new(), limit: AtomicU64::new(0) };
-        paying.limit();
-        paying
+        let limit = AtomicU64::new(limit_of(&process).0);
+        Self { process, account: ProcessAccount::new(), limit }
     }
 
     /// What it has been billed for.
@@ -48,11 +49,16 @@ impl PayingProcess {
 
     /// Its limit for locked memory, now; the last one read if it has ended.
     pub fn limit(&self) -> PageLimit {
-        match memlock_limit(&self.process) {
-            Ok(MemlockLimit::Bytes(bytes)) => self.limit.store(bytes.get() / PAGE_SIZE, Ordering::Relaxed),
-            Ok(MemlockLimit::Unlimited) => self.limit.store(u64::MAX, Ordering::Relaxed),
+        match pages_it_may_lock(&self.process) {
+            Ok(PageLimit(pages)) => self.limit.store(pages, Ordering::Relaxed),
             Err(errno) => tracing::debug!(%errno, "a limit cannot be read: the last one read counts"),
         }
+        self.last_limit()
+    }
+
+    /// Its limit for locked memory, as read last.
+    #[must_use]
+    pub fn last_limit(&self) -> PageLimit {
         PageLimit(self.limit.load(Ordering::Relaxed))
     }
 
@@ -69,6 +75,28 @@ impl fmt::Debug for PayingProcess {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PayingProcess").field("pid", &self.process.pid()).finish_non_exhaustive()
     }
+}
+
+fn pages_it_may_lock(process: &PidFd) -> Result<PageLimit, Errno> {
+    Ok(match memlock_limit(process)? {
+        MemlockLimit::Bytes(bytes) => PageLimit(bytes.get() / PAGE_SIZE),
+        MemlockLimit::Unlimited => PageLimit(u64::MAX),
+    })
+}
+
+/// What `process` may lock; nothing if that cannot be read.
+#[must_use]
+pub fn limit_of(process: &PidFd) -> PageLimit {
+    pages_it_may_lock(process).unwrap_or(PageLimit(0))
+}
+
+/// The limit that a user's process showed: what binds others of that user whom the kernel does not name by handle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Surety {
+    /// The user.
+    pub uid: u32,
+    /// What its process may lock.
+    pub limit: PageLimit,
 }
 
 /// The processes that map, by number. An entry lasts as long as somebody holds it.
@@ -107,8 +135,8 @@ pub enum Binding {
     Fixed(PageLimit),
     /// What a process may lock.
     Process(Arc<PayingProcess>),
-    /// The process is not known: it may lock nothing.
-    Unknown,
+    /// The process is not known: so many pages, of those that are locked.
+    Unknown(PageLimit),
 }
 
 /// Who pays for the pins of a pages object.
@@ -135,8 +163,8 @@ impl Payer {
         match &self.binding {
             Binding::Fixed(limit) => Some(*limit),
             Binding::Process(process) if locks && matches!(delta, Delta::More(_)) => Some(process.limit()),
-            Binding::Unknown if locks => Some(PageLimit(0)),
-            Binding::Process(_) | Binding::Unknown | Binding::Nothing => None,
+            Binding::Unknown(limit) if locks => Some(*limit),
+            Binding::Process(_) | Binding::Unknown(_) | Binding::Nothing => None,
         }
     }
 }
@@ -200,12 +228,13 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_not_known_may_lock_nothing() {
+    fn a_limit_for_locked_memory_binds_whoever_is_not_known() {
         let account = Ledger::new().account(AccountKey { uid: 1 });
         let bill = Bill::new(account, ProcessAccount::new(), AccountMode::User);
-        let payer = Payer { bill, binding: Binding::Unknown };
+        let payer = Payer { bill, binding: Binding::Unknown(PageLimit(6)) };
         payer.charge(Delta::more(5), Strength::Resident).unwrap();
+        payer.charge(Delta::more(1), Strength::Longterm).unwrap();
         assert!(payer.charge(Delta::more(1), Strength::Locked).is_err());
-        payer.charge(Delta::fewer(5), Strength::Locked).unwrap();
+        payer.charge(Delta::fewer(6), Strength::Locked).unwrap();
     }
 }

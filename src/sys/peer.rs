@@ -1,14 +1,15 @@
 //! Who is at the other end of a connected socket, as of when it connected.
 //!
-//! Imports allowed: sys::socket.
+//! Imports allowed: sys::socket, sys::pidfd.
 
 use std::io;
 use std::os::fd::AsFd;
 
 use nix::sys::socket::getsockopt;
-use nix::sys::socket::sockopt::PeerCredentials;
+use nix::sys::socket::sockopt::{PeerCredentials, PeerPidfd};
 use rustix::process::Pid;
 
+use super::pidfd::PidFd;
 use super::socket::Credentials;
 
 /// The process that connected; its number is unknown if it lives in a pid namespace we cannot see.
@@ -18,6 +19,13 @@ use super::socket::Credentials;
 pub fn opener(socket: &impl AsFd) -> io::Result<Credentials> {
     let peer = getsockopt(socket, PeerCredentials)?;
     Ok(Credentials { pid: Pid::from_raw(peer.pid()), uid: peer.uid(), gid: peer.gid() })
+}
+
+/// A handle on the process that connected; `None` if it has ended, its number is unknown, or the kernel is older than 6.5.
+#[must_use]
+pub fn opener_handle(socket: &impl AsFd, opener: Credentials) -> Option<PidFd> {
+    let fd = getsockopt(socket, PeerPidfd).ok()?;
+    PidFd::passed(fd, opener.pid?).ok()
 }
 
 #[cfg(test)]
@@ -30,5 +38,8 @@ mod tests {
         let opener = opener(&own).unwrap();
         assert_eq!(opener.pid, Some(rustix::process::getpid()));
         assert_eq!(opener.uid, rustix::process::getuid().as_raw());
+        if let Some(handle) = opener_handle(&own, opener) {
+            assert_eq!((Some(handle.pid()), handle.has_exited()), (opener.pid, Ok(false)));
+        }
     }
 }

@@ -41,7 +41,16 @@ impl Helper {
     /// Nobody's process does what it can with a connection, to its end.
     pub(crate) fn nobody_with(part: &str, connection: OwnedFd) {
         let mut command = Self::command(part, &PathBuf::new(), Stdio::from(connection));
-        let output = command.uid(NOBODY).gid(NOBODY).output().unwrap();
+        Self::played(command.uid(NOBODY).gid(NOBODY));
+    }
+
+    /// The same, by a process of this user.
+    pub(crate) fn same_user_with(part: &str, connection: OwnedFd) {
+        Self::played(&mut Self::command(part, &PathBuf::new(), Stdio::from(connection)));
+    }
+
+    fn played(command: &mut Command) {
+        let output = command.output().unwrap();
         let said = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success() && said.contains(READY), "{said}");
     }
@@ -99,6 +108,8 @@ fn plays_its_part() {
         Ok("client") => play_client(),
         Ok("chooser") => play_to_the_end(crate::options::play_chooser),
         Ok("mapper") => play_to_the_end(crate::processes::play_mapper),
+        Ok("first-map") => play_to_the_end(crate::processes::play_first_map),
+        Ok("refused-map") => play_to_the_end(crate::processes::play_refused_map),
         Ok("payer") => play_to_the_end(crate::processes::play_payer),
         Ok("large") => play_walker_of_large_leaves(),
         _ => {}

@@ -3,15 +3,17 @@
 
 use std::os::fd::AsFd;
 
+use ioasd::actors::engine::EngineSettings;
+use ioasd::storage::source::{Strength, StrengthSetting};
 use ioasd_client::calls::Iommu;
 use ioasd_client::connection::Connection;
 use ioasd_client::ids::IoasId;
 use ioasd_client::units::PAGE_SIZE;
 use ioasd_client::wire::uapi::IoasChangeProcess;
 use rustix::io::Errno;
-use rustix::process::geteuid;
+use rustix::process::{Resource, geteuid, getrlimit};
 
-use crate::fixture::Agent;
+use crate::fixture::{Agent, errno};
 use crate::helper::{Helper, NOBODY};
 use crate::memory::{Memory, at, attach_new, client_with_domain, map, range};
 use crate::raw::refusal;
@@ -64,6 +66,43 @@ fn the_process_that_maps_pays_not_the_one_that_attaches_later() {
     assert_eq!((agent.charged_to(0), agent.charged_to(NOBODY)), (0, 0), "nothing is pinned yet");
     attach_new(&mut client, ioas, Iommu::Shared);
     assert_eq!((agent.charged_to(0), agent.charged_to(NOBODY)), (2, 4), "also when the process has ended");
+}
+
+/// The first message of a process that the agent cannot know yet is a MAP of memory that is locked.
+#[test]
+fn the_first_message_of_a_forked_process_maps_within_the_limit_of_the_opener() {
+    let locked = |settings: &mut EngineSettings| {
+        settings.pins.strength = StrengthSetting::Exactly(Strength::Locked);
+    };
+    let name = "the_first_message_of_a_forked_process_maps_within_the_limit_of_the_opener";
+    if getrlimit(Resource::Memlock).current.is_some_and(|bytes| bytes < 64 * PAGE_SIZE) {
+        println!("SKIP: {name}: needs 64 pages that may be locked");
+        return;
+    }
+    let agent = Agent::with(locked);
+    let (mut client, _, _) = client_with_domain(&agent);
+    let uid = rustix::process::geteuid().as_raw();
+    Helper::same_user_with("first-map", client.as_fd().try_clone_to_owned().unwrap());
+    assert_eq!(agent.charged_to(uid), 4);
+    client.unmap_all(IoasId::new(1)).unwrap();
+    assert_eq!(agent.charged_to(uid), 0);
+    if !geteuid().is_root() {
+        println!("SKIP: {name}, by another user: needs root");
+        return;
+    }
+    Helper::nobody_with("refused-map", client.as_fd().try_clone_to_owned().unwrap());
+    assert_eq!((agent.charged_to(0), agent.charged_to(NOBODY)), (0, 0));
+}
+
+/// What a process of the opener's user does.
+pub(crate) fn play_first_map(mut client: Connection) {
+    map(&mut client, IoasId::new(1), Memory::new(4).whole(), at(0)).unwrap();
+}
+
+/// What a process does for whose user nobody is known.
+pub(crate) fn play_refused_map(mut client: Connection) {
+    let refused = map(&mut client, IoasId::new(1), Memory::new(4).whole(), at(0));
+    assert_eq!(errno(refused), Errno::NOMEM);
 }
 
 /// What the process that maps does in address space 1. It is known for certain from its second message on.

@@ -12,10 +12,10 @@ use super::state::ClientState;
 use crate::actors::guard::poisoned;
 use crate::actors::pages::ChangePayer;
 use crate::actors::pages_handle::PagesHandle;
-use crate::actors::payer::{Binding, Payer, PayingProcess};
+use crate::actors::payer::{Binding, Payer, PayingProcess, Surety};
 use crate::error::Errno;
 use crate::storage::ledger::bill::{Bill, ProcessAccount};
-use crate::storage::ledger::{AccountKey, AccountMode};
+use crate::storage::ledger::{AccountKey, AccountMode, PageLimit};
 use crate::storage::refusal::Refusal;
 use crate::storage::step::Enforcement;
 use crate::sys::identity::{Privilege, holds};
@@ -40,45 +40,79 @@ pub enum RlimitMode {
 pub(super) struct Accounting {
     mode: Cell<RlimitMode>,
     /// The process that mapped last: mostly it maps again.
-    last: RefCell<Option<Arc<PayingProcess>>>,
+    last: RefCell<Option<Last>>,
+    /// What the process that opened the context may lock, as of then.
+    opener: Option<Surety>,
+    /// What was mapped by senders that are not known, all together.
+    unknown: Arc<ProcessAccount>,
     /// Held while another process comes to pay.
     changing: Mutex<()>,
 }
 
+#[derive(Debug)]
+struct Last {
+    uid: u32,
+    paying: Arc<PayingProcess>,
+}
+
+impl Accounting {
+    /// What a sender of user `uid` may lock that is not known: what the process of that user could that mapped last, or that
+    /// opened the context.
+    fn limit_of_unknown(&self, uid: u32) -> PageLimit {
+        let last = self.last.borrow();
+        let known = last.as_ref().map(|last| Surety { uid: last.uid, limit: last.paying.last_limit() });
+        let mut sureties = known.into_iter().chain(self.opener);
+        sureties.find(|surety| surety.uid == uid).map_or(PageLimit(0), |surety| surety.limit)
+    }
+}
+
 impl ClientState {
-    /// Who pays for what `who` maps. A sender that is unknown has no privilege, and pays as nobody's user. A limit of the
-    /// sender binds pins that lock memory.
+    /// The same context, opened by a process of that user, with that limit.
+    #[must_use]
+    pub fn opened_by(mut self, opener: Option<Surety>) -> Self {
+        self.accounting.opener = opener;
+        self
+    }
+
+    /// Who pays for what `who` maps. A limit of the sender binds pins that lock memory. A sender that is not known has no
+    /// privilege; it pays as its user, by the word of the kernel, and one that even that does not name pays as nobody.
     #[must_use]
     pub fn payer(&self, who: Option<&Sender>) -> Payer {
         let uid = who.map_or(NOBODY, |who| who.credentials.uid);
         let account = self.agent.ledger.account(AccountKey { uid });
         match who.and_then(|who| who.process.as_ref()) {
             Some(process) => {
-                let paying = self.paying(process);
+                let paying = self.paying(uid, process);
                 let bill = Bill::new(account, Arc::clone(paying.account()), self.mode_of(process));
                 Payer { bill, binding: Binding::Process(paying) }
             }
             None => {
-                let bill = Bill::new(account, ProcessAccount::new(), AccountMode::User);
-                Payer { bill, binding: Binding::Unknown }
+                let unknown = Arc::clone(&self.accounting.unknown);
+                let limit = who.map_or(PageLimit(0), |_| self.accounting.limit_of_unknown(uid));
+                Payer { bill: Bill::new(account, unknown, self.limited_mode()), binding: Binding::Unknown(limit) }
             }
         }
     }
 
     fn mode_of(&self, process: &PidFd) -> AccountMode {
-        match (holds(process, Privilege::LockMemory), self.accounting.mode.get()) {
-            (Ok(true), _) => AccountMode::None,
-            (Ok(false) | Err(_), RlimitMode::User) => AccountMode::User,
-            (Ok(false) | Err(_), RlimitMode::Mm) => AccountMode::Mm,
+        match holds(process, Privilege::LockMemory) {
+            Ok(true) => AccountMode::None,
+            Ok(false) | Err(_) => self.limited_mode(),
         }
     }
 
-    fn paying(&self, process: &Arc<PidFd>) -> Arc<PayingProcess> {
-        let mut last = self.accounting.last.borrow_mut();
-        match &*last {
-            Some(known) if Arc::ptr_eq(known.process(), process) => Arc::clone(known),
-            _ => Arc::clone(last.insert(self.agent.paying.find(process))),
+    fn limited_mode(&self) -> AccountMode {
+        match self.accounting.mode.get() {
+            RlimitMode::User => AccountMode::User,
+            RlimitMode::Mm => AccountMode::Mm,
         }
+    }
+
+    fn paying(&self, uid: u32, process: &Arc<PidFd>) -> Arc<PayingProcess> {
+        let mut last = self.accounting.last.borrow_mut();
+        let known = last.take().filter(|last| Arc::ptr_eq(last.paying.process(), process));
+        let paying = known.map_or_else(|| self.agent.paying.find(process), |last| last.paying);
+        Arc::clone(&last.insert(Last { uid, paying }).paying)
     }
 
     /// IOAS_CHANGE_PROCESS: `who` pays for all that is mapped now.
