@@ -131,6 +131,34 @@ fn an_access_that_never_answers_is_given_up_and_others_go_on() {
 }
 
 #[test]
+fn only_those_who_hold_something_there_are_asked() {
+    let Holder { agent, mut client, ioas, access, mut notices } = holder();
+    let memory = Memory::new(1);
+    map(&mut client, ioas, memory.whole(), at(0x10_0000)).unwrap();
+    let (_idle, mut to_idle) = client.access_create_with_notices(ioas, AccessKind::Pinning).unwrap();
+    let (elsewhere, mut to_elsewhere) = client.access_create_with_notices(ioas, AccessKind::Pinning).unwrap();
+    client.access_pin(elsewhere, range(0x10_0000, 0x1000), PinIntent::Read).unwrap();
+    let mut its_channel = client.open_channel().unwrap().channel;
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for asked in 1..=10 {
+                let notice = notices.receive().unwrap();
+                if asked == 10 {
+                    its_channel.access_unpin(access, notice.range).unwrap();
+                }
+                notices.acknowledge(&notice).unwrap();
+            }
+        });
+        assert_eq!(client.unmap(ioas, range(0x1_0000, 0x4000)).unwrap().get(), 0x4000);
+    });
+    assert!(to_idle.try_receive().unwrap().is_none(), "who holds nothing is asked");
+    assert!(to_elsewhere.try_receive().unwrap().is_none(), "who holds something else is asked");
+    client.access_unpin(elsewhere, range(0x10_0000, 0x1000)).unwrap();
+    assert_eq!(client.unmap_all(ioas).unwrap().get(), 0x1000);
+    assert_eq!(agent.pinned_and_charged(), (0, 0));
+}
+
+#[test]
 fn the_death_of_a_user_drops_what_it_holds_at_once() {
     let Holder { agent, mut client, ioas, access, notices } = holder();
     drop(notices);

@@ -4,7 +4,9 @@ use std::os::fd::AsFd;
 
 use ioasd_client::calls::Iommu;
 use ioasd_client::connection::Connection;
-use ioasd_client::ids::{IoasId, ObjectId};
+use ioasd_client::ids::{HwptId, IoasId, ObjectId};
+use ioasd_client::units::{ByteLen, Iova};
+use ioasd_client::walker::Access;
 use ioasd_client::wire::command::Command;
 use ioasd_client::wire::uapi::{IommuOption, OPTION_GET, OPTION_HUGE_PAGES, OPTION_RLIMIT_MODE, OPTION_SET};
 use rustix::io::Errno;
@@ -15,6 +17,7 @@ use crate::fixture::{Agent, errno};
 use crate::helper::Helper;
 use crate::memory::{Memory, at, attach_new, map};
 use crate::raw::call_with;
+use crate::walking::open;
 
 const MODE: IommuOption = IommuOption {
     option_id: OPTION_RLIMIT_MODE,
@@ -56,6 +59,42 @@ fn large_pages_are_on_and_go_off_while_nothing_is_in_a_domain() {
     assert_eq!(option(&mut client, huge(ioas, OPTION_SET, 2)), Err(Errno::INVAL));
     assert_eq!(option(&mut client, huge(ioas, 2, 0)), Err(Errno::OPNOTSUPP));
     assert_eq!(option(&mut client, huge(IoasId::new(77), 2, 2)), Err(Errno::NOENT));
+}
+
+/// The leaf sizes of a domain, page by page, as a walker finds them; and that the bytes behind them are `memory`'s.
+fn leaves(client: &mut Connection, hwpt: HwptId, start: u64, memory: &Memory) -> Vec<u64> {
+    let walking = open(client.domain_export(hwpt).unwrap());
+    let mut stream = walking.stream().unwrap();
+    let burst = stream.enter();
+    let mut bytes = vec![0; usize::try_from(memory.size()).unwrap()];
+    burst.read(Iova::new(start), &mut bytes).unwrap();
+    assert_eq!(bytes, Memory::bytes(0, memory.size()));
+    let far = ByteLen::new(1 << 40);
+    let leaf = |iova| burst.translate(Iova::new(iova), far, Access::Write).unwrap().length.get();
+    (start..start + memory.size()).step_by(0x1000).map(leaf).collect()
+}
+
+#[test]
+fn with_large_pages_off_every_leaf_is_a_page_and_afterwards_they_are_large_again() {
+    const START: u64 = 0x20_0000;
+    let agent = Agent::start();
+    let (mut client, memory) = (agent.connect(), Memory::new(1024));
+    let ioas = client.ioas_alloc().unwrap();
+    assert_eq!(option(&mut client, huge(ioas, OPTION_SET, 0)), Ok(0));
+    let (_, hwpt) = attach_new(&mut client, ioas, Iommu::Shared);
+    map(&mut client, ioas, memory.whole(), at(START)).unwrap();
+    assert_eq!(leaves(&mut client, hwpt, START, &memory), vec![0x1000; 1024], "while it maps");
+    let (_, second) = attach_new(&mut client, ioas, Iommu::Own);
+    assert_eq!(
+        leaves(&mut client, second, START, &memory),
+        vec![0x1000; 1024],
+        "in a domain that comes later"
+    );
+    client.unmap_all(ioas).unwrap();
+    assert_eq!(option(&mut client, huge(ioas, OPTION_SET, 1)), Ok(1));
+    map(&mut client, ioas, memory.whole(), at(START)).unwrap();
+    let large = leaves(&mut client, hwpt, START, &memory);
+    assert_eq!((large[0], large[511], large[512]), (0x20_0000, 0x1000, 0x20_0000));
 }
 
 #[test]

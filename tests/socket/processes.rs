@@ -90,6 +90,7 @@ fn the_first_message_of_a_forked_process_maps_within_the_limit_of_the_opener() {
         println!("SKIP: {name}, by another user: needs root");
         return;
     }
+    let (client, _, _) = client_with_domain(&agent);
     Helper::nobody_with("refused-map", client.as_fd().try_clone_to_owned().unwrap());
     assert_eq!((agent.charged_to(0), agent.charged_to(NOBODY)), (0, 0));
 }

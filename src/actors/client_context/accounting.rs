@@ -89,7 +89,10 @@ impl ClientState {
             None => {
                 let unknown = Arc::clone(&self.accounting.unknown);
                 let limit = who.map_or(PageLimit(0), |_| self.accounting.limit_of_unknown(uid));
-                Payer { bill: Bill::new(account, unknown, self.limited_mode()), binding: Binding::Unknown(limit) }
+                Payer {
+                    bill: Bill::new(account, unknown, self.limited_mode()),
+                    binding: Binding::Unknown(limit),
+                }
             }
         }
     }

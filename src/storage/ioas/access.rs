@@ -276,11 +276,11 @@ impl<P: Port> Ioas<P> {
         }
     }
 
-    /// An access that holds pins in `area`, if there is one.
-    pub(super) fn holder(&self, area: AreaId) -> Option<AccessKey> {
+    /// The accesses that hold pins in `area`.
+    pub(super) fn holders(&self, area: AreaId) -> Vec<AccessKey> {
         let core = self.core.borrow();
-        let mut accesses = core.accesses.iter();
-        accesses.find(|(_, state)| state.parts().any(|part| part.area == area)).map(|(access, _)| *access)
+        let holding = core.accesses.iter().filter(|(_, state)| state.parts().any(|part| part.area == area));
+        holding.map(|(access, _)| *access).collect()
     }
 
     /// Keeps `access` from pinning, reading and writing.
