@@ -126,7 +126,7 @@ mod tests {
     #[test]
     fn frames_lie_as_their_order_says() {
         assert_eq!(runs(Order::Contiguous, 5, 100), [(5, 100)]);
-        assert_eq!(runs(Order::Scattered, 0, 7), [(0, 2), (5, 1), (8, 2), (13, 1), (16, 1)]);
-        assert_eq!(runs(Order::Scattered, 1, 3), [(1, 1), (5, 1), (8, 1)]);
+        assert_eq!(runs(Order::Scattered, 0, 7), [(1, 2), (6, 1), (9, 2), (14, 1), (17, 1)]);
+        assert_eq!(runs(Order::Scattered, 1, 3), [(2, 1), (6, 1), (9, 1)]);
     }
 }
