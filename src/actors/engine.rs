@@ -130,7 +130,10 @@ impl Engine {
                 let pool = pool.clone();
                 move |_| Pinner::new(pool)
             }),
-            retirement: Retirement::start_in_arbiter(arbiter, move |_| Retirement::new(start.alarm_after)),
+            retirement: Retirement::start_in_arbiter(arbiter, {
+                let journal = Arc::clone(registry.journal());
+                move |_| Retirement::new(start.alarm_after).telling(journal)
+            }),
         });
         let locals: Vec<Local> = locals.collect();
         let agent = Arc::new(Agent {

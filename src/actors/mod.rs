@@ -27,7 +27,7 @@
 //! | [`latch`], [`credits`], [`shards`] | the fan-out path: seats, credits, owners of tables |
 //! | [`guard`] | what a panic costs |
 //! | [`auditor`] | what the agent says is held, beside what the kernel counts |
-//! | [`registry`], [`number`], [`figures`], [`requests`], [`frame_service`] | shared, lock-light state |
+//! | [`registry`], [`number`], [`figures`], [`requests`], [`journal`], [`frame_service`] | shared, lock-light state |
 //! | [`leases`] | closing is over for whoever looks |
 //! | [`mock_hardware`] | what the test command needs beyond one context |
 //! | [`inbox`], [`view`] | how reports ask an object's owner; what the admin server may look at |
@@ -49,6 +49,7 @@ pub mod frame_service;
 pub mod guard;
 pub mod inbox;
 pub mod ioas;
+pub mod journal;
 pub mod latch;
 #[cfg(test)]
 mod latch_tests;

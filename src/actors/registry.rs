@@ -7,7 +7,7 @@
 //! the other may belong to different moments, so sums hold exactly only at rest. The tables of entries are dashmaps:
 //! registering, dropping and walking them lock one shard for a moment.
 //!
-//! Imports allowed: units, figures, requests, number.
+//! Imports allowed: units, figures, requests, number, journal.
 
 use std::fmt;
 use std::ops::Deref;
@@ -18,18 +18,27 @@ use dashmap::DashMap;
 use ioasd_client::units::ByteLen;
 
 use super::figures::{AccessStats, ContextStats, DomainStats, IoasStats, PagesStats};
+use super::journal::{Happening, Journal};
 use super::number::Number;
 use super::requests::{RequestCount, RequestCounts};
+
+/// What is told when an object is gone.
+type Obituary<S> = Box<dyn Fn(Number<S>) + Send + Sync>;
 
 /// The objects of one kind.
 struct Table<S> {
     next: AtomicU64,
     entries: DashMap<u64, Arc<S>>,
+    gone: Option<Obituary<S>>,
 }
 
 impl<S> Table<S> {
     fn new() -> Arc<Self> {
-        Arc::new(Self { next: AtomicU64::new(1), entries: DashMap::new() })
+        Self::with(None)
+    }
+
+    fn with(gone: Option<Obituary<S>>) -> Arc<Self> {
+        Arc::new(Self { next: AtomicU64::new(1), entries: DashMap::new(), gone })
     }
 
     fn register(self: &Arc<Self>, stats: S) -> Registered<S> {
@@ -83,6 +92,9 @@ impl<S> Deref for Registered<S> {
 impl<S> Drop for Registered<S> {
     fn drop(&mut self) {
         self.table.entries.remove(&self.number.get());
+        if let Some(gone) = &self.table.gone {
+            gone(self.number);
+        }
     }
 }
 
@@ -145,21 +157,31 @@ pub struct Registry {
     accesses: Arc<Table<AccessStats>>,
     requests: RequestCounts,
     first_touched: Arc<AtomicU64>,
+    journal: Arc<Journal>,
 }
 
 impl Registry {
     /// An empty registry, to be shared by all actors.
     #[must_use]
     pub fn new() -> Arc<Self> {
+        let journal = Arc::<Journal>::default();
+        let closed = Arc::clone(&journal);
         Arc::new(Self {
-            contexts: Table::new(),
+            contexts: Table::with(Some(Box::new(move |number| closed.tell(Happening::closed(number))))),
             ioases: Table::new(),
             pages: Table::new(),
             domains: Table::new(),
             accesses: Table::new(),
             requests: RequestCounts::default(),
             first_touched: Arc::default(),
+            journal,
         })
+    }
+
+    /// What happened lately.
+    #[must_use]
+    pub const fn journal(&self) -> &Arc<Journal> {
+        &self.journal
     }
 
     /// Where bytes that are allocated for clients are counted.
@@ -171,7 +193,9 @@ impl Registry {
     /// Lists a context for as long as the guard lives.
     #[must_use]
     pub fn register_context(&self, stats: ContextStats) -> Registered<ContextStats> {
-        self.contexts.register(stats)
+        let context = self.contexts.register(stats);
+        self.journal.tell(Happening::opened(context.number(), &context));
+        context
     }
 
     /// Lists an IO address space for as long as the guard lives.

@@ -5,7 +5,7 @@
 //! policy is `wait`: a walker that does not leave is reported and waited for; its death ends the wait, because the
 //! export channel hangs up and the walker is forgotten.
 //!
-//! Imports allowed: domains::epoch.
+//! Imports allowed: domains::epoch, journal.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +13,7 @@ use std::time::Duration;
 use actix::prelude::*;
 use futures_util::future::LocalBoxFuture;
 
+use super::journal::{Happening, Journal};
 use crate::domains::epoch::{Epoch, Epochs};
 
 /// Looks at the slots without sleeping this often first: a burst is short.
@@ -25,13 +26,20 @@ const PAUSES: (Duration, Duration) = (Duration::from_micros(50), Duration::from_
 #[derive(Debug)]
 pub struct Retirement {
     alarm_after: Duration,
+    journal: Arc<Journal>,
 }
 
 impl Retirement {
     /// Reports a walker that has not left after `alarm_after`.
     #[must_use]
-    pub const fn new(alarm_after: Duration) -> Self {
-        Self { alarm_after }
+    pub fn new(alarm_after: Duration) -> Self {
+        Self { alarm_after, journal: Arc::default() }
+    }
+
+    /// The same, reporting to `journal` too.
+    #[must_use]
+    pub fn telling(self, journal: Arc<Journal>) -> Self {
+        Self { journal, ..self }
     }
 }
 
@@ -52,7 +60,7 @@ impl Handler<Grace> for Retirement {
     type Result = LocalBoxFuture<'static, ()>;
 
     fn handle(&mut self, Grace(domains): Grace, _: &mut Self::Context) -> Self::Result {
-        let alarm_after = self.alarm_after;
+        let (alarm_after, journal) = (self.alarm_after, Arc::clone(&self.journal));
         let begun: Vec<(Arc<Epochs>, Epoch)> = domains
             .into_iter()
             .map(|epochs| {
@@ -62,13 +70,13 @@ impl Handler<Grace> for Retirement {
             .collect();
         Box::pin(async move {
             for (epochs, epoch) in begun {
-                wait(&epochs, epoch, alarm_after).await;
+                wait(&epochs, epoch, alarm_after, &journal).await;
             }
         })
     }
 }
 
-async fn wait(epochs: &Epochs, epoch: Epoch, alarm_after: Duration) {
+async fn wait(epochs: &Epochs, epoch: Epoch, alarm_after: Duration, journal: &Journal) {
     for _ in 0..SPINS {
         if epochs.all_left(epoch) {
             return;
@@ -82,7 +90,9 @@ async fn wait(epochs: &Epochs, epoch: Epoch, alarm_after: Duration) {
         pause = (pause * 2).min(longest);
         if alarm.is_some_and(|at| tokio::time::Instant::now() >= at) {
             alarm = None;
-            tracing::warn!(walkers = ?epochs.lagging(epoch), "walkers do not leave what was unmapped; waiting on");
+            let walkers = epochs.lagging(epoch);
+            tracing::warn!(?walkers, "walkers do not leave what was unmapped; waiting on");
+            journal.tell(Happening::walkers_late(walkers));
         }
     }
 }

@@ -18,6 +18,7 @@
 //! GET /v1/accesses                software users
 //! GET /v1/accounts                who pays
 //! GET /v1/payers                  the processes that map, and their limits
+//! GET /v1/events                  what happened lately; ?since=
 //! GET /v1/host                    what anybody on this host holds in place
 //! ```
 //!
@@ -36,6 +37,7 @@ pub(crate) mod areas;
 pub(crate) mod contexts;
 pub(crate) mod domains;
 pub mod door;
+pub(crate) mod events;
 pub mod health;
 pub(crate) mod host;
 pub(crate) mod ioases;
@@ -248,6 +250,7 @@ fn routes(config: &mut web::ServiceConfig) {
         .service(read_only("/v1/accesses", web::get().to(accesses::list)))
         .service(read_only("/v1/accounts", web::get().to(accounts::list)))
         .service(read_only("/v1/payers", web::get().to(payers::list)))
+        .service(read_only("/v1/events", web::get().to(events::list)))
         .service(read_only("/v1/host", web::get().to(host::show)))
         .default_service(web::to(problem::not_found));
 }

@@ -18,7 +18,7 @@ use super::json::Listed;
 use super::parameters::{self, LIMIT_MAX};
 use super::problem::{self, Body, Problem};
 use super::{
-    accesses, accounts, areas, contexts, domains, host, ioases, pages, payers, status, version, walk,
+    accesses, accounts, areas, contexts, domains, events, host, ioases, pages, payers, status, version, walk,
 };
 
 /// The schemas that the document names.
@@ -42,10 +42,11 @@ enum Query {
     Uid,
     State,
     Iova,
+    Since,
     Verbose,
 }
 
-use Query::{After, Context, Ioas, Iova, Limit, State, Uid, Verbose};
+use Query::{After, Context, Ioas, Iova, Limit, Since, State, Uid, Verbose};
 
 /// A path, what it shows, what it takes and what it answers.
 type Described = (&'static str, &'static str, &'static [Query], Answer);
@@ -99,6 +100,12 @@ fn paths() -> Vec<Described> {
             "the processes that map, and their limits",
             &[After, Limit],
             Json(listed::<payers::PayerRow>),
+        ),
+        (
+            "/v1/events",
+            "what happened lately, the oldest first",
+            &[Since, Limit],
+            Json(named::<events::Events>),
         ),
         ("/v1/host", "what anybody on this host holds in place", &[Limit], Json(named::<host::Host>)),
     ]
@@ -158,6 +165,7 @@ impl Query {
             Uid => ("uid", "only what belongs to this user", number()),
             State => ("state", "only areas in this state: ready, filling or retiring", text()),
             Iova => ("iova", "the address, in hex with 0x or in decimal", text()),
+            Since => ("since", "the number of the last event known", number()),
             Verbose => ("verbose", "what passes too", text()),
         };
         parameter(name, ParameterIn::Query, says, schema)

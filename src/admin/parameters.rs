@@ -109,16 +109,19 @@ impl<C: FromStr<Err: Display>> Part<C> {
 
     /// Takes `after` and `limit`.
     pub(super) fn take(parameters: &mut Parameters) -> Result<Self, Problem> {
-        let (after, limit) = (parameters.take("after")?, parameters.take::<Whole>("limit")?);
-        let limit = match limit.map(|limit| usize::try_from(limit.0)) {
-            None => LIMIT,
-            Some(Ok(limit @ 1..=LIMIT_MAX)) => limit,
-            Some(_) => {
-                let detail = format_args!("a part of a list has 1 to {LIMIT_MAX} rows");
-                return Err(Problem::parameter("limit", detail));
-            }
-        };
-        Ok(Self { after, limit })
+        Ok(Self { after: parameters.take("after")?, limit: limit(parameters)? })
+    }
+}
+
+/// Takes `limit`: rows wanted at most.
+pub(super) fn limit(parameters: &mut Parameters) -> Result<usize, Problem> {
+    match parameters.take::<Whole>("limit")?.map(|limit| usize::try_from(limit.0)) {
+        None => Ok(LIMIT),
+        Some(Ok(limit @ 1..=LIMIT_MAX)) => Ok(limit),
+        Some(_) => {
+            let detail = format_args!("a part of a list has 1 to {LIMIT_MAX} rows");
+            Err(Problem::parameter("limit", detail))
+        }
     }
 }
 

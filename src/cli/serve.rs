@@ -27,6 +27,7 @@ use tracing::field::display;
 use super::drain::{Times, drain};
 use super::service_manager;
 use super::{Exit, ServeArgs, with_causes};
+use crate::actors::journal::Happening;
 use crate::actors::registry::Registry;
 use crate::actors::view::View;
 use crate::admin::health::{Check, Readiness};
@@ -148,6 +149,7 @@ pub async fn run<E: Engine>(
     let served = serve_until(&mut signals, config, environment, &engine, &registry).await;
     if served.is_ok() {
         let times = Times { grace: config.server.drain_timeout, close: config.server.close_timeout };
+        registry.journal().tell(Happening::stopping(engine.contexts()));
         drain(&engine, times, &mut signals).await;
     }
     // An engine that ends forgets what it listed.

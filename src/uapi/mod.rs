@@ -161,6 +161,9 @@ impl Dispatch for Uapi {
             let refusal = result.as_ref().map_or_else(Some, |answer| answer.refusal.as_ref());
             client.record(command, refusal.map_or(OK, Coded::code));
             line.end(&client, command, refusal);
+            if let Some(refusal) = refusal {
+                client.note_refusal(command, refusal);
+            }
             match result {
                 Ok(answer) => written(echo, answer),
                 Err(refusal) => refused(echo, &refusal),

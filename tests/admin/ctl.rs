@@ -56,6 +56,7 @@ fn tables_show_a_client_at_work() {
         ("accesses", "ID  CONTEXT"),
         ("accounts", "UID"),
         ("payers", "PID"),
+        ("events", "NUMBER  AT"),
     ] {
         let text = said(&agent, &[list]);
         let squeezed = text.split_whitespace().collect::<Vec<_>>().join("  ");

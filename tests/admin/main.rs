@@ -4,6 +4,7 @@
 
 mod ctl;
 mod doors;
+mod events;
 mod fixture;
 mod http;
 mod lists;

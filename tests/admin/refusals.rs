@@ -20,6 +20,8 @@ fn a_parameter_that_is_wrong_is_named() {
         ("/v1/ioas?context=one", "context"),
         ("/v1/domains?ioas=1&ioas=1", "ioas"),
         ("/v1/contexts?uid=root", "uid"),
+        ("/v1/events?since=yesterday", "since"),
+        ("/v1/events?limit=0", "limit"),
         ("/v1/ioas/1/areas?state=lost", "state"),
         ("/v1/accounts?after=99999999999999999999999", "after"),
         ("/v1/ioas/1/areas?after=12g", "after"),

@@ -15,6 +15,7 @@ use super::container::Container;
 use super::mock::accesses::MockAccesses;
 use crate::actors::agent::{Agent, Local};
 use crate::actors::figures::ContextStats;
+use crate::actors::journal::Happening;
 use crate::actors::number::Number;
 use crate::actors::objects::{Object, ObjectError, Objects};
 use crate::actors::registry::Registered;
@@ -110,6 +111,11 @@ impl ClientState {
     /// Counts an answered request.
     pub fn record(&self, command: &'static str, result: &'static str) {
         self.agent.registry.requests().record(command, result);
+    }
+
+    /// Notes a refused request.
+    pub fn note_refusal(&self, command: &'static str, refusal: &Refusal) {
+        self.agent.registry.journal().tell(Happening::refused(self.number(), command, refusal));
     }
 
     /// Looks at the objects.

@@ -30,9 +30,11 @@ use crate::admin::accounts::AccountRow;
 use crate::admin::areas::AreaRow;
 use crate::admin::contexts::ContextRow;
 use crate::admin::domains::DomainRow;
+use crate::admin::events::{EventRow, Events};
 use crate::admin::ioases::IoasRow;
 use crate::admin::json::Hex;
 use crate::admin::pages::PagesRow;
+use crate::admin::parameters::LIMIT_MAX;
 use crate::admin::payers::PayerRow;
 use crate::config::load::{self, ConfigError, Flags};
 use crate::config::place::Environment;
@@ -98,6 +100,12 @@ pub enum CtlCommand {
     Accounts,
     /// The processes that map, with their limits for locked memory.
     Payers,
+    /// What happened lately: who came and went, what was refused and why.
+    Events {
+        /// Only what happened after the event of this number.
+        #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+        since: u64,
+    },
     /// Memory of this host that is held in place, through the agent or otherwise.
     Host,
 }
@@ -184,6 +192,11 @@ fn shown(agent: &Agent, args: &CtlArgs) -> Result<String, AskError> {
         CtlCommand::Accesses => list::<AccessRow>(agent, "/v1/accesses", args),
         CtlCommand::Accounts => list::<AccountRow>(agent, "/v1/accounts", args),
         CtlCommand::Payers => list::<PayerRow>(agent, "/v1/payers", args),
+        CtlCommand::Events { since } => {
+            let path = format!("/v1/events?limit={LIMIT_MAX}&since={since}");
+            let events = || agent.one(&path).map(|Events { items, .. }| table::table::<EventRow>(&items));
+            if args.json { agent.text(&path) } else { events() }
+        }
         CtlCommand::Host if args.json => agent.text("/v1/host"),
         CtlCommand::Host => Ok(host::shown(&agent.one("/v1/host")?)),
     }

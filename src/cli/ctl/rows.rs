@@ -9,6 +9,7 @@ use crate::admin::accounts::AccountRow;
 use crate::admin::areas::AreaRow;
 use crate::admin::contexts::ContextRow;
 use crate::admin::domains::DomainRow;
+use crate::admin::events::EventRow;
 use crate::admin::ioases::IoasRow;
 use crate::admin::pages::PagesRow;
 use crate::admin::payers::PayerRow;
@@ -203,6 +204,32 @@ impl Row for PayerRow {
             size(self.limited_bytes),
             self.limit_bytes.map_or_else(|| "none".to_owned(), size),
             if self.ended { "ended" } else { "running" }.to_owned(),
+        ]
+    }
+}
+
+impl Row for EventRow {
+    const COLUMNS: &'static [Column] = &[
+        ("NUMBER", Right),
+        ("AT", Left),
+        ("TIMES", Right),
+        ("KIND", Left),
+        ("CONTEXT", Right),
+        ("COMMAND", Left),
+        ("CODE", Left),
+        ("TEXT", Left),
+    ];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.number.to_string(),
+            self.at.clone(),
+            self.times.to_string(),
+            self.kind.clone(),
+            or_dash(self.context.as_ref()),
+            or_dash(self.command.as_ref()),
+            or_dash(self.code.as_ref()),
+            self.text.clone(),
         ]
     }
 }

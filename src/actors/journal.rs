@@ -1,0 +1,198 @@
+//! The journal: what happened lately, for whoever asks why. It lives in memory and forgets the oldest.
+//!
+//! Whoever sees something happen tells it. What is told twice in a row is one event that counts, so that a client whose
+//! requests are refused again and again does not wash away everything else.
+//!
+//! Imports allowed: `std`, `parking_lot`, number, figures, storage's refusals.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::time::SystemTime;
+
+use parking_lot::Mutex;
+
+use super::figures::ContextStats;
+use super::number::Number;
+use crate::error::Coded;
+use crate::storage::refusal::Refusal;
+
+/// Events that are kept.
+pub const KEPT: usize = 1000;
+
+/// What kind of event it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A context was opened.
+    Opened,
+    /// A context is gone, with all it held.
+    Closed,
+    /// A request was refused.
+    Refused,
+    /// Walkers have not left what was unmapped for longer than they should.
+    WalkersLate,
+    /// The agent was told to end.
+    Stopping,
+}
+
+impl Kind {
+    /// The word used in reports.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Opened => "opened",
+            Self::Closed => "closed",
+            Self::Refused => "refused",
+            Self::WalkersLate => "walkers-late",
+            Self::Stopping => "stopping",
+        }
+    }
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Happening {
+    /// What kind of event it is.
+    pub kind: Kind,
+    /// The context it happened to.
+    pub context: Option<u64>,
+    /// The command that was refused, and the stable code of why.
+    pub refused: Option<(&'static str, &'static str)>,
+    /// The same for people.
+    pub text: String,
+}
+
+impl Happening {
+    /// A context was opened.
+    #[must_use]
+    pub fn opened(context: Number<ContextStats>, stats: &ContextStats) -> Self {
+        let who = stats.program.comm.as_deref().unwrap_or("a program that cannot be seen");
+        let pid = stats.pid.map(|pid| format!(", process {}", pid.as_raw_pid())).unwrap_or_default();
+        let text = format!("opened by {who:?}{pid}, user {}", stats.uid.as_raw());
+        Self { text, ..Self::plain(Kind::Opened, Some(context)) }
+    }
+
+    /// A context is gone.
+    #[must_use]
+    pub fn closed(context: Number<ContextStats>) -> Self {
+        Self { text: "closed".to_owned(), ..Self::plain(Kind::Closed, Some(context)) }
+    }
+
+    /// A request was refused.
+    #[must_use]
+    pub fn refused(context: Number<ContextStats>, command: &'static str, refusal: &Refusal) -> Self {
+        let refused = Some((command, refusal.code()));
+        Self { refused, text: refusal.to_string(), ..Self::plain(Kind::Refused, Some(context)) }
+    }
+
+    /// `walkers` have not left.
+    #[must_use]
+    pub fn walkers_late(walkers: impl fmt::Debug) -> Self {
+        let text = format!("walkers {walkers:?} do not leave what was unmapped; waiting on");
+        Self { text, ..Self::plain(Kind::WalkersLate, None) }
+    }
+
+    /// The agent was told to end while `contexts` were open.
+    #[must_use]
+    pub fn stopping(contexts: usize) -> Self {
+        let text = format!("stopping: nobody is accepted any more, {contexts} contexts may leave");
+        Self { text, ..Self::plain(Kind::Stopping, None) }
+    }
+
+    fn plain(kind: Kind, context: Option<Number<ContextStats>>) -> Self {
+        Self { kind, context: context.map(Number::get), refused: None, text: String::new() }
+    }
+}
+
+/// One event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Its number; a later one is greater. It gets a new one when it happens again.
+    pub number: u64,
+    /// When it happened last.
+    pub at: SystemTime,
+    /// How often it happened in a row.
+    pub times: u64,
+    /// What happened.
+    pub what: Happening,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    events: VecDeque<Event>,
+    last: u64,
+    forgotten: u64,
+}
+
+/// What happened lately.
+#[derive(Debug, Default)]
+pub struct Journal(Mutex<Kept>);
+
+impl Journal {
+    /// Notes what happened.
+    pub fn tell(&self, what: Happening) {
+        let mut kept = self.0.lock();
+        kept.last += 1;
+        let (number, at) = (kept.last, SystemTime::now());
+        if let Some(event) = kept.events.back_mut().filter(|event| event.what == what) {
+            (event.number, event.at, event.times) = (number, at, event.times.saturating_add(1));
+            return;
+        }
+        kept.events.push_back(Event { number, at, times: 1, what });
+        if kept.events.len() > KEPT {
+            kept.forgotten = kept.events.pop_front().map_or(kept.forgotten, |event| event.number);
+        }
+    }
+
+    /// `limit` events at most with numbers above `number`, the oldest first, and whether there are more.
+    #[must_use]
+    pub fn since(&self, number: u64, limit: usize) -> (Vec<Event>, bool) {
+        let kept = self.0.lock();
+        let from = kept.events.partition_point(|event| event.number <= number);
+        let events: Vec<Event> = kept.events.iter().skip(from).take(limit).cloned().collect();
+        let more = from + events.len() < kept.events.len();
+        (events, more)
+    }
+
+    /// The number of the last event that was forgotten; 0 if none was.
+    #[must_use]
+    pub fn forgotten(&self) -> u64 {
+        self.0.lock().forgotten
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn numbers(journal: &Journal, since: u64, limit: usize) -> Vec<u64> {
+        journal.since(since, limit).0.iter().map(|event| event.number).collect()
+    }
+
+    #[test]
+    fn events_come_in_order_and_part_by_part() {
+        let journal = Journal::default();
+        (0..5).for_each(|contexts| journal.tell(Happening::stopping(contexts)));
+        assert_eq!((numbers(&journal, 0, 2), journal.since(0, 2).1), (vec![1, 2], true));
+        assert_eq!((numbers(&journal, 2, 3), journal.since(2, 3).1), (vec![3, 4, 5], false));
+        assert_eq!((numbers(&journal, 9, 3), journal.forgotten()), (vec![], 0));
+    }
+
+    #[test]
+    fn what_happens_again_and_again_is_one_event_that_counts_and_is_news_each_time() {
+        let journal = Journal::default();
+        journal.tell(Happening::stopping(1));
+        (0..3).for_each(|_| journal.tell(Happening::walkers_late([7])));
+        let (events, _) = journal.since(1, 10);
+        let [event] = &events[..] else { panic!("{events:?}") };
+        assert_eq!((event.number, event.times, event.what.kind), (4, 3, Kind::WalkersLate));
+        assert_eq!(numbers(&journal, 3, 10), [4]);
+    }
+
+    #[test]
+    fn the_oldest_is_forgotten_and_that_can_be_seen() {
+        let journal = Journal::default();
+        (0..KEPT + 3).for_each(|contexts| journal.tell(Happening::stopping(contexts)));
+        assert_eq!((journal.since(0, usize::MAX).0.len(), journal.forgotten()), (KEPT, 3));
+        assert_eq!(numbers(&journal, 0, 1), [4]);
+    }
+}
