@@ -34,7 +34,7 @@ async function ask(path) {
 
 const TOTALS = [
   ["pinned", "pinned_bytes"], ["charged", "charged_bytes"], ["retiring", "retiring_bytes"],
-  ["mapped, all domains", "mapped_bytes"], ["tables", "table_bytes"],
+  ["mapped", "mapped_bytes"], ["tables", "table_bytes"],
 ];
 
 function showStatus(status) {
@@ -51,9 +51,57 @@ function showStatus(status) {
   }
 }
 
+/** Rows of contexts shown: the rest is behind the list. */
+const HOLDERS = 10;
+
+function showHolders({ items, next }) {
+  const heaviest = items.sort((one, other) => other.pinned_bytes - one.pinned_bytes);
+  const rows = heaviest.slice(0, HOLDERS).map((context) => ({
+    cells: [
+      String(context.id), context.comm ?? "?", String(context.pid ?? "?"), String(context.uid),
+      size(context.pinned_bytes), size(context.charged_bytes), String(context.objects), context.since,
+    ],
+  }));
+  const shown = table(["context", "program", "process", "user", "pinned", "charged", "objects", "since"], rows);
+  const left = items.length - rows.length;
+  const rest = left > 0 || next ? `${left}${next ? " and more" : ""} others hold less or are not looked at` : "";
+  const none = element("p", { className: "dim" }, "Nobody has the agent open.");
+  find("holders").replaceChildren(...(rows.length > 0 ? [shown, element("p", { className: "dim" }, rest)] : [none]));
+}
+
+/** Events shown, the newest first, and the number of the last one known. */
+const EVENTS = 12;
+const lately = { events: [], last: 0 };
+
+const sameEvent = (one, other) =>
+  ["kind", "context", "command", "code", "text"].every((key) => one?.[key] === other[key]);
+
+async function readEvents() {
+  const { items } = await ask(`/v1/events?limit=1000&since=${lately.last}`);
+  for (const event of items) {
+    if (sameEvent(lately.events[0], event)) {
+      lately.events.shift();
+    }
+    lately.events.unshift(event);
+    lately.last = event.number;
+  }
+  lately.events.length = Math.min(lately.events.length, EVENTS);
+  const rows = lately.events.map((event) => ({
+    className: event.kind === "refused" || event.kind === "walkers-late" ? "bad" : "",
+    cells: [
+      event.at.replace(/^\d+-/, "").replace("T", " "), event.kind + (event.times > 1 ? ` ${event.times} times` : ""), String(event.context ?? ""),
+      event.command ? `${event.command}: ${event.text}` : event.text,
+    ],
+  }));
+  const none = element("p", { className: "dim" }, "Nothing has happened yet.");
+  find("events").replaceChildren(rows.length > 0 ? table(["at", "event", "context", "what"], rows) : none);
+}
+
 async function refresh() {
   try {
     showStatus(await ask("/v1/status"));
+    showHolders(await ask("/v1/contexts?limit=1000"));
+    await readEvents();
   } catch (error) {
     find("state").className = "bad";
     find("state").textContent = `the agent does not answer: ${error.message}`;
@@ -63,7 +111,8 @@ async function refresh() {
 function table(heads, rows) {
   const head = element("tr", {}, ...heads.map((text) => element("th", { scope: "col" }, text)));
   const body = rows.map(({ cells, className = "" }) =>
-    element("tr", { className }, ...cells.map((text) => element("td", { className: "mono" }, text))));
+    element("tr", { className }, ...cells.map((text) =>
+      element("td", { className: text.length > 40 ? "text" : "" }, text))));
   return element("div", { className: "scroll" },
     element("table", {}, element("thead", {}, head), element("tbody", {}, ...body)));
 }
