@@ -23,6 +23,7 @@ mod generator;
 mod link;
 mod memory;
 mod model;
+mod moves;
 mod ops;
 mod placing;
 mod rules;
