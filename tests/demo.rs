@@ -1,6 +1,8 @@
 //! The program as people run it: `ioasd demo` shows the whole path, `ioasd serve` ends when it is told to.
 #![expect(clippy::unwrap_used, reason = "a failed test helper is a failed test")]
 
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::thread::sleep;
@@ -60,6 +62,49 @@ fn the_demo_shows_every_byte_through_three_tables_and_leaves_nothing_behind() {
     assert_eq!(lines("by the kernel: VmPin "), 1);
     assert_eq!(complaints, "");
     assert!(is_empty(folder.path()), "files are left");
+}
+
+/// Ends the demo if a test fails while it is held.
+struct Held(Child);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+#[test]
+fn a_held_demo_can_be_walked_with_the_commands_it_prints_and_ends_well_on_ctrl_c() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = ioasd(folder.path());
+    command.args(["demo", "--size", "8MiB", "--domains", "2", "--hold"]).stdout(Stdio::piped());
+    let mut demo = Held(command.spawn().unwrap());
+    let mut lines = BufReader::new(demo.0.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let shown: Vec<String> = lines.by_ref().take_while(|line| !line.starts_with("Ctrl-C")).collect();
+    let walks: Vec<&str> =
+        shown.iter().map(|line| line.trim()).filter(|line| line.contains("walk")).collect();
+    let [page, ctl] = walks[..] else { panic!("{shown:#?}") };
+    let words: Vec<&str> = ctl.split(' ').collect();
+    let walked = Command::new(words[0]).args(&words[1..]).output().unwrap();
+    let table = String::from_utf8(walked.stdout).unwrap();
+    assert!(walked.status.success() && table.contains("leaf"), "{table}");
+    let answer = get(page.strip_prefix("http://").unwrap());
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("\"kind\": \"leaf\""), "{answer}");
+    kill_process(Pid::from_child(&demo.0), Signal::INT).unwrap();
+    assert_eq!(exit_status(&mut demo.0).code(), Some(0));
+    assert!(lines.any(|line| line.starts_with("demo: ok, 8 MiB pinned once")));
+    assert!(is_empty(folder.path()), "files are left");
+}
+
+/// The whole answer to a GET of `address/path`.
+fn get(url: &str) -> String {
+    let (address, path) = url.split_once('/').unwrap();
+    let mut stream = TcpStream::connect(address).unwrap();
+    write!(stream, "GET /{path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
 }
 
 #[test]

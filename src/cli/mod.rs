@@ -108,6 +108,9 @@ pub struct DemoArgs {
     /// How many IO page tables to write it into.
     #[arg(long, value_name = "N", default_value = "4")]
     pub domains: NonZeroU16,
+    /// Stay up until Ctrl-C, and say what to look at.
+    #[arg(long)]
+    pub hold: bool,
 }
 
 /// How a command ended.
@@ -208,6 +211,7 @@ mod tests {
             Ok(Command::Demo(DemoArgs {
                 size: ByteLen::new(size),
                 domains: NonZeroU16::new(domains).unwrap(),
+                hold: false,
             }))
         };
         assert_eq!(command("ioasd demo"), demo(1 << 30, 4));

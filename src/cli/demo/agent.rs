@@ -5,14 +5,22 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use serde::de::DeserializeOwned;
+
 use super::family::{Awaited, Family, FamilyError, Role};
 use super::figures::Figures;
 use super::folder::PrivateFolder;
+use super::plan::Stay;
+use crate::admin::areas::AreaRow;
+use crate::admin::domains::DomainRow;
+use crate::admin::json::{Hex, Listed};
 use crate::cli::http::{self, Answer, Target};
+use crate::config::values::Listen;
 use crate::storage::source::StrengthSetting;
 
 /// How often an agent that starts is asked whether it is ready.
@@ -25,14 +33,14 @@ pub(super) enum AgentError {
     Files(#[source] io::Error),
     #[error("cannot ask the agent for {target}")]
     Ask {
-        target: &'static str,
+        target: String,
         #[source]
         source: io::Error,
     },
     #[error("the agent answers {target} with {status}: {body}")]
-    Answer { target: &'static str, status: u16, body: String },
-    #[error("the agent's metrics cannot be understood")]
-    Metrics,
+    Answer { target: String, status: u16, body: String },
+    #[error("the agent's answer to {0} cannot be understood")]
+    NotUnderstood(String),
     #[error(transparent)]
     Family(#[from] FamilyError),
 }
@@ -41,12 +49,18 @@ pub(super) enum AgentError {
 #[derive(Debug)]
 pub(super) struct AgentFiles {
     folder: PrivateFolder,
+    tcp: Option<SocketAddr>,
 }
 
 impl AgentFiles {
-    /// Makes them, for an agent that holds memory as `strength` says.
-    pub(super) fn new(strength: StrengthSetting) -> Result<Self, AgentError> {
-        let files = Self { folder: PrivateFolder::new().map_err(AgentError::Files)? };
+    /// Makes them, for an agent that holds memory as `strength` says. Where the demo stays, the agent can be looked at
+    /// over TCP as well.
+    pub(super) fn new(strength: StrengthSetting, stay: Stay) -> Result<Self, AgentError> {
+        let tcp = match stay {
+            Stay::Short => None,
+            Stay::UntilInterrupted => Some(free_address().map_err(AgentError::Files)?),
+        };
+        let files = Self { folder: PrivateFolder::new().map_err(AgentError::Files)?, tcp };
         let text = files.config_text(strength).map_err(AgentError::Files)?;
         fs::write(files.config(), text).map_err(AgentError::Files)?;
         Ok(files)
@@ -61,7 +75,12 @@ impl AgentFiles {
         self.folder.path().join("ioasd.sock")
     }
 
-    fn admin(&self) -> PathBuf {
+    /// Where the agent can be looked at over TCP.
+    pub(super) const fn tcp(&self) -> Option<SocketAddr> {
+        self.tcp
+    }
+
+    pub(super) fn admin(&self) -> PathBuf {
         self.folder.path().join("admin.sock")
     }
 
@@ -69,12 +88,13 @@ impl AgentFiles {
         Target::Socket(self.admin())
     }
 
-    /// No TCP, and both sockets in the private folder.
+    /// Both sockets in the private folder.
     fn config_text(&self, strength: StrengthSetting) -> io::Result<String> {
         let (socket, admin) = (quoted(&self.socket())?, quoted(&self.admin())?);
+        let listen = self.tcp.map_or_else(|| "off".to_owned(), |address| address.to_string());
         Ok(format!(
             "[server]\nsocket = {socket}\nsocket_mode = \"0600\"\n\n\
-             [admin]\nlisten = \"off\"\nsocket = {admin}\n\n\
+             [admin]\nlisten = {listen:?}\nscope = \"full\"\nsocket = {admin}\n\n\
              [log]\nfilter = \"warn\"\n\n\
              [engine]\nstrength = {:?}\n",
             strength.name()
@@ -105,12 +125,40 @@ impl AgentFiles {
     /// What the agent holds.
     pub(super) fn figures(&self) -> Result<Figures, AgentError> {
         const TARGET: &str = "/metrics";
-        let answer = http::get(&self.admin_server(), TARGET);
-        match answer.map_err(|source| AgentError::Ask { target: TARGET, source })? {
-            Answer { status: 200, body } => Figures::parse(&body).ok_or(AgentError::Metrics),
-            Answer { status, body } => Err(AgentError::Answer { target: TARGET, status, body }),
+        Figures::parse(&self.ask(TARGET)?).ok_or_else(|| AgentError::NotUnderstood(TARGET.to_owned()))
+    }
+
+    /// The agent's domains, and the first IOVA that each shows.
+    pub(super) fn held(&self) -> Result<Vec<(DomainRow, Hex)>, AgentError> {
+        let domains: Vec<DomainRow> = self.list("/v1/domains")?;
+        let with_first = |domain: DomainRow| {
+            let areas: Vec<AreaRow> = self.list(&format!("/v1/ioas/{}/areas?limit=1", domain.ioas))?;
+            Ok(areas.first().map(|area| (domain, area.start)))
+        };
+        domains.into_iter().filter_map(|domain| with_first(domain).transpose()).collect()
+    }
+
+    fn list<T: DeserializeOwned>(&self, target: &str) -> Result<Vec<T>, AgentError> {
+        let list: Result<Listed<T>, _> = serde_json::from_str(&self.ask(target)?);
+        list.map(|list| list.items).map_err(|_| AgentError::NotUnderstood(target.to_owned()))
+    }
+
+    fn ask(&self, target: &str) -> Result<String, AgentError> {
+        let answer = http::get(&self.admin_server(), target);
+        let target = target.to_owned();
+        match answer {
+            Ok(Answer { status: 200, body }) => Ok(body),
+            Ok(Answer { status, body }) => Err(AgentError::Answer { target, status, body }),
+            Err(source) => Err(AgentError::Ask { target, source }),
         }
     }
+}
+
+/// The default address of the admin server, or any other if that is taken.
+fn free_address() -> io::Result<SocketAddr> {
+    let default = Listen::default().address().and_then(|address| TcpListener::bind(address.get()).ok());
+    let listener = default.map_or_else(|| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)), Ok)?;
+    listener.local_addr()
 }
 
 /// A path as a TOML string.
@@ -127,11 +175,10 @@ fn not_text(path: &OsStr) -> io::Error {
 mod tests {
     use super::*;
     use crate::config::Config;
-    use crate::config::values::Listen;
 
     #[test]
     fn the_configuration_opens_nothing_outside_the_folder() {
-        let files = AgentFiles::new(StrengthSetting::Auto).unwrap();
+        let files = AgentFiles::new(StrengthSetting::Auto, Stay::Short).unwrap();
         let config: Config = toml::from_str(&fs::read_to_string(files.config()).unwrap()).unwrap();
         assert_eq!(config.admin.listen, Listen::Off);
         assert_eq!(config.server.socket, crate::config::place::Place::At(files.socket()));

@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::Command;
+use std::thread;
 use std::time::Instant;
 
 use clap::Args;
@@ -164,14 +165,15 @@ impl Device {
     /// Reads pages at random until one is not there any more. All that it still sees must be right.
     fn read_until_gone(&mut self) -> Result<(), DeviceError> {
         let start = Instant::now();
-        let awaited = Awaited { what: "the memory is unmapped", patience: self.plan.patience() };
+        let patience = self.plan.patience_for_unmap();
+        let awaited = Awaited { what: "the memory is unmapped", patience };
         let mut read: u64 = 0;
         while start.elapsed() < awaited.patience {
             let first = u64::from(self.number.0) << 48 | read;
             let pages = self.plan.pages();
             let random = (first..).take(BURST_PAGES).map(|turn| PageIndex::new(splitmix(turn) % pages));
             match self.burst(random, |_, _, _| read += 1) {
-                Ok(()) => {}
+                Ok(()) => thread::sleep(self.plan.rest()),
                 Err(DeviceError::Walk(fault)) if fault.kind == FaultKind::NotPresent => {
                     let (iova, took) = (fault.iova, since(start));
                     let what =

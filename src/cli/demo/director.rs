@@ -25,6 +25,7 @@ use super::client;
 use super::family::{Awaited, Event, Family, FamilyError, Role};
 use super::figures::WrongFigure;
 use super::holding::{self, Holding};
+use super::invitation;
 use super::kernel_view::KernelView;
 use super::plan::{Plan, PlanError, human};
 use super::speech::{Milestone, say, since, tell};
@@ -89,6 +90,7 @@ pub(super) fn direct(plan: Plan) -> Result<(), DemoError> {
     stage.start_agent()?;
     stage.map_and_use()?;
     stage.show_held()?;
+    stage.hold()?;
     stage.take_down()?;
     stage.require_nothing_left()?;
     stage.stop_agent()?;
@@ -114,7 +116,7 @@ impl Stage {
         let program = std::env::current_exe().map_err(DemoError::Program)?;
         let holding = Holding::of_host(plan)?;
         say(format_args!("strength is set to \"{}\": {}", holding.setting.name(), holding.reason))?;
-        Ok(Self { family, files: AgentFiles::new(holding.setting)?, program, plan })
+        Ok(Self { family, files: AgentFiles::new(holding.setting, plan.stay())?, program, plan })
     }
 
     fn awaited(&self, what: &'static str) -> Awaited {
@@ -146,6 +148,14 @@ impl Stage {
         say(format_args!("  {}", holding::meaning(&figures).unwrap_or("nothing is pinned")))?;
         figures.check_mapped(self.plan)?;
         Ok(())
+    }
+
+    /// Stays up until somebody interrupts, if that is wanted.
+    fn hold(&mut self) -> Result<(), DemoError> {
+        let Some(tcp) = self.files.tcp() else { return Ok(()) };
+        let held = self.files.held()?;
+        say(invitation::text(&self.program, &self.files.admin(), tcp, &held))?;
+        Ok(self.family.until_interrupted()?)
     }
 
     fn take_down(&mut self) -> Result<(), DemoError> {
@@ -195,8 +205,9 @@ fn watch_signals(report: Sender<Event>) -> io::Result<()> {
                 Err(error) => drop(ready.send(Err(error))),
                 Ok(mut signals) => {
                     drop(ready.send(Ok(())));
-                    signals.next().await;
-                    drop(report.send(Event::Interrupted));
+                    while signals.next().await.is_some() {
+                        drop(report.send(Event::Interrupted));
+                    }
                 }
             }
         });

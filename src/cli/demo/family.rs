@@ -7,6 +7,7 @@
 
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
@@ -19,6 +20,9 @@ use super::speech::{Milestone, Said, say};
 
 /// How often a process that has closed its output is asked whether it has ended.
 const POLL: Duration = Duration::from_millis(2);
+
+/// How long a process that has closed its output may take to end.
+const A_MOMENT: Duration = Duration::from_secs(10);
 
 /// A role in the demo.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,10 +103,10 @@ impl Family {
         self.sender.clone()
     }
 
-    /// Starts a child and listens to it.
+    /// Starts a child and listens to it. Its process group is its own: Ctrl-C is for the demo alone.
     pub(super) fn start(&mut self, role: Role, command: &mut Command) -> Result<(), FamilyError> {
         let failed = |error| FamilyError::Start(role, error);
-        let mut child = command.stdout(Stdio::piped()).spawn().map_err(failed)?;
+        let mut child = command.process_group(0).stdout(Stdio::piped()).spawn().map_err(failed)?;
         let output = child.stdout.take();
         self.children.push((role, child));
         let sender = self.sender.clone();
@@ -144,6 +148,18 @@ impl Family {
             }
         }
         Ok(())
+    }
+
+    /// Passes the children's words on until somebody interrupts.
+    pub(super) fn until_interrupted(&mut self) -> Result<(), FamilyError> {
+        let awaited = Awaited { what: "somebody interrupts", patience: Duration::MAX };
+        loop {
+            match self.events.recv().map_err(|_| awaited.late())? {
+                Event::Interrupted => return Ok(()),
+                Event::Ended(role) => return Err(self.early(role, Awaited { patience: A_MOMENT, ..awaited })),
+                Event::Line(line) => say(line).map_err(FamilyError::Say)?,
+            }
+        }
     }
 
     /// Passes the children's words on until all of `roles` have ended, each with exit code 0.

@@ -147,7 +147,8 @@ mod tests {
     use crate::cli::DemoArgs;
 
     fn plan() -> Plan {
-        Plan::new(&DemoArgs { size: ByteLen::new(65536), domains: 2.try_into().unwrap() }).unwrap()
+        Plan::new(&DemoArgs { size: ByteLen::new(65536), domains: 2.try_into().unwrap(), hold: false })
+            .unwrap()
     }
 
     const MAPPED_TEXT: &str = "# HELP ioasd_pinned_bytes Bytes.

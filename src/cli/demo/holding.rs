@@ -63,7 +63,8 @@ mod tests {
     const NO: SysError = SysError::Refused { call: "a call", object: "a probe", errno: Errno::PERM };
 
     fn setting(longterm: Result<(), SysError>, memlock: u64, swap: u64) -> StrengthSetting {
-        let plan = Plan::new(&DemoArgs { size: ByteLen::new(1 << 20), domains: 2.try_into().unwrap() });
+        let plan =
+            Plan::new(&DemoArgs { size: ByteLen::new(1 << 20), domains: 2.try_into().unwrap(), hold: false });
         let memlock = MemlockLimit::Bytes(ByteLen::new(memlock));
         let abilities = Abilities { longterm, locked: longterm, memlock, swap: ByteLen::new(swap) };
         Holding::new(&abilities, plan.unwrap()).setting

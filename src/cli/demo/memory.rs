@@ -84,7 +84,7 @@ mod tests {
 
     #[test]
     fn the_writes_of_all_devices_must_have_arrived() {
-        let args = DemoArgs { size: ByteLen::new(5 * 4096), domains: 2.try_into().unwrap() };
+        let args = DemoArgs { size: ByteLen::new(5 * 4096), domains: 2.try_into().unwrap(), hold: false };
         let plan = Plan::new(&args).unwrap();
         let memory = Memory::new(plan).unwrap();
         let filled = memory.fill(Writer::Client).unwrap();
@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn the_memory_is_all_there_and_cannot_change_its_size() {
-        let args = DemoArgs { size: ByteLen::new(3 * 4096), domains: 1.try_into().unwrap() };
+        let args = DemoArgs { size: ByteLen::new(3 * 4096), domains: 1.try_into().unwrap(), hold: false };
         let memory = Memory::new(Plan::new(&args).unwrap()).unwrap();
         assert!(crate::sys::file_state::state(memory.as_fd()).unwrap().is_fully_allocated());
         assert!(rustix::fs::ftruncate(&memory.file, 0).is_err());

@@ -15,6 +15,7 @@
 //! | `plan`, `pattern`, `memory` | how much, who owns which page, what stands in it, and where |
 //! | `holding` | what can hold the memory here, and what that means |
 //! | `figures` | the agent's metrics, understood |
+//! | `invitation` | what to look at while the demo stays up |
 //! | `kernel_view` | what the kernel says the agent holds |
 //! | `folder` | a private folder that does not outlive the demo |
 //!
@@ -28,6 +29,7 @@ mod family;
 mod figures;
 pub(super) mod folder;
 mod holding;
+mod invitation;
 mod kernel_view;
 mod memory;
 mod pattern;

@@ -144,7 +144,8 @@ mod tests {
     const PAGE: PageIndex = PageIndex::new(3);
 
     fn plan() -> Plan {
-        let args = DemoArgs { size: ByteLen::new(8 * PAGE_SIZE), domains: 2.try_into().unwrap() };
+        let args =
+            DemoArgs { size: ByteLen::new(8 * PAGE_SIZE), domains: 2.try_into().unwrap(), hold: false };
         Plan::new(&args).unwrap()
     }
 

@@ -67,18 +67,29 @@ pub(super) struct PlacesError {
     pub(super) base: Iova,
 }
 
+/// How long the memory stays mapped once everything was shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stay {
+    /// It is unmapped at once.
+    Short,
+    /// Until somebody interrupts the demo.
+    UntilInterrupted,
+}
+
 /// What the demo shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Plan {
     size: ByteLen,
     devices: u16,
+    stay: Stay,
 }
 
 impl Plan {
     /// What the command line asks for.
     pub(super) fn new(args: &DemoArgs) -> Result<Self, PlanError> {
         let (size, devices) = (args.size, args.domains.get());
-        let plan = Self { size, devices };
+        let stay = if args.hold { Stay::UntilInterrupted } else { Stay::Short };
+        let plan = Self { size, devices, stay };
         if size.is_aligned(PAGE_SIZE) && plan.pages() > u64::from(devices) {
             Ok(plan)
         } else {
@@ -90,6 +101,9 @@ impl Plan {
     pub(super) fn pass_on(self, command: &mut Command) {
         command.arg("--size").arg(self.size.get().to_string());
         command.arg("--domains").arg(self.devices.to_string());
+        if self.stay == Stay::UntilInterrupted {
+            command.arg("--hold");
+        }
     }
 
     pub(super) const fn size(self) -> ByteLen {
@@ -169,6 +183,26 @@ impl Plan {
         (place < self.devices).then_some(DeviceNumber(place + 1))
     }
 
+    pub(super) const fn stay(self) -> Stay {
+        self.stay
+    }
+
+    /// How long a device may have to wait for the unmap.
+    pub(super) fn patience_for_unmap(self) -> Duration {
+        match self.stay {
+            Stay::Short => self.patience(),
+            Stay::UntilInterrupted => Duration::MAX,
+        }
+    }
+
+    /// What a device that waits for the unmap rests between two bursts.
+    pub(super) const fn rest(self) -> Duration {
+        match self.stay {
+            Stay::Short => Duration::ZERO,
+            Stay::UntilInterrupted => Duration::from_millis(10),
+        }
+    }
+
     /// How long one step may take before it counts as stuck.
     pub(super) fn patience(self) -> Duration {
         STEP.saturating_add(Duration::from_secs(self.mapped().get() / BYTES_PER_SECOND))
@@ -193,7 +227,11 @@ mod tests {
     use super::*;
 
     fn plan(pages: u64, domains: u16) -> Result<Plan, PlanError> {
-        Plan::new(&DemoArgs { size: ByteLen::new(pages * PAGE_SIZE), domains: domains.try_into().unwrap() })
+        Plan::new(&DemoArgs {
+            size: ByteLen::new(pages * PAGE_SIZE),
+            domains: domains.try_into().unwrap(),
+            hold: false,
+        })
     }
 
     #[test]
@@ -241,7 +279,7 @@ mod tests {
     fn sizes_that_leave_the_client_no_page_are_refused() {
         assert!(plan(3, 2).is_ok());
         assert!(plan(2, 2).is_err() && plan(0, 1).is_err());
-        let odd = DemoArgs { size: ByteLen::new(4097), domains: 1.try_into().unwrap() };
+        let odd = DemoArgs { size: ByteLen::new(4097), domains: 1.try_into().unwrap(), hold: false };
         assert!(Plan::new(&odd).unwrap_err().to_string().contains("--size 4097"));
     }
 
