@@ -69,7 +69,7 @@ struct Held(Child);
 
 impl Drop for Held {
     fn drop(&mut self) {
-        drop(self.0.kill());
+        drop(kill_process(Pid::from_child(&self.0), Signal::TERM));
         drop(self.0.wait());
     }
 }
@@ -82,8 +82,11 @@ fn a_held_demo_can_be_walked_with_the_commands_it_prints_and_ends_well_on_ctrl_c
     let mut demo = Held(command.spawn().unwrap());
     let mut lines = BufReader::new(demo.0.stdout.take().unwrap()).lines().map(Result::unwrap);
     let shown: Vec<String> = lines.by_ref().take_while(|line| !line.starts_with("Ctrl-C")).collect();
-    let walks: Vec<&str> =
-        shown.iter().map(|line| line.trim()).filter(|line| line.contains("walk")).collect();
+    let walks: Vec<&str> = shown
+        .iter()
+        .map(|line| line.trim())
+        .filter(|line| line.contains("walk?") || line.contains(" walk "))
+        .collect();
     let [page, ctl] = walks[..] else { panic!("{shown:#?}") };
     let words: Vec<&str> = ctl.split(' ').collect();
     let walked = Command::new(words[0]).args(&words[1..]).output().unwrap();
