@@ -69,8 +69,9 @@ struct Held(Child);
 
 impl Drop for Held {
     fn drop(&mut self) {
-        drop(kill_process(Pid::from_child(&self.0), Signal::TERM));
-        drop(self.0.wait());
+        if kill_process(Pid::from_child(&self.0), Signal::TERM).is_ok() {
+            drop(self.0.wait());
+        }
     }
 }
 
