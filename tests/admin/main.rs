@@ -10,5 +10,6 @@ mod http;
 mod lists;
 mod openapi;
 mod refusals;
+mod scale;
 mod stuck;
 mod walks;
