@@ -12,8 +12,8 @@ use ioasd_client::wire::own::{
     AccessAttach, AccessCreate, AccessDetach, AccessPin, AccessReplace, AccessRw, AccessUnpin, DeviceAttach,
     DeviceCreate, DeviceDetach, DeviceReplace, DomainExport, IoasMapFiles, IoasUnmapRanges, WalkerOpen,
 };
-use ioasd_client::wire::uapi::{Destroy, IoasAlloc, IoasCopy, IoasMap, IoasMapFile, IoasUnmap, MAP_READABLE};
-use ioasd_client::wire::{channels, own, uapi};
+use ioasd_client::wire::uapi::{Destroy, IoasAlloc, IoasCopy, IoasMapFile, IoasUnmap, MAP_READABLE};
+use ioasd_client::wire::{channels, own, uapi, vfio};
 use rustix::io::Errno;
 
 use crate::fixture::Agent;
@@ -45,7 +45,7 @@ const WITH_FLAGS: [(u32, usize); 20] = [
 ];
 
 /// Commands that are declared and not served on a channel.
-const NOT_SERVED: [u32; 3] = [IoasMap::NUMBER, WalkerOpen::NUMBER, Notice::NUMBER];
+const NOT_SERVED: [u32; 2] = [WalkerOpen::NUMBER, Notice::NUMBER];
 
 /// A command that the agent serves on a channel.
 struct Served {
@@ -70,6 +70,7 @@ fn served() -> Vec<Served> {
     uapi::visit_all(&mut all);
     own::visit_all(&mut all);
     channels::visit_all(&mut all);
+    vfio::visit_all(&mut all);
     all.0
 }
 
