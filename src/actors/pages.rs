@@ -124,7 +124,7 @@ impl Actor for Pages {
         let left = core.charged().settle(Pinned::new(0));
         if left != Delta::None {
             tracing::error!(source = self.cell.parts.source.name(), pinned = %core.pinned(), "a pages object ended with pins");
-            self.cell.parts.payer.borrow().bill.force(left);
+            self.cell.parts.payer.borrow().force(left, self.cell.parts.source.strength());
         }
     }
 }
@@ -203,13 +203,13 @@ impl PagesCell {
         let mut payer = self.parts.payer.borrow_mut();
         let charged = self.core.borrow().charged().get();
         let new = Payer { bill: new.bill.by(payer.bill.mode()), ..new };
+        let strength = self.parts.source.strength();
         if enforcement == Enforcement::Forced || payer.bill.is_paid_as(&new.bill) {
-            new.bill.force(Delta::more(charged));
+            new.force(Delta::more(charged), strength);
         } else {
-            let strength = self.parts.source.strength();
             new.charge(Delta::more(charged), strength).map_err(|error| Refusal::of(&error))?;
         }
-        payer.bill.force(Delta::fewer(charged));
+        payer.force(Delta::fewer(charged), strength);
         self.parts.stats.account.set(Uid::from_raw(new.bill.account().key().uid));
         Ok(std::mem::replace(&mut *payer, new))
     }
@@ -449,7 +449,7 @@ impl PagesCell {
                 payer.charge(delta, source.strength()).map_err(|error| Refusal::of(&error))
             }
             Enforcement::Forced => {
-                payer.bill.force(delta);
+                payer.force(delta, source.strength());
                 Ok(())
             }
         })

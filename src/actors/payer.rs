@@ -16,7 +16,7 @@ use rustix::io::Errno;
 
 use crate::storage::counts::Delta;
 use crate::storage::ledger::bill::{Bill, ProcessAccount};
-use crate::storage::ledger::{ChargeRefused, PageLimit};
+use crate::storage::ledger::{AccountMode, ChargeRefused, PageLimit};
 use crate::storage::source::Strength;
 use crate::sys::identity::{MemlockLimit, memlock_limit};
 use crate::sys::pidfd::PidFd;
@@ -154,12 +154,23 @@ impl Payer {
     /// # Errors
     /// If a limit would be passed; nothing changes then.
     pub fn charge(&self, delta: Delta, strength: Strength) -> Result<(), ChargeRefused> {
-        self.bill.charge(delta, self.limit(delta, strength))
+        self.billed(strength).charge(delta, self.limit(delta, strength))
+    }
+
+    /// Bills `delta` for pins of a strength whatever the limit.
+    pub fn force(&self, delta: Delta, strength: Strength) {
+        self.billed(strength).force(delta);
+    }
+
+    /// What does not lock memory does not count towards a limit for locked memory either, now or later.
+    fn billed(&self, strength: Strength) -> Bill {
+        let counts = locks(strength) || matches!(self.binding, Binding::Fixed(_));
+        if counts { self.bill.clone() } else { self.bill.by(AccountMode::None) }
     }
 
     /// A limit for locked memory binds what locks memory; what is taken off is not bound.
     fn limit(&self, delta: Delta, strength: Strength) -> Option<PageLimit> {
-        let locks = matches!(strength, Strength::Longterm | Strength::Locked);
+        let locks = locks(strength);
         match &self.binding {
             Binding::Fixed(limit) => Some(*limit),
             Binding::Process(process) if locks && matches!(delta, Delta::More(_)) => Some(process.limit()),
@@ -167,6 +178,10 @@ impl Payer {
             Binding::Process(_) | Binding::Unknown(_) | Binding::Nothing => None,
         }
     }
+}
+
+const fn locks(strength: Strength) -> bool {
+    matches!(strength, Strength::Longterm | Strength::Locked)
 }
 
 #[cfg(test)]
@@ -177,7 +192,7 @@ mod tests {
     use rustix::process::{Pid, getpid};
 
     use super::*;
-    use crate::storage::ledger::{AccountKey, AccountMode, Ledger};
+    use crate::storage::ledger::{AccountKey, Ledger};
 
     /// A process that may lock 40 KiB, until its input is closed.
     fn limited() -> Child {
@@ -217,14 +232,15 @@ mod tests {
         let bill = Bill::new(account, Arc::clone(process.account()), AccountMode::Mm);
         let payer = Payer { bill, binding: Binding::Process(process) };
         payer.charge(Delta::more(1000), Strength::Resident).unwrap();
-        payer.charge(Delta::fewer(1000), Strength::Resident).unwrap();
         payer.charge(Delta::more(9), Strength::Locked).unwrap();
+        payer.charge(Delta::fewer(1000), Strength::Resident).unwrap();
         assert!(payer.charge(Delta::more(2), Strength::Longterm).is_err());
         drop(child.stdin.take());
         child.wait().unwrap();
         payer.charge(Delta::more(1), Strength::Locked).unwrap();
         assert!(payer.charge(Delta::more(1), Strength::Locked).is_err());
-        payer.bill.force(Delta::fewer(10));
+        payer.force(Delta::fewer(10), Strength::Locked);
+        assert_eq!((payer.bill.account().charged().get(), payer.bill.account().limited().get()), (0, 0));
     }
 
     #[test]
@@ -232,9 +248,11 @@ mod tests {
         let account = Ledger::new().account(AccountKey { uid: 1 });
         let bill = Bill::new(account, ProcessAccount::new(), AccountMode::User);
         let payer = Payer { bill, binding: Binding::Unknown(PageLimit(6)) };
-        payer.charge(Delta::more(5), Strength::Resident).unwrap();
-        payer.charge(Delta::more(1), Strength::Longterm).unwrap();
+        payer.charge(Delta::more(50), Strength::Resident).unwrap();
+        payer.charge(Delta::more(6), Strength::Longterm).unwrap();
         assert!(payer.charge(Delta::more(1), Strength::Locked).is_err());
-        payer.charge(Delta::fewer(6), Strength::Locked).unwrap();
+        payer.force(Delta::fewer(6), Strength::Longterm);
+        payer.force(Delta::fewer(50), Strength::Resident);
+        assert_eq!(payer.bill.account().charged().get(), 0);
     }
 }
