@@ -21,7 +21,7 @@ const ROOMS: [(&str, &[&str]); 10] = [
 ];
 
 /// Modules that everybody may import.
-const FOR_ALL: [&str; 2] = ["error", "fault_points"];
+const FOR_ALL: [&str; 3] = ["error", "fault_points", "skip"];
 
 /// Where `unsafe` may be written.
 const UNSAFE_ROOMS: [&str; 4] =

@@ -70,6 +70,6 @@ fn a_request_leaves_one_line_at_debug_however_many_pages_it_moves() {
 fn at_info_requests_leave_nothing_and_start_and_stop_are_told() {
     let lines = written("info");
     assert!(!lines.iter().any(|line| line.contains("\"command\"")), "{lines:?}");
-    let told = |message: &str| lines.iter().any(|line| line.contains(&format!("\"message\":\"{message}\"")));
+    let told = |message: &str| lines.iter().any(|line| line.contains(&format!("\"message\":\"{message}")));
     assert!(told("serving") && told("stopping"), "{lines:?}");
 }

@@ -12,7 +12,7 @@ fn physical(test: &str, file: &OwnedFd, pages: IndexRange) -> Option<FileSource>
             Some(FileSource::new(file.try_clone().unwrap(), pages, &host, FirstTouch::none()).unwrap())
         }
         Err(cause) => {
-            eprintln!("SKIP: {test}: {cause}");
+            crate::skip!("{test}: {cause}");
             None
         }
     }

@@ -95,7 +95,7 @@ fn source(file: OwnedFd, pages: IndexRange) -> FileSource {
 fn is_unlimited(test: &str, abilities: &Abilities) -> bool {
     let unlimited = abilities.memlock == MemlockLimit::Unlimited;
     if !unlimited {
-        eprintln!("SKIP: {test} at strengths that lock: RLIMIT_MEMLOCK binds, run it with CAP_IPC_LOCK");
+        crate::skip!("{test} at strengths that lock: RLIMIT_MEMLOCK binds, run it with CAP_IPC_LOCK");
     }
     unlimited
 }
@@ -106,7 +106,7 @@ fn at_every_strength(test: &str, file: impl Fn() -> OwnedFd, pages: IndexRange) 
     let able = |strength: &Strength| {
         let obstacle = abilities.obstacle(*strength);
         if let Some(cause) = obstacle {
-            eprintln!("SKIP: {test} at {}: {cause}", strength.name());
+            crate::skip!("{test} at {}: {cause}", strength.name());
         }
         obstacle.is_none() && (*strength == Strength::Resident || is_unlimited(test, &abilities))
     };
@@ -258,7 +258,7 @@ fn looking_for_holes_allocates_nothing() {
 #[test]
 fn huge_pages_that_are_not_all_there_are_refused() {
     let Ok(file) = memfd_create("huge", MemfdFlags::CLOEXEC | MemfdFlags::HUGETLB) else {
-        eprintln!("SKIP: huge_pages_that_are_not_all_there_are_refused: this kernel has no hugetlbfs");
+        crate::skip!("huge_pages_that_are_not_all_there_are_refused: this kernel has no hugetlbfs");
         return;
     };
     ftruncate(&file, 2 << 20).unwrap();
@@ -569,7 +569,7 @@ fn huge(test: &str, pages: u64) -> Option<OwnedFd> {
         Ok(file)
     });
     if let Err(errno) = &file {
-        eprintln!("SKIP: {test}: no huge pages ({errno}); see /proc/sys/vm/nr_hugepages");
+        crate::skip!("{test}: no huge pages ({errno}); see /proc/sys/vm/nr_hugepages");
     }
     file.ok()
 }
@@ -607,7 +607,7 @@ fn a_huge_page_that_is_missing_is_refused_or_first_touched() {
     let source = open(4 << 20);
     match pin(&source, range(0, 1024)) {
         Ok(pinned) => assert_eq!(pinned.pages(), 1024),
-        Err(error) => return eprintln!("SKIP: {TEST}: no second huge page ({error})"),
+        Err(error) => return crate::skip!("{TEST}: no second huge page ({error})"),
     }
     assert_eq!(source.touch.total.load(Ordering::Relaxed), 2 << 20);
     assert_eq!(source.touch.allowed.used(), 2 << 20);

@@ -255,8 +255,8 @@ mod tests {
         let file = memfd(64);
         allocate(file.as_fd(), ByteLen::new(8 * PAGE_SIZE), ByteLen::new(64 * PAGE_SIZE)).unwrap();
         if allocated_pages(file.as_fd(), 0, 64) == Err(Errno::NOSYS) {
-            eprintln!(
-                "SKIP: pages_that_were_allocated_but_never_written_are_no_holes: no cachestat before Linux 6.5"
+            crate::skip!(
+                "pages_that_were_allocated_but_never_written_are_no_holes: no cachestat before Linux 6.5"
             );
             return;
         }

@@ -200,7 +200,7 @@ mod tests {
     fn frames(test: &str, mapping: &ClientMapping, part: Part) -> Option<Vec<FrameRun>> {
         match Pagemap::open().unwrap().frames(mapping, part) {
             Err(error) if error.errno() == Errno::PERM => {
-                eprintln!("SKIP: {test}: no CAP_SYS_ADMIN, so the kernel shows no frames");
+                crate::skip!("{test}: no CAP_SYS_ADMIN, so the kernel shows no frames");
                 None
             }
             runs => Some(runs.unwrap()),
@@ -237,7 +237,7 @@ mod tests {
         let file = memfd_create("pagemap-huge", MemfdFlags::CLOEXEC | MemfdFlags::HUGETLB).unwrap();
         let mapping = mapped(&file, 1024);
         if let Err(errno) = fallocate(&file, FallocateFlags::empty(), 0, 4 << 20) {
-            eprintln!("SKIP: {TEST}: no huge pages ({errno}); see /proc/sys/vm/nr_hugepages");
+            crate::skip!("{TEST}: no huge pages ({errno}); see /proc/sys/vm/nr_hugepages");
             return;
         }
         mapping.populate(part(0, 1024)).unwrap();

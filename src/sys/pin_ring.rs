@@ -135,7 +135,7 @@ mod tests {
     fn ring(test: &str) -> Option<PinRing> {
         let ring = PinRing::new();
         if let Err(error) = &ring {
-            eprintln!("SKIP: {test}: {error}");
+            crate::skip!("{test}: {error}");
         }
         ring.ok()
     }

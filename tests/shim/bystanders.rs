@@ -17,7 +17,7 @@ fn command(line: &[&str]) -> Command {
 fn there(test: &str, program: &str) -> bool {
     let there = Command::new(program).arg("--version").output().is_ok();
     if !there {
-        println!("SKIP: {test}: there is no {program} here");
+        ioasd::skip!("{test}: there is no {program} here");
     }
     there
 }

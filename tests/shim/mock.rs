@@ -167,7 +167,7 @@ fn mapped() {
         Ok(iova) => assert_eq!(check_map(&device, hwpt, iova, anonymous), Ok(())),
         Err(errno) => {
             assert_eq!(errno, EFAULT);
-            println!("SKIP: mapped: shared memory without a file takes the privilege to open map_files");
+            ioasd::skip!("mapped: shared memory without a file takes the privilege to open map_files");
         }
     }
 }

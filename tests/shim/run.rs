@@ -51,7 +51,7 @@ fn the_c_example_goes_through_every_family_of_commands() {
         (concat!(env!("CARGO_MANIFEST_DIR"), "/examples/iommufd.c"), folder.path().join("iommufd"));
     let built = Command::new("cc").args(["-O2", "-Wall", "-Werror", "-o"]).arg(&program).arg(source).output();
     let Ok(built) = built else {
-        return println!("SKIP: the_c_example_goes_through_every_family_of_commands: there is no cc here");
+        return ioasd::skip!("the_c_example_goes_through_every_family_of_commands: there is no cc here");
     };
     assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
     let output = run(&["--mock"], &Command::new(&program));
@@ -67,8 +67,8 @@ fn what_cannot_be_run_is_refused_with_a_hint() {
     let nobody = run(&["--socket", "/nowhere/ioasd.sock"], &shell("exit 0"));
     assert_eq!(nobody.status.code(), Some(3), "{}", said(&nobody));
     let Some((_folder, program)) = linked_statically() else {
-        return println!(
-            "SKIP: what_cannot_be_run_is_refused_with_a_hint: no static program can be built here"
+        return ioasd::skip!(
+            "what_cannot_be_run_is_refused_with_a_hint: no static program can be built here"
         );
     };
     let refused = run(&[], &Command::new(&program));

@@ -121,9 +121,7 @@ fn rlimit_mode_is_chosen_with_privilege_before_there_are_objects() {
     let set = |value| IommuOption { op: OPTION_SET, value, ..MODE };
     if !is_privileged() {
         assert_eq!(option(&mut client, set(1)), Err(Errno::PERM));
-        println!(
-            "SKIP: rlimit_mode_is_chosen_with_privilege_before_there_are_objects: needs CAP_SYS_RESOURCE"
-        );
+        ioasd::skip!("rlimit_mode_is_chosen_with_privilege_before_there_are_objects: needs CAP_SYS_RESOURCE");
         return;
     }
     assert_eq!(option(&mut client, set(2)), Err(Errno::INVAL));
@@ -140,9 +138,7 @@ fn rlimit_mode_is_chosen_with_privilege_before_there_are_objects() {
 #[test]
 fn a_process_without_the_privilege_cannot_choose_whoever_opened_the_context() {
     if !rustix::process::geteuid().is_root() {
-        println!(
-            "SKIP: a_process_without_the_privilege_cannot_choose_whoever_opened_the_context: needs root"
-        );
+        ioasd::skip!("a_process_without_the_privilege_cannot_choose_whoever_opened_the_context: needs root");
         return;
     }
     let agent = Agent::start();

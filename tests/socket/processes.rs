@@ -35,7 +35,7 @@ fn without_mappings_and_for_oneself_it_is_nothing() {
 #[test]
 fn the_sender_pays_from_now_on_for_every_pages_object_once() {
     if !geteuid().is_root() {
-        println!("SKIP: the_sender_pays_from_now_on_for_every_pages_object_once: needs root");
+        ioasd::skip!("the_sender_pays_from_now_on_for_every_pages_object_once: needs root");
         return;
     }
     let agent = Agent::start();
@@ -55,7 +55,7 @@ fn the_sender_pays_from_now_on_for_every_pages_object_once() {
 #[test]
 fn the_process_that_maps_pays_not_the_one_that_attaches_later() {
     if !geteuid().is_root() {
-        println!("SKIP: the_process_that_maps_pays_not_the_one_that_attaches_later: needs root");
+        ioasd::skip!("the_process_that_maps_pays_not_the_one_that_attaches_later: needs root");
         return;
     }
     let agent = Agent::start();
@@ -76,7 +76,7 @@ fn the_first_message_of_a_forked_process_maps_within_the_limit_of_the_opener() {
     };
     let name = "the_first_message_of_a_forked_process_maps_within_the_limit_of_the_opener";
     if getrlimit(Resource::Memlock).current.is_some_and(|bytes| bytes < 64 * PAGE_SIZE) {
-        println!("SKIP: {name}: needs 64 pages that may be locked");
+        ioasd::skip!("{name}: needs 64 pages that may be locked");
         return;
     }
     let agent = Agent::with(locked);
@@ -87,7 +87,7 @@ fn the_first_message_of_a_forked_process_maps_within_the_limit_of_the_opener() {
     client.unmap_all(IoasId::new(1)).unwrap();
     assert_eq!(agent.charged_to(uid), 0);
     if !geteuid().is_root() {
-        println!("SKIP: {name}, by another user: needs root");
+        ioasd::skip!("{name}, by another user: needs root");
         return;
     }
     let (client, _, _) = client_with_domain(&agent);

@@ -11,7 +11,7 @@ fn a_client_in_python_allocates_maps_pins_gets_a_notice_and_unmaps() {
     let mut bystander = Bystander::new(&agent);
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/socket/client.py");
     let Ok(output) = Command::new("python3").arg("-I").arg(script).arg(agent.socket()).output() else {
-        println!("SKIP: a_client_in_python: python3 is not installed");
+        ioasd::skip!("a_client_in_python: python3 is not installed");
         return;
     };
     let complaint = String::from_utf8_lossy(&output.stderr);

@@ -38,7 +38,7 @@ impl Agent {
             if agent.child.try_wait().unwrap().is_some() {
                 let said = agent.complaints();
                 assert!(said.contains("not possible") || said.contains("nothing can hold"), "{said}");
-                eprintln!("SKIP: {test} at {strength}: {said}");
+                ioasd::skip!("{test} at {strength}: {said}");
                 return None;
             }
             assert!(Instant::now() < deadline, "the agent is not ready");

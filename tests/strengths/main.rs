@@ -82,7 +82,7 @@ fn pins_are_refused_at_the_limit_of_the_agent_and_leave_nothing_behind() {
 #[test]
 fn an_agent_that_may_lock_anything_holds_what_is_over_the_limit() {
     if !rustix::process::geteuid().is_root() {
-        eprintln!("SKIP: an_agent_that_may_lock_anything: not root, so the limit binds");
+        ioasd::skip!("an_agent_that_may_lock_anything: not root, so the limit binds");
         return;
     }
     for strength in ["longterm", "locked"] {
@@ -103,7 +103,7 @@ fn auto_gives_each_source_the_first_strength_that_holds_all_of_it() {
     let _alone = LIMITED.lock();
     let Some(agent) = Agent::start("auto_gives_each_source", "auto", Lock::Kibibytes(1024)) else { return };
     if agent.has_swap() {
-        eprintln!("SKIP: auto_gives_each_source: the host has swap, so nothing falls to resident");
+        ioasd::skip!("auto_gives_each_source: the host has swap, so nothing falls to resident");
         return;
     }
     let (mut client, ioas) = client(&agent);
