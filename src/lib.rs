@@ -15,7 +15,7 @@
 //! | [`config`] | the configuration file and its precedence | value types of admin, telemetry, storage |
 //! | [`cli`] | one file a subcommand | everything |
 //! | [`error`], [`fault_points`] | errno and code of errors; places that tests can make fail | everybody may import them |
-//! | [`skipped`] | how a test says that it cannot run here | tests alone import it |
+//! | [`mod@skip`] | how a test says that it cannot run here | tests alone import it |
 //!
 //! Units, wire frames, page-table formats and shared layouts live in the client crate, [`ioasd_client`], because both
 //! sides must agree on them. `tests/architecture.rs` keeps the rule.
@@ -27,7 +27,7 @@ pub mod config;
 pub mod domains;
 pub mod error;
 pub mod fault_points;
-pub mod skipped;
+pub mod skip;
 pub mod sources;
 pub mod storage;
 pub mod sys;

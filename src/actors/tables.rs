@@ -2,7 +2,7 @@
 //!
 //! A change is a job; jobs run in order of arrival, 32,768 entries a turn. A job that is longer yields to whoever else
 //! lives on the arbiter and resumes. The first turn of a job that has nothing before it is taken at once, so that a small
-//! change is over when [`Tables::change`] returns: whoever lives on the same arbiter reaches its tables without a message.
+//! change is over when `Tables::change` returns: whoever lives on the same arbiter reaches its tables without a message.
 //! Nothing is awaited while the tables are borrowed. A panic here aborts the agent: tables of many clients would be half
 //! written.
 //!

@@ -84,7 +84,7 @@ pub struct ServeArgs {
     /// Loopback address of the admin server, or "off" for no TCP.
     #[arg(long, value_name = "ADDR|off")]
     pub admin: Option<Listen>,
-    /// Have mock hardware, as [mock] enabled = true does.
+    /// Have mock hardware, as `mock.enabled` does.
     #[arg(long)]
     pub mock: bool,
     /// Which events to log, for example "debug" or "warn,ioasd::actors=debug".

@@ -2,7 +2,7 @@
 //!
 //! | file | what it is |
 //! |---|---|
-//! | [`file`] | a client's file as a source |
+//! | [`mod@file`] | a client's file as a source |
 //! | [`presence`] | whether its pages are there; first touch |
 //! | [`strength`], [`pin_host`] | which strengths this host can do, which one a source gets; what all sources share |
 //! | `hold`, `slots`, `ring_pool` | what holds pins: locks, and slots of rings |

@@ -11,7 +11,7 @@
 //! | [`state`] | objects and limits of a context |
 //! | [`channel`] | one channel: order, lanes, credits |
 //! | [`channels`] | all of them but the lease: opening, hanging up |
-//! | [`notices`] | the notice channel of an access |
+//! | `notices` | the notice channel of an access |
 //! | [`container`] | the address space that a VFIO container stands for |
 //! | [`mock`] | mock hardware |
 //! | [`address_spaces`], [`process_memory`], [`devices`], [`accesses`] | operations |

@@ -98,7 +98,7 @@ impl Connection {
         self.call(&detach, &[], &[], no_descriptors).map(|_| ())
     }
 
-    /// Exports the domain behind `hwpt`: whoever holds the channel may open it as a walker ([`ExportChannel`]).
+    /// Exports the domain behind `hwpt`: whoever holds the channel may open it as a walker ([`ExportChannel`](super::ExportChannel)).
     ///
     /// # Errors
     /// [`CallError::Refused`]; the socket's.

@@ -5,7 +5,7 @@
 use std::fmt;
 use std::io::{self, Write};
 
-/// Says on standard error that something was not tested. See [`skip!`](crate::skip).
+/// Says on standard error that something was not tested. See [`skip!`](macro@crate::skip).
 pub fn say(what: fmt::Arguments<'_>) {
     let said = writeln!(io::stderr(), "SKIP: {what}");
     debug_assert!(said.is_ok(), "standard error is closed");
@@ -15,6 +15,6 @@ pub fn say(what: fmt::Arguments<'_>) {
 #[macro_export]
 macro_rules! skip {
     ($($what:tt)*) => {
-        $crate::skipped::say(format_args!($($what)*))
+        $crate::skip::say(format_args!($($what)*))
     };
 }
