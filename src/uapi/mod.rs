@@ -18,7 +18,7 @@
 //! Checks bite in the order of the kernel: the frame, the command's number, the argument's size, flags and reserved
 //! fields, plain arithmetic, objects, and then what the address space says.
 //!
-//! Arrays that a command has beside its struct are read by [`mod@array`].
+//! Arrays that a command has beside its struct are read by `array`.
 //!
 //! Imports allowed: actors, the client crate's wire.
 
