@@ -144,6 +144,7 @@ impl Stage {
         let kernel = KernelView::of(self.family.pid(Role::Agent)?).map_err(DemoError::Kernel)?;
         say("what the agent holds now, by its /metrics:")?;
         say(figures.table())?;
+        say(invitation::domains(&self.files.held()?))?;
         say(format_args!("  by the kernel: {kernel} of the agent's process"))?;
         say(format_args!("  {}", holding::meaning(&figures).unwrap_or("nothing is pinned")))?;
         figures.check_mapped(self.plan)?;

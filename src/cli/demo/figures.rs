@@ -126,6 +126,11 @@ impl Figures {
             let remark = if sample.value > 0 { "once, for all domains together" } else { "" };
             row(&format!("pinned, {strength}"), sample.value, remark);
         }
+        row(
+            "held",
+            self.total(HELD),
+            "what the kernel holds for these pins; more than pinned while slots are half used",
+        );
         row("charged", self.total(CHARGED), "to one account");
         row("mapped", self.total(MAPPED), &format!("the sum over {} domains", self.total(DOMAINS)));
         row("tables", self.total(TABLE), &format!("for {} walkers", self.total(WALKERS)));

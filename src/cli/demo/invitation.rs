@@ -1,4 +1,4 @@
-//! What to look at while the demo stays up.
+//! The domains with what each maps, and what to look at while the demo stays up.
 //!
 //! Imports allowed: units, size, admin's answers.
 
@@ -12,15 +12,21 @@ use crate::admin::domains::DomainRow;
 use crate::admin::json::Hex;
 use crate::cli::size::human;
 
-/// Addresses and commands to try, ready to be copied. `program` is this one; each domain comes with an IOVA that it maps.
-pub(super) fn text(program: &Path, admin: &Path, tcp: SocketAddr, domains: &[(DomainRow, Hex)]) -> String {
-    let mut text = "the demo stays up, its devices go on reading; the domains:\n".to_owned();
+/// A line for each domain.
+pub(super) fn domains(domains: &[(DomainRow, Hex)]) -> String {
+    let mut text = String::new();
     for (domain, _) in domains {
         let (mapped, tables) =
             (human(ByteLen::new(domain.mapped_bytes)), human(ByteLen::new(domain.table_bytes)));
         let DomainRow { id, ioas, format, .. } = domain;
         line(&mut text, &format!("domain {id}: {format}, IOAS {ioas}, mapped {mapped}, tables {tables}"));
     }
+    text.trim_end().to_owned()
+}
+
+/// Addresses and commands to try, ready to be copied. `program` is this one; each domain comes with an IOVA that it maps.
+pub(super) fn text(program: &Path, admin: &Path, tcp: SocketAddr, domains: &[(DomainRow, Hex)]) -> String {
+    let mut text = "the demo stays up, its devices go on reading\n".to_owned();
     if let Some((domain, first)) = domains.first() {
         invite(&mut text, program, admin, tcp, domain, *first);
     }
@@ -67,9 +73,10 @@ mod tests {
         };
         let domains = [domain(4, "amd-v1"), domain(5, "vtd-ss")];
         let tcp = SocketAddr::from(([127, 0, 0, 1], 9));
+        let lines = super::domains(&domains);
+        assert!(lines.ends_with("  domain 5: vtd-ss, IOAS 7, mapped 1 GiB, tables 8 KiB"), "{lines}");
         let text = text(Path::new("/p/ioasd"), Path::new("/a.sock"), tcp, &domains);
         for expected in [
-            "domain 5: vtd-ss, IOAS 7, mapped 1 GiB, tables 8 KiB\n",
             "http://127.0.0.1:9/v1/domains/4/walk?iova=0x200000\n",
             "/p/ioasd ctl --admin /a.sock areas 7\n",
             "/p/ioasd ctl --admin /a.sock walk 4 0x200000\n",
