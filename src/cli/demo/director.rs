@@ -114,7 +114,7 @@ impl Stage {
         let family = Family::new();
         watch_signals(family.reporter()).map_err(DemoError::Signals)?;
         let program = std::env::current_exe().map_err(DemoError::Program)?;
-        let holding = Holding::of_host(plan)?;
+        let holding = Holding::of_host()?;
         say(format_args!("strength is set to \"{}\": {}", holding.setting.name(), holding.reason))?;
         Ok(Self { family, files: AgentFiles::new(holding.setting, plan.stay())?, program, plan })
     }

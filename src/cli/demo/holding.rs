@@ -1,9 +1,9 @@
 //! What can hold the demo's memory on this host, and what that means, in words.
 //!
-//! Imports allowed: units, plan, `sources::strength`, `storage::source`.
+//! Imports allowed: units, plan's words, `sources::strength`, `storage::source`.
 
 use super::figures::Figures;
-use super::plan::{Plan, human};
+use super::plan::human;
 use crate::sources::strength::{Abilities, Ladder};
 use crate::storage::source::{Strength, StrengthSetting};
 use crate::sys::failure::SysError;
@@ -18,28 +18,30 @@ pub(super) struct Holding {
 
 impl Holding {
     /// Finds out by trying.
-    pub(super) fn of_host(plan: Plan) -> Result<Self, SysError> {
-        Abilities::probe().map(|abilities| Self::new(&abilities, plan))
+    pub(super) fn of_host() -> Result<Self, SysError> {
+        Abilities::probe().map(|abilities| Self::new(&abilities))
     }
 
-    /// The strongest if it can hold all of the plan; else the one that needs nothing, for all of it.
-    fn new(abilities: &Abilities, plan: Plan) -> Self {
-        let auto = Ladder::new(StrengthSetting::Auto, abilities);
-        let enough = auto.as_ref().is_ok_and(|ladder| ladder.limit_pages() >= plan.pages());
-        let setting =
-            if enough { StrengthSetting::Auto } else { StrengthSetting::Exactly(Strength::Resident) };
-        Self { setting, reason: reason(abilities, plan) }
+    /// The strongest if nothing limits it; else the one that needs nothing, for all of the memory. A limit that seems wide
+    /// enough may be used up: the kernel counts the pins of all processes of a user together.
+    fn new(abilities: &Abilities) -> Self {
+        let possible = Ladder::new(StrengthSetting::Auto, abilities).is_ok();
+        let setting = match abilities.memlock {
+            MemlockLimit::Unlimited if possible => StrengthSetting::Auto,
+            _ => StrengthSetting::Exactly(Strength::Resident),
+        };
+        Self { setting, reason: reason(abilities) }
     }
 }
 
 /// Why memory is held as it is.
-fn reason(abilities: &Abilities, plan: Plan) -> String {
+fn reason(abilities: &Abilities) -> String {
     match (&abilities.longterm, abilities.memlock) {
         (Err(cause), _) => format!("no long-term pins here: {cause}"),
-        (Ok(()), MemlockLimit::Bytes(limit)) if limit < plan.size() => {
-            format!("RLIMIT_MEMLOCK allows {} to be held, not {}", human(limit), human(plan.size()))
+        (Ok(()), MemlockLimit::Bytes(limit)) => {
+            format!("RLIMIT_MEMLOCK lets all processes of this user together hold {}", human(limit))
         }
-        (Ok(()), _) => "io_uring can pin all of it".to_owned(),
+        (Ok(()), MemlockLimit::Unlimited) => "io_uring can pin all of it".to_owned(),
     }
 }
 
@@ -58,24 +60,20 @@ mod tests {
     use rustix::io::Errno;
 
     use super::*;
-    use crate::cli::DemoArgs;
 
     const NO: SysError = SysError::Refused { call: "a call", object: "a probe", errno: Errno::PERM };
 
-    fn setting(longterm: Result<(), SysError>, memlock: u64, swap: u64) -> StrengthSetting {
-        let plan =
-            Plan::new(&DemoArgs { size: ByteLen::new(1 << 20), domains: 2.try_into().unwrap(), hold: false });
-        let memlock = MemlockLimit::Bytes(ByteLen::new(memlock));
+    fn setting(longterm: Result<(), SysError>, memlock: MemlockLimit, swap: u64) -> StrengthSetting {
         let abilities = Abilities { longterm, locked: longterm, memlock, swap: ByteLen::new(swap) };
-        Holding::new(&abilities, plan.unwrap()).setting
+        Holding::new(&abilities).setting
     }
 
     #[test]
-    fn resident_is_only_set_where_nothing_stronger_can_hold_all() {
+    fn resident_is_set_where_something_limits_what_can_be_held() {
         let resident = StrengthSetting::Exactly(Strength::Resident);
-        assert_eq!(setting(Ok(()), 1 << 20, 1), StrengthSetting::Auto);
-        assert_eq!(setting(Ok(()), 1 << 19, 0), resident, "one strength for all pieces");
-        assert_eq!(setting(Ok(()), 1 << 19, 1), resident);
-        assert_eq!(setting(Err(NO), 1 << 20, 1), resident);
+        let limit = MemlockLimit::Bytes(ByteLen::new(8 << 20));
+        assert_eq!(setting(Ok(()), MemlockLimit::Unlimited, 1), StrengthSetting::Auto);
+        assert_eq!([setting(Ok(()), limit, 0), setting(Ok(()), limit, 1)], [resident; 2]);
+        assert_eq!(setting(Err(NO), MemlockLimit::Unlimited, 1), resident);
     }
 }
