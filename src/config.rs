@@ -7,7 +7,7 @@
 //! Values are checked as they are read, so a [`Config`] that exists is a valid one.
 //!
 //! Imports allowed: units and the settings types of the rooms it configures (`storage::source`, `admin`,
-//! `telemetry::logging`). Only `cli` and `main` import this module; the rooms get their values handed in.
+//! `telemetry::{logging, metrics}`). Only `cli` and `main` import this module; the rooms get their values handed in.
 
 pub mod check;
 pub mod effective;
@@ -27,6 +27,7 @@ use self::values::{FileMode, Frames, Listen, ScopeChoice, ThreadCount, WalkerPol
 use crate::admin::Endpoints;
 use crate::storage::source::StrengthSetting;
 use crate::telemetry::logging::Format;
+use crate::telemetry::metrics::NamedSeries;
 
 /// All settings.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -62,6 +63,7 @@ impl Config {
             tcp: self.admin.listen.address(),
             socket: self.admin_socket(environment),
             scope: self.admin.scope.resolve(environment.uid),
+            series: NamedSeries(self.admin.named_series),
         }
     }
 
@@ -115,11 +117,14 @@ pub struct AdminConfig {
     /// Path of the admin socket, if there shall be one.
     #[serde(deserialize_with = "place::or_off")]
     pub socket: Option<Place>,
+    /// Accounts, and contexts, that `/metrics` names.
+    pub named_series: u32,
 }
 
 impl Default for AdminConfig {
     fn default() -> Self {
-        Self { listen: Listen::default(), scope: ScopeChoice::Auto, socket: Some(Place::Auto) }
+        let NamedSeries(named_series) = NamedSeries::default();
+        Self { listen: Listen::default(), scope: ScopeChoice::Auto, socket: Some(Place::Auto), named_series }
     }
 }
 
@@ -273,6 +278,7 @@ mod tests {
         listen = "off"
         scope = "metrics"
         socket = "off"
+        named_series = 7
         [log]
         filter = "warn"
         format = "json"
@@ -305,7 +311,12 @@ mod tests {
                 drain_timeout: Duration::from_secs(60),
                 close_timeout: Duration::ZERO,
             },
-            admin: AdminConfig { listen: Listen::Off, scope: ScopeChoice::Metrics, socket: None },
+            admin: AdminConfig {
+                listen: Listen::Off,
+                scope: ScopeChoice::Metrics,
+                socket: None,
+                named_series: 7,
+            },
             log: LogConfig { filter: "warn".to_owned(), format: Format::Json },
             limits: Limits {
                 objects_per_context: nonzero::<1>(),

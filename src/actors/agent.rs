@@ -11,6 +11,7 @@ use ioasd_client::units::ByteLen;
 
 use super::frame_service::FrameService;
 use super::leases::Leases;
+use super::load::Load;
 use super::messages::dispatch::Dispatch;
 use super::mock_hardware::{Hardware, MockHardware};
 use super::payer::PayingProcesses;
@@ -57,6 +58,8 @@ pub struct Agent {
     pub pins: PinHost,
     /// All FanOuts.
     pub shards: Shards,
+    /// How busy the tiers are.
+    pub load: Load,
     /// The arbiter of each FanOut, in the same order.
     pub arbiters: Vec<ArbiterHandle>,
     /// Mock hardware, if this agent has it.

@@ -4,11 +4,13 @@
 //! movement takes one credit of every FanOut it may write to, in ascending order, before it starts, and gives them back
 //! when it ends. Movements that only take away (unmap, detach) draw from a reserve: they wait for each other at most.
 //!
-//! Imports allowed: `tokio::sync`.
+//! Imports allowed: `tokio::sync`, load.
 
 use std::sync::Arc;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::load::Permits;
 
 /// Movements that fill, at one FanOut, at once.
 const FILLS: usize = 96;
@@ -34,8 +36,8 @@ pub enum Purpose {
 /// The credits of one FanOut.
 #[derive(Clone, Debug)]
 pub struct Credits {
-    fills: Arc<Semaphore>,
-    reserve: Arc<Semaphore>,
+    fills: Permits,
+    reserve: Permits,
 }
 
 /// A credit taken; given back when dropped.
@@ -46,7 +48,7 @@ pub struct Credit {
 
 impl Default for Credits {
     fn default() -> Self {
-        Self { fills: Arc::new(Semaphore::new(FILLS)), reserve: Arc::new(Semaphore::new(RESERVE)) }
+        Self { fills: Permits::new(FILLS), reserve: Permits::new(RESERVE) }
     }
 }
 
@@ -57,7 +59,13 @@ impl Credits {
             Purpose::Fill => &self.fills,
             Purpose::TakeAway => &self.reserve,
         };
-        Credit { _permit: Arc::clone(kind).acquire_owned().await.ok() }
+        Credit { _permit: Arc::clone(kind.semaphore()).acquire_owned().await.ok() }
+    }
+
+    /// What movements hold.
+    #[must_use]
+    pub fn permits(&self) -> [Permits; 2] {
+        [self.fills.clone(), self.reserve.clone()]
     }
 }
 

@@ -24,6 +24,7 @@ use super::fan_out::FanOut;
 use super::figures::ContextStats;
 use super::frame_service::FrameService;
 use super::leases::Leases;
+use super::load::Load;
 use super::messages::dispatch::Dispatch;
 use super::mock_hardware::Hardware;
 use super::payer::{Surety, limit_of};
@@ -124,6 +125,7 @@ impl Engine {
             credits: Credits::default(),
         });
         let shards = Shards::new(shards.collect());
+        let load = Load { fan_outs: shards.permits(), pins: Some(pool.places().clone()) };
         let locals = (0..).zip(&handles).map(|(shard, arbiter)| Local {
             shard,
             pinner: Pinner::start_in_arbiter(arbiter, {
@@ -145,6 +147,7 @@ impl Engine {
             mock: (start.settings.hardware == Hardware::Mock).then(Arc::default),
             leases: Arc::new(Leases::new().map_err(EngineError::Leases)?),
             shards,
+            load,
             arbiters: handles,
             settings: start.settings,
             dispatch: start.dispatch,
@@ -164,12 +167,13 @@ impl Engine {
     /// What the admin server may look at.
     #[must_use]
     pub fn view(&self) -> View {
-        let Agent { registry, ledger, paying, frames, .. } = &*self.agent;
+        let Agent { registry, ledger, paying, frames, load, .. } = &*self.agent;
         View {
             registry: Arc::clone(registry),
             ledger: Arc::clone(ledger),
             paying: Arc::clone(paying),
             frames: Arc::clone(frames),
+            load: load.clone(),
         }
     }
 

@@ -2,9 +2,10 @@
 //!
 //! What never changes is a plain field. Reads take no lock; see the registry for what that means for sums.
 //!
-//! Imports allowed: units, `storage::{source, ioas}`, `sys::opener`, the registry's numbers, inbox and its questions.
+//! Imports allowed: units, `storage::{source, ioas}`, `sources::pinned_places`, `sys::opener`, the registry's numbers, inbox and its questions.
 
 use std::ops::Deref;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::SystemTime;
 
@@ -15,6 +16,7 @@ use rustix::process::{Pid, Uid};
 use super::inbox::Inbox;
 use super::messages::questions::{AreasFrom, HoldersOf, TableOf};
 use super::number::Number;
+use crate::sources::pinned_places::PinnedPlaces;
 use crate::storage::ioas::AccessNeeds;
 use crate::storage::source::Strength;
 use crate::sys::opener::Program;
@@ -53,6 +55,35 @@ impl Count {
     }
 }
 
+/// A number of things that are under way, each of which holds a place in it.
+#[derive(Debug, Default)]
+pub struct Depth(AtomicU64);
+
+/// One thing under way; counted until it is dropped.
+#[derive(Debug)]
+pub struct UnderWay(Arc<Depth>);
+
+impl Depth {
+    /// One more.
+    #[must_use]
+    pub fn enter(self: &Arc<Self>) -> UnderWay {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        UnderWay(Arc::clone(self))
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// What a context shows.
 #[derive(Debug)]
 pub struct ContextStats {
@@ -66,14 +97,16 @@ pub struct ContextStats {
     pub since: SystemTime,
     /// Objects in its namespace.
     pub objects: Count,
+    /// Requests that were read and not answered yet.
+    pub requests: Arc<Depth>,
 }
 
 impl ContextStats {
     /// A context without objects.
     #[must_use]
     pub fn new(uid: Uid, pid: Option<Pid>) -> Self {
-        let (program, objects) = Default::default();
-        Self { uid, pid, program, since: SystemTime::now(), objects }
+        let (program, objects, requests) = Default::default();
+        Self { uid, pid, program, since: SystemTime::now(), objects, requests }
     }
 
     /// Opened by `program`.
@@ -141,6 +174,8 @@ pub struct PagesIdentity {
     pub length: ByteLen,
     /// What holds its pins.
     pub strength: Strength,
+    /// Which pages of its file it has pinned; `None` if it is not over a file.
+    pub places: Option<Arc<PinnedPlaces>>,
 }
 
 /// What a pages object shows. Length, pinned and charged are three different things.
@@ -158,6 +193,8 @@ pub struct PagesStats {
     pub charged: Bytes,
     /// Bytes unmapped everywhere that wait for walkers before they are unpinned; part of `pinned`.
     pub retiring: Bytes,
+    /// Movements that wait for their turn, the running one included.
+    pub movements: Arc<Depth>,
     /// Tells what holds its pages.
     pub inbox: Inbox<HoldersOf>,
 }
@@ -166,8 +203,8 @@ impl PagesStats {
     /// An array nothing of which is pinned, paid by `account`.
     #[must_use]
     pub fn new(identity: PagesIdentity, account: Uid) -> Self {
-        let (pinned, held, charged, retiring, inbox) = Default::default();
-        Self { identity, account: User::new(account), pinned, held, charged, retiring, inbox }
+        let (pinned, held, charged, retiring, movements, inbox) = Default::default();
+        Self { identity, account: User::new(account), pinned, held, charged, retiring, movements, inbox }
     }
 }
 
@@ -251,7 +288,10 @@ impl AccessStats {
 /// Figures that no object writes, for tests of those who read them.
 #[cfg(test)]
 pub(crate) mod examples {
+    use ioasd_client::units::{IndexRange, PAGE_SIZE};
+
     use super::*;
+    use crate::storage::frame_window::FileKey;
 
     pub(crate) fn pages(length: u64, account: u32) -> PagesStats {
         let identity = PagesIdentity {
@@ -259,8 +299,18 @@ pub(crate) mod examples {
             source: "a test".to_owned(),
             length: ByteLen::new(length),
             strength: Strength::Resident,
+            places: None,
         };
         PagesStats::new(identity, Uid::from_raw(account))
+    }
+
+    /// A pages object that has these pages of a file pinned.
+    pub(crate) fn pages_of(file: FileKey, range: IndexRange, account: u32) -> PagesStats {
+        let places = PinnedPlaces::of(file);
+        places.pinned(range);
+        let mut stats = pages(range.pages() * PAGE_SIZE, account);
+        stats.identity.places = Some(places);
+        stats
     }
 
     pub(crate) fn domain(format: &'static str, ioas: Number<IoasStats>) -> DomainStats {

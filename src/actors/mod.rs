@@ -27,10 +27,10 @@
 //! | [`latch`], [`credits`], [`shards`] | the fan-out path: seats, credits, owners of tables |
 //! | [`guard`] | what a panic costs |
 //! | [`auditor`] | what the agent says is held, beside what the kernel counts |
-//! | [`registry`], [`number`], [`figures`], [`requests`], [`journal`], [`frame_service`] | shared, lock-light state |
+//! | [`registry`], [`number`], [`figures`], [`requests`], [`latencies`], [`journal`], [`frame_service`] | shared, lock-light state |
 //! | [`leases`] | closing is over for whoever looks |
 //! | [`mock_hardware`] | what the test command needs beyond one context |
-//! | [`inbox`], [`view`] | how reports ask an object's owner; what the admin server may look at |
+//! | [`inbox`], [`view`], [`load`] | how reports ask an object's owner; what the admin server may look at; how busy the tiers are |
 //! | [`messages`] | what travels between actors |
 //!
 //! Imports allowed: storage, sys, sources, domains, units, errors.
@@ -53,7 +53,9 @@ pub mod journal;
 pub mod latch;
 #[cfg(test)]
 mod latch_tests;
+pub mod latencies;
 pub mod leases;
+pub mod load;
 pub mod messages;
 pub mod mock_hardware;
 pub mod number;

@@ -25,7 +25,7 @@ use rustix::process::Uid;
 use tokio::sync::oneshot;
 
 use super::credits::{Credit, Purpose};
-use super::figures::PagesStats;
+use super::figures::{PagesStats, UnderWay};
 use super::guard::{caught, poisoned};
 use super::inbox::Question;
 use super::latch::latch;
@@ -92,6 +92,7 @@ pub struct PagesCell {
 struct Queued {
     order: Order,
     reply: oneshot::Sender<MoveResult>,
+    _under_way: UnderWay,
 }
 
 impl Pages {
@@ -228,7 +229,7 @@ impl PagesCell {
     /// for, that poll is the last.
     pub(super) async fn run(self: Rc<Self>, order: Order) -> MoveResult {
         let (reply, done) = oneshot::channel();
-        self.enqueue(Queued { order, reply });
+        self.enqueue(Queued { order, reply, _under_way: self.parts.stats.movements.enter() });
         self.begin();
         done.await.unwrap_or_else(|_| Err(poisoned(NAME).into()))
     }
@@ -253,7 +254,7 @@ impl PagesCell {
         self.working.set(false);
     }
 
-    async fn run_queued(self: &Rc<Self>, Queued { order, reply }: Queued) {
+    async fn run_queued(self: &Rc<Self>, Queued { order, reply, _under_way }: Queued) {
         let result =
             if self.poisoned.get() { Err(poisoned(NAME).into()) } else { self.run_order(order).await };
         self.show_figures();
@@ -310,7 +311,9 @@ impl PagesCell {
     /// Runs the unpins that have come in, in the middle of another movement.
     async fn run_unpins(self: &Rc<Self>) {
         loop {
-            let Some(Queued { order, reply }) = self.unpins.borrow_mut().pop_front() else { return };
+            let Some(Queued { order, reply, _under_way }) = self.unpins.borrow_mut().pop_front() else {
+                return;
+            };
             let run: LocalBoxFuture<'_, MoveResult> =
                 Box::pin(self.drive(Movement::new(order, self.parts.tuning)));
             let unheard = reply.send(run.await).is_err();

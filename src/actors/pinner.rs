@@ -4,7 +4,7 @@
 //! so that asking for a pin never crosses arbiters. A permit for each place in the queue is taken before a job is sent;
 //! the channel is therefore never found full.
 //!
-//! Imports allowed: storage, messages, guard.
+//! Imports allowed: storage, messages, guard, load.
 
 use std::sync::Arc;
 use std::thread;
@@ -13,9 +13,10 @@ use actix::prelude::*;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use futures_util::future::LocalBoxFuture;
 use ioasd_client::units::{ByteLen, IndexRange};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 
 use super::guard::{caught_now, poisoned};
+use super::load::Permits;
 use super::messages::tiers::Failable;
 use crate::error::{Coded, Errno};
 use crate::fault_points::{self, Point};
@@ -69,7 +70,7 @@ struct Job {
 #[derive(Clone, Debug)]
 pub struct PinPool {
     queue: Sender<Job>,
-    places: Arc<Semaphore>,
+    places: Permits,
 }
 
 impl std::fmt::Debug for Job {
@@ -89,11 +90,19 @@ impl PinPool {
             let jobs = jobs.clone();
             thread::Builder::new().name(format!("pin-{number}")).spawn(move || work_off(&jobs))?;
         }
-        Ok(Self { queue, places: Arc::new(Semaphore::new(places)) })
+        Ok(Self { queue, places: Permits::new(places) })
+    }
+
+    /// The places of its queue.
+    #[must_use]
+    pub const fn places(&self) -> &Permits {
+        &self.places
     }
 
     async fn carry_out(self, request: PinRequest) -> PinDone {
-        let Ok(_place) = self.places.acquire().await else { return PinDone::Lost(poisoned("the pin pool")) };
+        let Ok(_place) = self.places.semaphore().acquire().await else {
+            return PinDone::Lost(poisoned("the pin pool"));
+        };
         let (reply, done) = oneshot::channel();
         if self.queue.try_send(Job { request, reply }).is_err() {
             return PinDone::Lost(poisoned("the pin pool"));

@@ -13,6 +13,7 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
 
 use dashmap::DashMap;
 use ioasd_client::units::ByteLen;
@@ -158,6 +159,7 @@ pub struct Registry {
     requests: RequestCounts,
     first_touched: Arc<AtomicU64>,
     journal: Arc<Journal>,
+    since: SystemTime,
 }
 
 impl Registry {
@@ -175,7 +177,14 @@ impl Registry {
             requests: RequestCounts::default(),
             first_touched: Arc::default(),
             journal,
+            since: SystemTime::now(),
         })
+    }
+
+    /// When the agent started.
+    #[must_use]
+    pub const fn since(&self) -> SystemTime {
+        self.since
     }
 
     /// What happened lately.

@@ -1,6 +1,6 @@
 //! Shards: the FanOuts of the agent, one an arbiter, as everybody reaches them.
 //!
-//! Imports allowed: credits, fan_out.
+//! Imports allowed: credits, fan_out, load.
 
 use std::sync::Arc;
 
@@ -8,6 +8,7 @@ use actix::Addr;
 
 use super::credits::Credits;
 use super::fan_out::FanOut;
+use super::load::Permits;
 
 /// One FanOut and its credits.
 #[derive(Clone, Debug)]
@@ -33,6 +34,12 @@ impl Shards {
     #[must_use]
     pub fn get(&self, number: u16) -> Option<&Shard> {
         self.0.get(usize::from(number))
+    }
+
+    /// The credits of each.
+    #[must_use]
+    pub fn permits(&self) -> Vec<[Permits; 2]> {
+        self.0.iter().map(|shard| shard.credits.permits()).collect()
     }
 
     /// How many there are.

@@ -1,12 +1,13 @@
 //! What the admin server may look at: the lists of objects, the accounts, the processes that pay, and which file a frame
-//! belongs to.
+//! belongs to, how busy the agent is.
 //!
-//! Imports allowed: registry, frame_service, payer, storage::ledger.
+//! Imports allowed: registry, frame_service, load, payer, storage::ledger.
 
 use std::fmt;
 use std::sync::Arc;
 
 use super::frame_service::FrameService;
+use super::load::Load;
 use super::payer::PayingProcesses;
 use super::registry::Registry;
 use crate::storage::ledger::Ledger;
@@ -22,13 +23,21 @@ pub struct View {
     pub paying: Arc<PayingProcesses>,
     /// Which file a frame belongs to.
     pub frames: Arc<FrameService>,
+    /// How busy the tiers are.
+    pub load: Load,
 }
 
 impl View {
     /// A view of `registry` alone: nobody pays, and no frame is known.
     #[must_use]
     pub fn of(registry: Arc<Registry>) -> Self {
-        Self { registry, ledger: Arc::default(), paying: Arc::default(), frames: Arc::default() }
+        Self {
+            registry,
+            ledger: Arc::default(),
+            paying: Arc::default(),
+            frames: Arc::default(),
+            load: Load::default(),
+        }
     }
 }
 

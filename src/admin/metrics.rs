@@ -10,7 +10,7 @@ use crate::telemetry::metrics::{CONTENT_TYPE, scrape};
 
 pub(super) async fn metrics(shown: web::Data<Shown>) -> HttpResponse {
     let registry = &shown.view.registry;
-    let mut text = scrape(registry);
+    let mut text = scrape(&shown.view, shown.series);
     if let Some(reading) = shown.host.read() {
         text += &host::scrape(&reading, registry);
     }

@@ -73,6 +73,7 @@ use self::health::Readiness;
 use self::listen::{LoopbackAddr, SocketFile};
 use crate::actors::view::View;
 use crate::telemetry::host::HostView;
+use crate::telemetry::metrics::NamedSeries;
 
 /// Seconds that a connection may still take when the server stops.
 const SHUTDOWN_SECONDS: u64 = 1;
@@ -112,6 +113,8 @@ pub struct Endpoints {
     pub socket: Option<PathBuf>,
     /// What is shown through TCP.
     pub scope: Scope,
+    /// How many objects `/metrics` names.
+    pub series: NamedSeries,
 }
 
 /// What the handlers answer from.
@@ -121,6 +124,7 @@ struct Shown {
     host: Arc<HostView>,
     readiness: Arc<Readiness>,
     scope: Scope,
+    series: NamedSeries,
     since: SystemTime,
 }
 
@@ -170,8 +174,8 @@ pub fn start(
     if endpoints.tcp.is_none() && endpoints.socket.is_none() {
         return Ok(None);
     }
-    let (scope, since) = (endpoints.scope, SystemTime::now());
-    let shown = Shown { view, host: Arc::default(), readiness: Arc::new(readiness), scope, since };
+    let (scope, series, since) = (endpoints.scope, endpoints.series, SystemTime::now());
+    let shown = Shown { view, host: Arc::default(), readiness: Arc::new(readiness), scope, series, since };
     let tcp = endpoints.tcp.map(listen::tcp).transpose()?;
     let unix = endpoints.socket.as_deref().map(listen::unix).transpose()?;
     spawn(shown, tcp, unix).map(Some).map_err(AdminError::Start)

@@ -39,7 +39,7 @@ fn ask(mut stream: impl Read + Write, method: &str, target: &str) -> Answer {
 }
 
 fn any_port() -> Endpoints {
-    Endpoints { tcp: "127.0.0.1:0".parse().ok(), socket: None, scope: Scope::Full }
+    Endpoints { tcp: "127.0.0.1:0".parse().ok(), socket: None, scope: Scope::Full, ..Endpoints::default() }
 }
 
 fn started(registry: &Arc<Registry>, readiness: Readiness) -> AdminHandle {

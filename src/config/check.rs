@@ -285,7 +285,10 @@ mod tests {
     #[test]
     fn what_is_like_nothing_gets_the_whole_list() {
         let told = problems("[admin]\nsomething_else = 1\n");
-        assert_eq!(told, ["2:1: admin.something_else: unknown key, [admin] has listen, scope, socket"]);
+        assert_eq!(
+            told,
+            ["2:1: admin.something_else: unknown key, [admin] has listen, scope, socket, named_series"]
+        );
         assert!(problems("[something]\n")[0].contains("there are server, admin, log"));
     }
 

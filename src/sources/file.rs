@@ -11,7 +11,6 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use ioasd_client::units::{ByteLen, IndexRange, PAGE_SIZE, PageIndex, Pfn};
 use rustix::io::Errno;
@@ -21,9 +20,11 @@ use super::hold::Hold;
 use super::kept_file::KeptFile;
 use super::physical::fitting;
 use super::pin_host::{MemoryFile, PinHost};
+use super::pinned_places::PinnedPlaces;
 use super::presence::{Absent, FirstTouch, Wanted, bytes};
 use super::slots::SLOT_PAGES;
 use crate::error::Coded;
+use crate::storage::extents::Extents;
 use crate::storage::frame_window::FileKey;
 use crate::storage::pfn::PfnBatch;
 use crate::storage::quota::Exceeded;
@@ -46,7 +47,6 @@ pub struct FileSource {
     access: FileAccess,
     touch: FirstTouch,
     frames: Arc<dyn Frames>,
-    pinned: AtomicU64,
 }
 
 /// What a source keeps of a file that is memory.
@@ -54,6 +54,7 @@ struct Memory {
     key: FileKey,
     kept: Arc<KeptFile>,
     hold: Hold,
+    pinned: Arc<PinnedPlaces>,
 }
 
 impl FileSource {
@@ -76,14 +77,14 @@ impl FileSource {
                 let access = file_state::access(file.as_fd()).map_err(unusable)?;
                 let hold = host.hold(&MemoryFile { key, access, pages });
                 let hold = hold.ok_or_else(|| read_only(key))?;
-                (Some(Memory { key, kept: host.kept(key), hold }), access)
+                (Some(Memory { key, kept: host.kept(key), hold, pinned: PinnedPlaces::of(key) }), access)
             }
         };
         let frames = Arc::clone(host.frames());
         if let Some(memory) = &memory {
             frames.retain(memory.key);
         }
-        Ok(Self { file, pages, memory, access, touch, frames, pinned: AtomicU64::new(0) })
+        Ok(Self { file, pages, memory, access, touch, frames })
     }
 
     /// Which file it is; `None` if it is not memory.
@@ -107,7 +108,13 @@ impl FileSource {
     /// Pages pinned now.
     #[must_use]
     pub fn pinned(&self) -> u64 {
-        self.pinned.load(Ordering::Relaxed)
+        self.memory.as_ref().map_or(0, |memory| memory.pinned.count())
+    }
+
+    /// The places in the file of the pages pinned; `None` if it is not memory.
+    #[must_use]
+    pub fn pinned_places(&self) -> Option<Arc<PinnedPlaces>> {
+        self.memory.as_ref().map(|memory| Arc::clone(&memory.pinned))
     }
 
     /// Panics unless the source keeps its rules. For tests.
@@ -115,7 +122,10 @@ impl FileSource {
         let (pinned, pages) = (self.pinned(), self.pages.pages());
         assert!(pinned <= pages, "{pinned} of {pages} pages are pinned: unpinned more than was pinned");
         match &self.memory {
-            Some(memory) => memory.hold.check(pinned),
+            Some(memory) => {
+                memory.hold.check(pinned);
+                memory.pinned.look(Extents::check);
+            }
             None => assert_eq!(pinned, 0, "pages of what is not memory are pinned"),
         }
     }
@@ -136,6 +146,14 @@ impl FileSource {
     /// `range` of the source as pages of the file.
     fn in_file(&self, range: IndexRange) -> Option<IndexRange> {
         IndexRange::new(self.page_in_file(range.first())?, self.page_in_file(range.last())?)
+    }
+
+    /// Notes that `pages` pages from `first` of the source are pinned.
+    fn note_pinned(&self, memory: &Memory, first: PageIndex, pages: u64) {
+        let range = IndexRange::from_length(first, pages).and_then(|range| self.in_file(range));
+        if let Some(range) = range {
+            memory.pinned.pinned(range);
+        }
     }
 
     fn wanted<'a>(&'a self, memory: &'a Memory) -> Wanted<'a> {
@@ -303,7 +321,7 @@ impl PageSource for FileSource {
         if let Some(rest) = tail(reached, pages).and_then(|rest| self.in_file(rest)) {
             memory.hold.release(rest);
         }
-        self.pinned.fetch_add(pages, Ordering::Relaxed);
+        self.note_pinned(memory, range.first(), pages);
         appended.map(drop)
     }
 
@@ -313,7 +331,7 @@ impl PageSource for FileSource {
         let in_file = self.in_file(range).filter(|pages| pages.pages() <= PINNED_AT_ONCE)?;
         self.wanted(memory).is_surely_there(in_file).then(|| {
             let pages = self.append_frames(range, batch)?;
-            self.pinned.fetch_add(pages, Ordering::Relaxed);
+            self.note_pinned(memory, range.first(), pages);
             Ok(())
         })
     }
@@ -330,8 +348,8 @@ impl PageSource for FileSource {
     fn unpin(&self, range: IndexRange) {
         if let (Some(memory), Some(range)) = (&self.memory, self.in_file(range)) {
             memory.hold.release(range);
+            memory.pinned.unpinned(range);
         }
-        self.pinned.fetch_sub(range.pages(), Ordering::Relaxed);
     }
 
     fn read(&self, offset: ByteLen, into: &mut [u8]) -> Result<(), SourceError> {

@@ -78,7 +78,7 @@ fn physical_frames_never_overfill_a_batch() {
 /// A client that takes its pages away and puts others there all the time: pins fail or hold what they say.
 #[test]
 fn physical_frames_of_a_file_that_never_rests_are_pinned_or_refused() {
-    use std::sync::atomic::AtomicBool;
+    use std::sync::atomic::{AtomicBool, Ordering};
     let file = populated(16);
     let Some(source) = physical("physical_frames_of_a_file_that_never_rests", &file, range(0, 16)) else {
         return;

@@ -6,6 +6,7 @@
 //! | [`presence`] | whether its pages are there; first touch |
 //! | [`strength`], [`pin_host`] | which strengths this host can do, which one a source gets; what all sources share |
 //! | `hold`, `slots`, `ring_pool` | what holds pins: locks, and slots of rings |
+//! | [`pinned_places`] | which pages of its file a source has pinned, for reports |
 //! | `physical` | physical frames of long-term pins |
 //! | `kept_file`, `kept_mapping` | what is kept of a file between pins |
 //! | [`frames`] | what a source asks of the frame space |
@@ -20,6 +21,7 @@ mod kept_file;
 mod kept_mapping;
 mod physical;
 pub mod pin_host;
+pub mod pinned_places;
 pub mod presence;
 mod ring_pool;
 mod slots;

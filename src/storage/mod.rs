@@ -13,6 +13,7 @@
 //! | [`area`], [`io_pagetable`], [`iova_allocator`] | iopt_area, io_pagetable | the IOVA map |
 //! | [`ioas`] | iommufd_ioas | operations over one IOVA map, its domains and accesses |
 //! | [`ledger`], [`quota`] | pin accounting | accounts; limits that parts of a context share |
+//! | [`extents`] | | a set of pages as runs |
 //! | [`frame_window`] | | the agent's one frame space |
 //! | [`refusal`] | | an error on its way to the client |
 //!
@@ -22,6 +23,7 @@ pub mod area;
 mod carry;
 pub mod counts;
 mod ending;
+pub mod extents;
 mod fill;
 pub mod frame_window;
 pub mod interval_tree;

@@ -12,8 +12,8 @@ use rustix::io::Errno;
 use super::pfn::PfnBatch;
 use crate::error::Coded;
 
-/// How firmly a source holds what it pins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// How firmly a source holds what it pins; the stronger is the lesser.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Strength {
     /// The kernel holds the page: it can neither move nor be swapped.
     Longterm,

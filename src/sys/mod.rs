@@ -15,6 +15,7 @@
 //! | [`handed_ring`] | a ring that another process made |
 //! | [`offers`] | what the host offers, found by using it |
 //! | [`own_memory`] | what this process may lock, what it holds, whether the host swaps |
+//! | [`own_process`] | what this process takes of the host |
 //! | [`watched`] | a descriptor that the async runtime watches |
 //! | [`host`] | memory of the host that anybody holds in place |
 //! | [`limits`] | limits of the agent itself |
@@ -40,6 +41,7 @@ pub mod memfd;
 pub mod offers;
 pub mod opener;
 pub mod own_memory;
+pub mod own_process;
 pub mod page_cache;
 pub mod pagemap;
 pub mod peer;

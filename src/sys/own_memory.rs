@@ -35,6 +35,17 @@ pub fn kernel_view() -> Result<KernelView, SysError> {
     Ok(KernelView { pinned: field("VmPin:"), locked: field("VmLck:") })
 }
 
+/// Memory of this process that is there, and its threads.
+///
+/// # Errors
+/// If `/proc` cannot be read.
+pub(super) fn size() -> Result<(ByteLen, u64), SysError> {
+    let status = read("/proc/self/status")?;
+    let threads = status.lines().find_map(|line| line.strip_prefix("Threads:"));
+    let threads = threads.and_then(|count| count.trim().parse().ok()).unwrap_or_default();
+    Ok((kib(&status, "VmRSS:").unwrap_or_default(), threads))
+}
+
 /// Swap space of the host.
 ///
 /// # Errors

@@ -14,6 +14,8 @@ pub enum Kind {
     Gauge,
     /// Only grows while the agent runs.
     Counter,
+    /// Counts observations by size, in buckets with fixed bounds.
+    Histogram,
 }
 
 impl Kind {
@@ -21,6 +23,7 @@ impl Kind {
         match self {
             Self::Gauge => "gauge",
             Self::Counter => "counter",
+            Self::Histogram => "histogram",
         }
     }
 }
@@ -42,14 +45,39 @@ const fn gauge(name: &'static str, labels: &'static [&'static str], help: &'stat
     Metric { name, kind: Kind::Gauge, labels, help }
 }
 
+const fn counter(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Metric {
+    Metric { name, kind: Kind::Counter, labels, help }
+}
+
 /// The agent's version.
-pub const BUILD_INFO: Metric =
-    gauge("ioasd_build_info", &["version"], "Always 1; the version is in the label.");
+pub const BUILD_INFO: Metric = gauge(
+    "ioasd_build_info",
+    &["version", "profile"],
+    "Always 1; version and build profile (release or debug) are in the labels.",
+);
+/// When it started.
+pub const START_TIME: Metric = gauge(
+    "ioasd_start_time_seconds",
+    &[],
+    "When the agent started, in seconds since 1970; changes with each start.",
+);
 /// Length of all pages objects.
 pub const PAGES_LENGTH: Metric = gauge(
     "ioasd_pages_length_bytes",
     &[],
     "Bytes of all pages objects, pinned or not: what clients have mapped at most.",
+);
+/// Distinct bytes.
+pub const DISTINCT: Metric = gauge(
+    "ioasd_distinct_bytes",
+    &["strength"],
+    "Pinned bytes, each page of a file once however many pages objects pin it, under the strongest of what holds it.",
+);
+/// Bytes that were not compared.
+pub const DISTINCT_UNMERGED: Metric = gauge(
+    "ioasd_distinct_unmerged_bytes",
+    &[],
+    "The part of the distinct bytes that was not compared with others, because there are too many pieces for one scrape; 0 nearly always.",
 );
 /// Pinned bytes.
 pub const PINNED: Metric = gauge(
@@ -70,20 +98,73 @@ pub const KERNEL_HELD: Metric = gauge(
     "What the kernel counts for the agent's process: VmPin for longterm, VmLck for locked. Equals the held bytes, except that huge pages are counted whole and once, and hugetlb pages are never counted as locked.",
 );
 /// First-touched bytes.
-pub const FIRST_TOUCH: Metric = Metric {
-    name: "ioasd_first_touch_bytes_total",
-    kind: Kind::Counter,
-    labels: &[],
-    help: "Bytes of holes in files that the agent has allocated for clients; its own memory cgroup pays.",
-};
+pub const FIRST_TOUCH: Metric = counter(
+    "ioasd_first_touch_bytes_total",
+    &[],
+    "Bytes of holes in files that the agent has allocated for clients; its own memory cgroup pays.",
+);
 /// Charged bytes.
 pub const CHARGED: Metric =
     gauge("ioasd_charged_bytes", &[], "Bytes billed to accounts; equals the pinned bytes at rest.");
+/// Length of an account's pages objects.
+pub const ACCOUNT_LENGTH: Metric = gauge(
+    "ioasd_account_length_bytes",
+    BY_ACCOUNT,
+    "Bytes of the pages objects that one account pays for. The label is the user id; accounts beyond admin.named_series are (others). The parts add up to ioasd_pages_length_bytes.",
+);
+/// Pinned bytes of an account.
+pub const ACCOUNT_PINNED: Metric = gauge(
+    "ioasd_account_pinned_bytes",
+    BY_ACCOUNT,
+    "Bytes that hold a pin for one account; the parts add up to ioasd_pinned_bytes.",
+);
+/// Held bytes of an account.
+pub const ACCOUNT_HELD: Metric = gauge(
+    "ioasd_account_held_bytes",
+    BY_ACCOUNT,
+    "Bytes that the kernel holds for one account; the parts add up to ioasd_held_bytes.",
+);
 /// Charged bytes of an account.
 pub const ACCOUNT_CHARGED: Metric = gauge(
     "ioasd_account_charged_bytes",
+    BY_ACCOUNT,
+    "Bytes billed to one account; the parts add up to ioasd_charged_bytes.",
+);
+/// Distinct bytes of an account.
+pub const ACCOUNT_DISTINCT: Metric = gauge(
+    "ioasd_account_distinct_bytes",
+    BY_ACCOUNT,
+    "Distinct bytes that one account alone holds; what several hold is under (shared). The parts add up to ioasd_distinct_bytes.",
+);
+/// Mapped bytes of an account.
+pub const ACCOUNT_MAPPED: Metric = gauge(
+    "ioasd_account_mapped_bytes",
     &["account"],
-    "Bytes billed to one account; the label is the user id.",
+    "Bytes that the domains of one account translate; the parts add up to ioasd_mapped_bytes.",
+);
+/// Table bytes of an account.
+pub const ACCOUNT_TABLE: Metric = gauge(
+    "ioasd_account_table_bytes",
+    &["account"],
+    "Bytes of IO page-table pages of one account; the parts add up to those by format.",
+);
+/// Folded accounts.
+pub const ACCOUNTS_FOLDED: Metric = gauge(
+    "ioasd_accounts_folded",
+    &[],
+    "Accounts that have no series of their own and are summed under (others).",
+);
+/// Pinned bytes of a context.
+pub const CONTEXT_PINNED: Metric = gauge(
+    "ioasd_context_pinned_bytes",
+    &["context"],
+    "Bytes pinned for one context, for the admin.named_series contexts that have most; the others are (others). Which program it is says /v1/contexts.",
+);
+/// Folded contexts.
+pub const CONTEXTS_FOLDED: Metric = gauge(
+    "ioasd_contexts_folded",
+    &[],
+    "Contexts with pages objects that have no series of their own and are summed under (others).",
 );
 /// Retiring bytes.
 pub const RETIRING: Metric = gauge(
@@ -113,26 +194,77 @@ pub const AREAS: Metric = gauge("ioasd_areas", &[], "Areas in all IO address spa
 /// Walkers.
 pub const WALKERS: Metric = gauge("ioasd_walkers", &[], "Walkers registered with domains.");
 /// Requests.
-pub const REQUESTS: Metric = Metric {
-    name: "ioasd_requests_total",
-    kind: Kind::Counter,
-    labels: &["command", "result"],
-    help: "Requests answered, by command and result: ok, or the stable code of the error.",
+pub const REQUESTS: Metric = counter(
+    "ioasd_requests_total",
+    &["command", "result"],
+    "Requests answered, by command and result: ok, or the reason of the rejection, the stable code of the error. Messages over the credits of their channel are the command unread with out-of-credit.",
+);
+/// What requests took.
+pub const REQUEST_SECONDS: Metric = Metric {
+    name: "ioasd_request_duration_seconds",
+    kind: Kind::Histogram,
+    labels: &["command"],
+    help: "From when a request was begun to its answer, waiting for walkers included, by command.",
 };
+/// Queues.
+pub const QUEUE_DEPTH: Metric = gauge(
+    "ioasd_queue_depth",
+    &["queue"],
+    "What is under way: requests read and not answered, movements at pages objects, work at pin threads.",
+);
+/// The deepest queue of one object.
+pub const QUEUE_DEEPEST: Metric = gauge(
+    "ioasd_queue_deepest",
+    &["queue"],
+    "The same at the one context, or pages object, that has most of it.",
+);
+/// Movements at FanOuts.
+pub const FAN_OUT_MOVEMENTS: Metric =
+    gauge("ioasd_fan_out_movements", &["arbiter"], "Movements that write to the tables of one arbiter.");
+/// Processor time.
+pub const PROCESS_CPU: Metric =
+    counter("process_cpu_seconds_total", &[], "Processor time of the agent, all threads together.");
+/// Resident memory.
+pub const PROCESS_RESIDENT: Metric = gauge(
+    "process_resident_memory_bytes",
+    &[],
+    "Memory of the agent's process that is there, mapped client memory included.",
+);
+/// Threads.
+pub const PROCESS_THREADS: Metric = gauge("process_threads", &[], "Threads of the agent.");
+/// Descriptors.
+pub const PROCESS_FDS: Metric = gauge("process_open_fds", &[], "Descriptors that the agent has open.");
+/// Descriptors at most.
+pub const PROCESS_FDS_MAX: Metric =
+    gauge("process_max_fds", &[], "Descriptors that it may have open; missing without a limit.");
+
+const BY_ACCOUNT: &[&str] = &["account", "strength"];
 
 /// Every metric, in the order of the documentation.
 pub const CATALOGUE: &[Metric] = &[
     BUILD_INFO,
+    START_TIME,
     PAGES_LENGTH,
     PINNED,
+    DISTINCT,
+    DISTINCT_UNMERGED,
     HELD,
     KERNEL_HELD,
     FIRST_TOUCH,
     CHARGED,
-    ACCOUNT_CHARGED,
     RETIRING,
     MAPPED,
     TABLE,
+    ACCOUNT_LENGTH,
+    ACCOUNT_PINNED,
+    ACCOUNT_HELD,
+    ACCOUNT_CHARGED,
+    ACCOUNT_DISTINCT,
+    ACCOUNT_MAPPED,
+    ACCOUNT_TABLE,
+    ACCOUNTS_FOLDED,
+    CONTEXT_PINNED,
+    CONTEXTS_FOLDED,
     CONTEXTS,
     IOASES,
     PAGES,
@@ -140,6 +272,15 @@ pub const CATALOGUE: &[Metric] = &[
     AREAS,
     WALKERS,
     REQUESTS,
+    REQUEST_SECONDS,
+    QUEUE_DEPTH,
+    QUEUE_DEEPEST,
+    FAN_OUT_MOVEMENTS,
+    PROCESS_CPU,
+    PROCESS_RESIDENT,
+    PROCESS_THREADS,
+    PROCESS_FDS,
+    PROCESS_FDS_MAX,
 ];
 
 /// Memory held in place by processes.
@@ -163,19 +304,14 @@ pub const HOST_UNEVICTABLE: Metric = gauge(
 /// Locked memory.
 pub const HOST_MLOCKED: Metric = gauge("ioasd_host_mlocked_bytes", &[], "The locked part of it.");
 /// Pages pinned.
-pub const HOST_PINS_ACQUIRED: Metric = Metric {
-    name: "ioasd_host_pins_acquired_total",
-    kind: Kind::Counter,
-    labels: &[],
-    help: "Pages pinned by anybody since the host started, short pins of ordinary I/O included.",
-};
+pub const HOST_PINS_ACQUIRED: Metric = counter(
+    "ioasd_host_pins_acquired_total",
+    &[],
+    "Pages pinned by anybody since the host started, short pins of ordinary I/O included.",
+);
 /// Pages unpinned.
-pub const HOST_PINS_RELEASED: Metric = Metric {
-    name: "ioasd_host_pins_released_total",
-    kind: Kind::Counter,
-    labels: &[],
-    help: "Pages unpinned by anybody since the host started.",
-};
+pub const HOST_PINS_RELEASED: Metric =
+    counter("ioasd_host_pins_released_total", &[], "Pages unpinned by anybody since the host started.");
 /// Pinned by control group.
 pub const HOST_CGROUP_PINNED: Metric = gauge(
     "ioasd_host_cgroup_pinned_bytes",
@@ -219,7 +355,8 @@ pub const HOST_CATALOGUE: &[Metric] = &[
 const HEAD: &str = "# Metrics
 
 Served by the admin server at `/metrics`. Gauges are read from the live objects at each scrape, so an object that is gone
-leaves nothing behind. Counters start at 0 when the agent starts. This page is made from `src/telemetry/catalogue.rs`; a test
+leaves nothing behind. Within one scrape every figure is read once: totals are sums of the very numbers that the parts show.
+Counters start at 0 when the agent starts. This page is made from `src/telemetry/catalogue.rs`; a test
 compares the two, `IOASD_BLESS=1 cargo test --lib metrics_page` rewrites it.
 
 | metric | kind | labels | meaning |
@@ -254,7 +391,8 @@ mod tests {
     #[test]
     fn names_follow_the_rules() {
         for metric in CATALOGUE.iter().chain(HOST_CATALOGUE) {
-            assert!(metric.name.starts_with("ioasd_"), "{} lacks the prefix", metric.name);
+            let prefix = ["ioasd_", "process_"].iter().any(|prefix| metric.name.starts_with(prefix));
+            assert!(prefix, "{} lacks the prefix", metric.name);
             assert_eq!(metric.name.ends_with("_total"), metric.kind == Kind::Counter, "{}", metric.name);
             assert!(metric.help.ends_with('.') && !metric.help.contains('|'), "{}", metric.name);
         }

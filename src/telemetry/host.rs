@@ -177,6 +177,7 @@ fn describe() {
         match metric.kind {
             Kind::Gauge => describe_gauge!(metric.name, metric.help),
             Kind::Counter => describe_counter!(metric.name, metric.help),
+            Kind::Histogram => {}
         }
     }
 }

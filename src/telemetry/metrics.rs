@@ -1,34 +1,61 @@
 //! A scrape: the Prometheus text made from a snapshot of the registry.
 //!
 //! Each scrape fills a recorder of its own and throws it away. Nothing is cached, so a dead object cannot linger, and
-//! nothing is installed globally, so several agents can live in one process.
+//! nothing is installed globally, so several agents can live in one process. What sums over memory comes from the books;
+//! histograms are written by `text`, because the agent counts them in buckets of its own.
 //!
-//! Imports allowed: `storage::source`, `actors::{auditor, registry}`, the catalogue.
+//! Imports allowed: `storage::source`, `sys::own_process`, `actors::{auditor, latencies, registry, view}`, the catalogue,
+//! books, text.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::time::SystemTime;
 
 use ioasd_client::units::ByteLen;
 use metrics::{Label, counter, describe_counter, describe_gauge, gauge};
 use metrics_exporter_prometheus::PrometheusBuilder;
 
+use super::books::{Books, Sums, Tables};
 use super::catalogue::{self, CATALOGUE, Kind, Metric};
+use super::text;
 use crate::actors::auditor::Held;
-use crate::actors::registry::{Registry, Snapshot};
+use crate::actors::registry::Snapshot;
+use crate::actors::view::View;
 use crate::storage::source::Strength;
+use crate::sys::own_process::OwnProcess;
 
 /// The media type of what [`scrape`] returns.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// The Prometheus text for what `registry` holds now.
+/// Accounts, and contexts, that have series of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NamedSeries(pub u32);
+
+impl Default for NamedSeries {
+    fn default() -> Self {
+        Self(100)
+    }
+}
+
+/// The Prometheus text for what `view` shows now.
 #[must_use]
-pub fn scrape(registry: &Registry) -> String {
-    let snapshot = registry.snapshot();
+pub fn scrape(view: &View, NamedSeries(cap): NamedSeries) -> String {
+    let (snapshot, process) = (view.registry.snapshot(), OwnProcess::now());
     let recorder = PrometheusBuilder::new().build_recorder();
     metrics::with_local_recorder(&recorder, || {
         describe();
-        record(&snapshot);
+        record_start(view);
+        record_books(&Books::of(&snapshot, usize::try_from(cap).unwrap_or(usize::MAX)));
+        record_kernel(&snapshot);
+        record_counts(&snapshot);
+        record_requests(&snapshot);
+        record_queues(&snapshot, view);
+        record_process(process);
     });
-    recorder.handle().render()
+    let mut text = recorder.handle().render();
+    text::counter(&mut text, &catalogue::PROCESS_CPU, process.cpu.as_secs_f64());
+    text::histograms(&mut text, &catalogue::REQUEST_SECONDS, &view.registry.requests().latencies().list());
+    text
 }
 
 fn describe() {
@@ -36,32 +63,68 @@ fn describe() {
         match metric.kind {
             Kind::Gauge => describe_gauge!(metric.name, metric.help),
             Kind::Counter => describe_counter!(metric.name, metric.help),
+            Kind::Histogram => {}
         }
     }
 }
 
-fn record(snapshot: &Snapshot) {
-    let version = vec![Label::new("version", env!("CARGO_PKG_VERSION"))];
-    set(catalogue::BUILD_INFO, version, 1);
-    record_pages(snapshot);
-    record_kernel(snapshot);
-    record_accounts(snapshot);
-    record_domains(snapshot);
-    record_counts(snapshot);
-    record_requests(snapshot);
+fn record_start(view: &View) {
+    let profile = if cfg!(debug_assertions) { "debug" } else { "release" };
+    let version = Label::new("version", env!("CARGO_PKG_VERSION"));
+    set(catalogue::BUILD_INFO, vec![version, Label::new("profile", profile)], 1);
+    let since = view.registry.since().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    gauge!(catalogue::START_TIME.name).set(since.as_secs_f64());
 }
 
-fn record_pages(snapshot: &Snapshot) {
-    let pages = || snapshot.pages.iter().map(|entry| &entry.stats);
-    set_bytes(catalogue::PAGES_LENGTH, vec![], pages().map(|stats| stats.length));
-    set_bytes(catalogue::CHARGED, vec![], pages().map(|stats| stats.charged.get()));
-    set_bytes(catalogue::RETIRING, vec![], pages().map(|stats| stats.retiring.get()));
-    // Every strength is shown always, so that 0 bytes is a sample and not a gap.
-    for strength in Strength::ALL {
-        let those = || pages().filter(|stats| stats.strength == strength);
+/// Every strength is shown always, so that 0 bytes is a sample and not a gap.
+fn record_books(books: &Books) {
+    let totals = Strength::ALL.map(|strength| (strength, books.total(strength)));
+    for (strength, total) in &totals {
         let label = || vec![Label::new("strength", strength.name())];
-        set_bytes(catalogue::PINNED, label(), those().map(|stats| stats.pinned.get()));
-        set_bytes(catalogue::HELD, label(), those().map(|stats| stats.held.get()));
+        set(catalogue::PINNED, label(), total.pinned);
+        set(catalogue::HELD, label(), total.held);
+        set(catalogue::DISTINCT, label(), total.distinct);
+    }
+    let sum = |of: fn(&Sums) -> u64| totals.iter().map(|(_, total)| of(total)).sum();
+    set(catalogue::PAGES_LENGTH, vec![], sum(|total| total.length));
+    set(catalogue::CHARGED, vec![], sum(|total| total.charged));
+    set(catalogue::RETIRING, vec![], sum(|total| total.retiring));
+    set(catalogue::DISTINCT_UNMERGED, vec![], books.unmerged);
+    record_tables(&books.tables);
+    record_accounts(books);
+    for (context, bytes) in &books.contexts {
+        set(catalogue::CONTEXT_PINNED, named("context", context), *bytes);
+    }
+    set(catalogue::CONTEXTS_FOLDED, vec![], books.contexts_folded as u64);
+}
+
+fn record_accounts(books: &Books) {
+    for ((account, strength), sums) in &books.pages {
+        let labels = || vec![label("account", account), Label::new("strength", strength.name())];
+        set(catalogue::ACCOUNT_LENGTH, labels(), sums.length);
+        set(catalogue::ACCOUNT_PINNED, labels(), sums.pinned);
+        set(catalogue::ACCOUNT_HELD, labels(), sums.held);
+        set(catalogue::ACCOUNT_CHARGED, labels(), sums.charged);
+        set(catalogue::ACCOUNT_DISTINCT, labels(), sums.distinct);
+    }
+    set(catalogue::ACCOUNTS_FOLDED, vec![], books.accounts_folded as u64);
+}
+
+fn record_tables(tables: &Tables) {
+    set(catalogue::MAPPED, vec![], tables.values().map(|sums| sums.mapped).sum());
+    let (mut formats, mut accounts) = (BTreeMap::<_, u64>::new(), BTreeMap::<_, (u64, u64)>::new());
+    for ((account, format), sums) in tables {
+        *formats.entry(*format).or_default() += sums.table;
+        let (mapped, table) = accounts.entry(*account).or_default();
+        *mapped += sums.mapped;
+        *table += sums.table;
+    }
+    for (format, bytes) in formats {
+        set(catalogue::TABLE, vec![Label::new("format", format)], bytes);
+    }
+    for (account, (mapped, table)) in accounts {
+        set(catalogue::ACCOUNT_MAPPED, vec![label("account", account)], mapped);
+        set(catalogue::ACCOUNT_TABLE, vec![label("account", account)], table);
     }
 }
 
@@ -74,35 +137,13 @@ fn record_kernel(snapshot: &Snapshot) {
     }
 }
 
-fn record_accounts(snapshot: &Snapshot) {
-    let mut accounts = BTreeMap::<u32, u64>::new();
-    for stats in snapshot.pages.iter().map(|entry| &entry.stats) {
-        *accounts.entry(stats.account.get().as_raw()).or_default() += stats.charged.get().get();
-    }
-    for (uid, bytes) in accounts {
-        set(catalogue::ACCOUNT_CHARGED, vec![Label::new("account", uid.to_string())], bytes);
-    }
-}
-
-fn record_domains(snapshot: &Snapshot) {
-    let domains = || snapshot.domains.iter().map(|entry| &entry.stats);
-    set_bytes(catalogue::MAPPED, vec![], domains().map(|stats| stats.mapped.get()));
-    set(catalogue::WALKERS, vec![], domains().map(|stats| stats.walkers.get()).sum());
-    let mut formats = BTreeMap::<&'static str, u64>::new();
-    for stats in domains() {
-        *formats.entry(stats.format).or_default() += stats.table.get().get();
-    }
-    for (format, bytes) in formats {
-        set(catalogue::TABLE, vec![Label::new("format", format)], bytes);
-    }
-}
-
 fn record_counts(snapshot: &Snapshot) {
-    set(catalogue::CONTEXTS, vec![], count(&snapshot.contexts));
-    set(catalogue::IOASES, vec![], count(&snapshot.ioases));
-    set(catalogue::PAGES, vec![], count(&snapshot.pages));
-    set(catalogue::DOMAINS, vec![], count(&snapshot.domains));
+    set(catalogue::CONTEXTS, vec![], snapshot.contexts.len() as u64);
+    set(catalogue::IOASES, vec![], snapshot.ioases.len() as u64);
+    set(catalogue::PAGES, vec![], snapshot.pages.len() as u64);
+    set(catalogue::DOMAINS, vec![], snapshot.domains.len() as u64);
     set(catalogue::AREAS, vec![], snapshot.ioases.iter().map(|entry| entry.stats.areas.get()).sum());
+    set(catalogue::WALKERS, vec![], snapshot.domains.iter().map(|entry| entry.stats.walkers.get()).sum());
 }
 
 fn record_requests(snapshot: &Snapshot) {
@@ -112,12 +153,39 @@ fn record_requests(snapshot: &Snapshot) {
     }
 }
 
-fn count<T>(entries: &[T]) -> u64 {
-    u64::try_from(entries.len()).unwrap_or(u64::MAX)
+fn record_queues(snapshot: &Snapshot, view: &View) {
+    let requests: Vec<u64> = snapshot.contexts.iter().map(|entry| entry.stats.requests.get()).collect();
+    let movements: Vec<u64> = snapshot.pages.iter().map(|entry| entry.stats.movements.get()).collect();
+    for (queue, depths) in [("requests", requests), ("movements", movements)] {
+        let label = || vec![Label::new("queue", queue)];
+        set(catalogue::QUEUE_DEPTH, label(), depths.iter().sum());
+        set(catalogue::QUEUE_DEEPEST, label(), depths.into_iter().max().unwrap_or(0));
+    }
+    set(catalogue::QUEUE_DEPTH, vec![Label::new("queue", "pins")], view.load.pins());
+    for (arbiter, movements) in view.load.fan_outs().enumerate() {
+        set(catalogue::FAN_OUT_MOVEMENTS, vec![label("arbiter", arbiter)], movements);
+    }
 }
 
-fn set_bytes(metric: Metric, labels: Vec<Label>, values: impl Iterator<Item = ByteLen>) {
-    set(metric, labels, values.map(ByteLen::get).fold(0, u64::saturating_add));
+fn record_process(process: OwnProcess) {
+    let figures = [
+        (catalogue::PROCESS_RESIDENT, process.resident.map(ByteLen::get)),
+        (catalogue::PROCESS_THREADS, process.threads),
+        (catalogue::PROCESS_FDS, process.descriptors),
+        (catalogue::PROCESS_FDS_MAX, process.descriptors_max),
+    ];
+    for (metric, figure) in figures {
+        figure.into_iter().for_each(|figure| set(metric, vec![], figure));
+    }
+}
+
+fn label(name: &'static str, value: impl Display) -> Label {
+    Label::new(name, value.to_string())
+}
+
+/// The label of what is shown by its number, or of all that is folded.
+fn named(name: &'static str, number: &Option<u64>) -> Vec<Label> {
+    vec![number.map_or_else(|| Label::new(name, "(others)"), |number| label(name, number))]
 }
 
 /// Prometheus samples are doubles: exact up to 2^53, which is 8 PiB.
@@ -127,12 +195,24 @@ fn set(metric: Metric, labels: Vec<Label>, value: u64) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
     use ioasd_client::ids::ObjectId;
+    use ioasd_client::units::{IndexRange, PageIndex};
     use rustix::process::{Pid, Uid};
 
     use super::*;
+    use crate::actors::credits::Credits;
     use crate::actors::figures::{ContextStats, IoasStats, PagesStats, examples};
+    use crate::actors::load::Load;
+    use crate::actors::registry::Registry;
     use crate::actors::requests::OK;
+    use crate::storage::frame_window::FileKey;
+
+    fn scrape(registry: &Arc<Registry>) -> String {
+        super::scrape(&View::of(Arc::clone(registry)), NamedSeries::default())
+    }
 
     fn pages(length: u64, account: u32) -> PagesStats {
         examples::pages(length, account)
@@ -148,7 +228,13 @@ mod tests {
         let text = scrape(&Registry::new());
         assert_sample(&text, "ioasd_pinned_bytes{strength=\"resident\"} 0");
         assert_sample(&text, "ioasd_contexts 0");
-        assert_sample(&text, &format!("ioasd_build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION")));
+        assert_sample(
+            &text,
+            &format!("ioasd_build_info{{version=\"{}\",profile=\"debug\"}} 1", env!("CARGO_PKG_VERSION")),
+        );
+        assert_sample(&text, "ioasd_queue_depth{queue=\"requests\"} 0");
+        let started = text.lines().find_map(|line| line.strip_prefix("ioasd_start_time_seconds "));
+        assert!(started.is_some_and(|started| started.parse::<f64>().unwrap() > 1.7e9), "{text}");
     }
 
     #[test]
@@ -165,8 +251,8 @@ mod tests {
         assert_sample(&text, "ioasd_pages_length_bytes 16384");
         assert_sample(&text, "ioasd_pinned_bytes{strength=\"resident\"} 8192");
         assert_sample(&text, "ioasd_charged_bytes 12289");
-        assert_sample(&text, "ioasd_account_charged_bytes{account=\"1000\"} 8193");
-        assert_sample(&text, "ioasd_account_charged_bytes{account=\"0\"} 4096");
+        assert_sample(&text, "ioasd_account_charged_bytes{account=\"1000\",strength=\"resident\"} 8193");
+        assert_sample(&text, "ioasd_account_charged_bytes{account=\"0\",strength=\"resident\"} 4096");
         assert_sample(&text, "ioasd_retiring_bytes 4096");
         assert_sample(&text, "ioasd_pages 3");
     }
@@ -193,6 +279,30 @@ mod tests {
     }
 
     #[test]
+    fn a_page_of_a_file_is_distinct_once_and_the_accounts_add_up() {
+        let registry = Registry::new();
+        let file = FileKey { dev: 1, inode: 2 };
+        let pinned = [(0, 0..=3), (0, 2..=5), (1000, 5..=6)].map(|(uid, range)| {
+            let (first, last) = (PageIndex::new(*range.start()), PageIndex::new(*range.end()));
+            let range = IndexRange::new(first, last).unwrap();
+            let guard = registry.register_pages(examples::pages_of(file, range, uid));
+            guard.pinned.set(ByteLen::new(range.pages() << 12));
+            guard
+        });
+        let text = scrape(&registry);
+        let account = |who: &str, pages: u64| {
+            let labels = format!("account=\"{who}\",strength=\"resident\"");
+            assert_sample(&text, &format!("ioasd_account_distinct_bytes{{{labels}}} {}", pages << 12));
+        };
+        assert_sample(&text, &format!("ioasd_pinned_bytes{{strength=\"resident\"}} {}", 10 << 12));
+        assert_sample(&text, &format!("ioasd_distinct_bytes{{strength=\"resident\"}} {}", 7 << 12));
+        account("0", 5);
+        account("1000", 1);
+        account("(shared)", 1);
+        drop(pinned);
+    }
+
+    #[test]
     fn a_dead_object_leaves_no_series_behind() {
         let registry = Registry::new();
         let guard = registry.register_pages(pages(4096, 4711));
@@ -207,12 +317,18 @@ mod tests {
     fn requests_are_counted_from_the_start_of_the_agent() {
         let registry = Registry::new();
         for result in [OK, OK, "iova-taken"] {
-            registry.requests().record("IOAS_MAP_FILE", result);
+            registry.requests().record("IOAS_MAP_FILE", result, Duration::from_micros(30));
         }
         for _ in 0..2 {
             let text = scrape(&registry);
             assert_sample(&text, "ioasd_requests_total{command=\"IOAS_MAP_FILE\",result=\"ok\"} 2");
             assert_sample(&text, "ioasd_requests_total{command=\"IOAS_MAP_FILE\",result=\"iova-taken\"} 1");
+            let bucket = "ioasd_request_duration_seconds_bucket{command=\"IOAS_MAP_FILE\",le=";
+            assert_sample(&text, &format!("{bucket}\"0.000025\"}} 0"));
+            assert_sample(&text, &format!("{bucket}\"0.00005\"}} 3"));
+            assert_sample(&text, &format!("{bucket}\"+Inf\"}} 3"));
+            assert_sample(&text, "ioasd_request_duration_seconds_count{command=\"IOAS_MAP_FILE\"} 3");
+            assert_sample(&text, "ioasd_request_duration_seconds_sum{command=\"IOAS_MAP_FILE\"} 0.00009");
         }
     }
 
@@ -231,12 +347,15 @@ mod tests {
         let ioas = registry.register_ioas(IoasStats::new(context.number(), ObjectId::new(1)));
         let _domain = registry.register_domain(examples::domain("amd-v1", ioas.number()));
         let _pages = registry.register_pages(pages(4096, 0));
-        registry.requests().record("DESTROY", OK);
-        let text = scrape(&registry);
+        registry.requests().record("DESTROY", OK, Duration::ZERO);
+        let view = View {
+            load: Load { fan_outs: vec![Credits::default().permits()], pins: None },
+            ..View::of(registry)
+        };
+        let text = super::scrape(&view, NamedSeries::default());
         for metric in CATALOGUE {
             assert_sample(&text, &format!("# HELP {} {}", metric.name, metric.help));
-            let kind = if metric.kind == Kind::Counter { "counter" } else { "gauge" };
-            assert_sample(&text, &format!("# TYPE {} {kind}", metric.name));
+            assert_sample(&text, &format!("# TYPE {} {}", metric.name, metric.kind.name()));
         }
         let families = text.lines().filter(|line| line.starts_with("# TYPE")).count();
         assert_eq!(families, CATALOGUE.len(), "{text}");

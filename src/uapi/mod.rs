@@ -62,7 +62,6 @@ use self::line::Line;
 use crate::actors::client_context::state::ClientState;
 use crate::actors::guard::caught;
 use crate::actors::messages::dispatch::{Dispatch, Incoming, Lane, Outgoing};
-use crate::actors::requests::OK;
 use crate::error::{Coded, Errno};
 use crate::storage::refusal::Refusal;
 use crate::sys::client_fd::ClientFd;
@@ -71,6 +70,9 @@ use crate::sys::socket::Loss;
 
 /// The name under which messages without a known command are counted.
 const UNKNOWN: &str = "unknown";
+
+/// The name under which messages are counted that no credit was left for: nobody looked which command they have.
+const UNREAD: &str = "unread";
 
 /// Understands the commands of the uAPI and of ioasd.
 #[derive(Clone, Copy, Debug, Default)]
@@ -159,7 +161,6 @@ impl Dispatch for Uapi {
             let answered = caught("a request", answer(&client, incoming)).await;
             let (command, result) = answered.unwrap_or_else(|refusal| (UNKNOWN, Err(refusal)));
             let refusal = result.as_ref().map_or_else(Some, |answer| answer.refusal.as_ref());
-            client.record(command, refusal.map_or(OK, Coded::code));
             line.end(&client, command, refusal);
             if let Some(refusal) = refusal {
                 client.note_refusal(command, refusal);
@@ -171,9 +172,13 @@ impl Dispatch for Uapi {
         })
     }
 
-    fn refuse_for_credit(&self, message: &[u8], credits: usize) -> Outgoing {
+    fn refuse_for_credit(&self, client: &ClientState, message: &[u8]) -> Outgoing {
+        let credits = client.credits();
         let text = format!("{credits} requests of this channel wait already: read their answers first");
-        refused(Echo::of(message), &Refusal::new(Errno::AGAIN, "out-of-credit", text))
+        let refusal = Refusal::new(Errno::AGAIN, "out-of-credit", text);
+        Line::begin().end(client, UNREAD, Some(&refusal));
+        client.note_refusal(UNREAD, &refusal);
+        refused(Echo::of(message), &refusal)
     }
 }
 

@@ -58,6 +58,7 @@ impl Agent {
             tcp: Some("127.0.0.1:0".parse().unwrap()),
             socket: Some(folder.path().join("admin.sock")),
             scope,
+            ..Endpoints::default()
         };
         let admin = admin::start(&endpoints, view, Readiness::default()).unwrap();
         Self { folder, shared, admin, stop: Some(stop), thread: Some(thread) }

@@ -41,6 +41,8 @@ fn requests_beyond_the_credits_are_refused_at_once_and_the_rest_is_answered_in_o
     for tag in 5..8 {
         assert_next(&client, tag, Some(Errno::AGAIN));
     }
+    // Of the eight, five wait behind the one that runs.
+    assert_eq!(agent.snapshot().contexts[0].stats.requests.get(), 6);
     let unpin = AccessUnpin { access_id: AccessId::new(9), length: ByteLen::new(1), ..Default::default() };
     post(&client, &request_of(200, &unpin), &[]).unwrap();
     assert_next(&client, 200, Some(Errno::NOENT));
@@ -49,6 +51,10 @@ fn requests_beyond_the_credits_are_refused_at_once_and_the_rest_is_answered_in_o
     (0..5).for_each(|tag| assert_next(&client, tag, None));
     post(&client, &request_of(300, &IoasAlloc::default()), &[]).unwrap();
     assert_next(&client, 300, None);
+    let counts = agent.snapshot().requests;
+    let over = counts.iter().find(|count| count.result == "out-of-credit").expect("they are counted");
+    assert_eq!((over.command, over.count), ("unread", 3));
+    assert!(eventually(|| agent.snapshot().contexts[0].stats.requests.get() == 0));
 }
 
 /// Posts until the agent has hung up.

@@ -16,7 +16,7 @@ use crate::memory::{Memory, at, attach_new, map};
 use crate::walking::open;
 
 /// The samples of one scrape, by name and labels.
-fn scrape(address: SocketAddr) -> BTreeMap<String, u64> {
+fn scrape(address: SocketAddr) -> BTreeMap<String, f64> {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
     let mut answer = String::new();
@@ -25,7 +25,7 @@ fn scrape(address: SocketAddr) -> BTreeMap<String, u64> {
     let samples = answer.lines().filter(|line| line.starts_with("ioasd_"));
     samples
         .map(|line| line.rsplit_once(' ').unwrap())
-        .map(|(name, value)| (name.to_owned(), value.parse().unwrap()))
+        .map(|(name, value)| (name.to_owned(), value.parse::<f64>().unwrap()))
         .collect()
 }
 
@@ -37,9 +37,20 @@ fn admin(agent: &Agent) -> admin::AdminHandle {
 }
 
 #[track_caller]
-fn assert_samples(samples: &BTreeMap<String, u64>, expected: &[(&str, u64)]) {
+fn assert_samples(samples: &BTreeMap<String, f64>, expected: &[(&str, u64)]) {
     for (name, value) in expected {
-        assert_eq!(samples.get(*name), Some(value), "{name}");
+        assert_eq!(samples.get(*name), Some(&(*value as f64)), "{name}");
+    }
+}
+
+/// Nothing is left but what counts from the start of the agent, or is not about clients.
+#[track_caller]
+fn assert_idle(samples: &BTreeMap<String, f64>) {
+    const CONSTANT: [&str; 5] =
+        ["ioasd_build_info", "ioasd_start_time", "ioasd_request", "ioasd_kernel_held_bytes", "ioasd_host_"];
+    for (name, value) in samples {
+        let constant = CONSTANT.iter().any(|constant| name.starts_with(constant));
+        assert!(constant || *value == 0.0, "{name} is {value} on an idle agent");
     }
 }
 
@@ -56,8 +67,10 @@ fn a_scrape_shows_every_byte_while_it_is_mapped_and_none_afterwards() {
     let walking = open(client.domain_export(hwpts[0]).unwrap());
     // A root, one table of each of the next levels, and one for what is no whole leaf of 2 MiB; of 4 KiB each.
     let (bytes, table) = (memory.size(), 4 * 4096);
-    let account =
-        format!("ioasd_account_charged_bytes{{account=\"{}\"}}", rustix::process::getuid().as_raw());
+    let account = format!(
+        "ioasd_account_charged_bytes{{account=\"{}\",strength=\"resident\"}}",
+        rustix::process::getuid().as_raw()
+    );
     assert_samples(
         &scrape(address),
         &[
@@ -68,6 +81,8 @@ fn a_scrape_shows_every_byte_while_it_is_mapped_and_none_afterwards() {
             ("ioasd_held_bytes{strength=\"resident\"}", 0),
             ("ioasd_charged_bytes", bytes),
             (&account, bytes),
+            ("ioasd_distinct_bytes{strength=\"resident\"}", bytes),
+            ("ioasd_context_pinned_bytes{context=\"1\"}", bytes),
             ("ioasd_retiring_bytes", 0),
             ("ioasd_mapped_bytes", 2 * bytes),
             ("ioasd_table_bytes{format=\"amd-v1\"}", 2 * table),
@@ -82,14 +97,9 @@ fn a_scrape_shows_every_byte_while_it_is_mapped_and_none_afterwards() {
     );
     drop((walking, client));
     agent.assert_clean();
-    assert!(eventually(|| scrape(address).get("ioasd_walkers") == Some(&0)));
+    assert!(eventually(|| scrape(address).get("ioasd_walkers") == Some(&0.0)));
     let samples = scrape(address);
-    for (name, value) in &samples {
-        let constant = ["ioasd_build_info", "ioasd_requests_total", "ioasd_kernel_held_bytes", "ioasd_host_"]
-            .iter()
-            .any(|constant| name.starts_with(constant));
-        assert!(constant || *value == 0, "{name} is {value} on an idle agent");
-    }
+    assert_idle(&samples);
     assert!(!samples.contains_key(&account));
     admin.stop();
 }

@@ -129,7 +129,8 @@ impl ClientState {
         // As with ranges, 2^64-1 stands for the 2^64 bytes of the longest array.
         let length = ByteLen::new(len.get().saturating_mul(PAGE_SIZE));
         let (source_name, strength) = (source.name(), source.strength());
-        let identity = PagesIdentity { context: self.stats.number(), source: source_name, length, strength };
+        let (context, places) = (self.stats.number(), backing.as_ref().and_then(|file| file.pinned_places()));
+        let identity = PagesIdentity { context, source: source_name, length, strength, places };
         let stats = self.agent.registry.register_pages(PagesStats::new(identity, account));
         let number = stats.number();
         let pages = Pages::new(PagesParts {

@@ -8,7 +8,7 @@
 //! The socket is always read: a request over the credits gets EAGAIN at once. What takes something back needs no credit
 //! and never waits behind another request. Who goes on asking without reading answers is hung up on.
 //!
-//! Imports allowed: sys, messages, state.
+//! Imports allowed: sys, messages, figures, state.
 
 use std::collections::VecDeque;
 use std::io;
@@ -20,6 +20,7 @@ use futures_util::future::{Either, LocalBoxFuture, select};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
 use super::state::ClientState;
+use crate::actors::figures::UnderWay;
 use crate::actors::messages::dispatch::{Incoming, Lane, Outgoing};
 use crate::sys::sender::Senders;
 use crate::sys::socket;
@@ -33,7 +34,7 @@ pub(super) struct Channel {
     state: Rc<ClientState>,
     socket: Rc<Watched<OwnedFd>>,
     senders: Senders,
-    waiting: VecDeque<Incoming>,
+    waiting: VecDeque<(Incoming, UnderWay)>,
     running: FuturesUnordered<LocalBoxFuture<'static, Lane>>,
     in_order_runs: bool,
 }
@@ -93,11 +94,15 @@ impl Channel {
         let credits = self.state.credits();
         let dispatch = &self.state.agent.dispatch;
         match dispatch.lane(&incoming.message) {
-            Lane::Express if self.running.len() < UNREAD_MAX => self.run(incoming, Lane::Express),
+            Lane::Express if self.running.len() < UNREAD_MAX => {
+                self.run((incoming, self.state.stats.requests.enter()), Lane::Express);
+            }
             Lane::Express => return Err(io::ErrorKind::WouldBlock.into()),
-            Lane::InOrder if self.waiting.len() < credits => self.waiting.push_back(incoming),
+            Lane::InOrder if self.waiting.len() < credits => {
+                self.waiting.push_back((incoming, self.state.stats.requests.enter()));
+            }
             Lane::InOrder => {
-                let refusal = dispatch.refuse_for_credit(&incoming.message, credits);
+                let refusal = dispatch.refuse_for_credit(&self.state, &incoming.message);
                 return socket::send((*self.socket).as_fd(), &[&refusal.message], &[]);
             }
         }
@@ -108,13 +113,13 @@ impl Channel {
         if self.in_order_runs {
             return;
         }
-        if let Some(incoming) = self.waiting.pop_front() {
+        if let Some(taken) = self.waiting.pop_front() {
             self.in_order_runs = true;
-            self.run(incoming, Lane::InOrder);
+            self.run(taken, Lane::InOrder);
         }
     }
 
-    fn run(&mut self, incoming: Incoming, lane: Lane) {
+    fn run(&mut self, (incoming, under_way): (Incoming, UnderWay), lane: Lane) {
         let answer = self.state.agent.dispatch.dispatch(Rc::clone(&self.state), incoming);
         let socket = Rc::clone(&self.socket);
         self.running.push(Box::pin(async move {
@@ -122,6 +127,7 @@ impl Channel {
                 tracing::debug!(%error, "an answer could not be sent: the client must not wait for it");
                 hang_up(&socket);
             }
+            drop(under_way);
             lane
         }));
     }

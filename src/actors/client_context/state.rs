@@ -5,6 +5,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ioasd_client::ids::ObjectId;
 use ioasd_client::wire::FRAME_MAX;
@@ -109,8 +110,8 @@ impl ClientState {
     }
 
     /// Counts an answered request.
-    pub fn record(&self, command: &'static str, result: &'static str) {
-        self.agent.registry.requests().record(command, result);
+    pub fn record(&self, command: &'static str, result: &'static str, took: Duration) {
+        self.agent.registry.requests().record(command, result, took);
     }
 
     /// Notes a refused request.

@@ -55,5 +55,5 @@ pub trait Dispatch: Send + Sync {
     fn dispatch(&self, client: Rc<ClientState>, incoming: Incoming) -> LocalBoxFuture<'static, Outgoing>;
 
     /// Answers a message for which the channel has no credit left.
-    fn refuse_for_credit(&self, message: &[u8], credits: usize) -> Outgoing;
+    fn refuse_for_credit(&self, client: &ClientState, message: &[u8]) -> Outgoing;
 }
