@@ -1,4 +1,5 @@
-//! The figures that each kind of object shows of itself: plain atomics with one writer, the object's actor.
+//! The figures that each kind of object shows of itself: plain atomics with one writer, the object's actor. What a device is
+//! attached to, which changes seldom, is behind a lock.
 //!
 //! What never changes is a plain field. Reads take no lock; see the registry for what that means for sums.
 //!
@@ -11,10 +12,11 @@ use std::time::SystemTime;
 
 use ioasd_client::ids::ObjectId;
 use ioasd_client::units::ByteLen;
+use parking_lot::Mutex;
 use rustix::process::{Pid, Uid};
 
 use super::inbox::Inbox;
-use super::messages::questions::{AreasFrom, HoldersOf, TableOf};
+use super::messages::questions::{AreasFrom, GapsFrom, HoldersOf, RulesFrom, TableOf};
 use super::number::Number;
 use crate::sources::pinned_places::PinnedPlaces;
 use crate::storage::ioas::AccessNeeds;
@@ -129,14 +131,18 @@ pub struct IoasStats {
     pub mapped: Bytes,
     /// Tells its areas.
     pub inbox: Inbox<AreasFrom>,
+    /// Tells its gaps.
+    pub gaps: Inbox<GapsFrom>,
+    /// Tells what is reserved and allowed in it.
+    pub rules: Inbox<RulesFrom>,
 }
 
 impl IoasStats {
     /// An empty address space, `object` of `context`.
     #[must_use]
     pub fn new(context: Number<ContextStats>, object: ObjectId) -> Self {
-        let (areas, mapped, inbox) = Default::default();
-        Self { context, object, areas, mapped, inbox }
+        let (areas, mapped, inbox, gaps, rules) = Default::default();
+        Self { context, object, areas, mapped, inbox, gaps, rules }
     }
 }
 
@@ -257,6 +263,87 @@ impl Deref for DomainStats {
     type Target = DomainIdentity;
 
     fn deref(&self) -> &DomainIdentity {
+        &self.identity
+    }
+}
+
+/// What of a device never changes.
+#[derive(Clone, Copy, Debug)]
+pub struct DeviceIdentity {
+    /// The context it belongs to.
+    pub context: Number<ContextStats>,
+    /// Its object id there.
+    pub object: ObjectId,
+    /// What it stands for.
+    pub kind: DeviceKind,
+    /// The IOMMU it is behind.
+    pub iommu: Iommu,
+    /// The page-table format it walks, in the word used in reports and metrics.
+    pub format: &'static str,
+}
+
+/// What a device stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceKind {
+    /// A program that walks the table.
+    Software,
+    /// Nothing: the test command looks at the table in its place.
+    Mock,
+}
+
+/// Which IOMMU a software device is behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Iommu {
+    /// The one that all such devices share: devices on one IOAS share a domain.
+    Shared,
+    /// One of its own: it has a domain of its own.
+    Own,
+}
+
+/// What a device is attached to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AttachedTo {
+    /// The object id of its HWPT.
+    pub hwpt: ObjectId,
+    /// The address space that shows.
+    pub ioas: Number<IoasStats>,
+    /// Since when.
+    pub since: SystemTime,
+}
+
+/// What a device shows.
+#[derive(Debug)]
+pub struct DeviceStats {
+    /// What never changes.
+    pub identity: DeviceIdentity,
+    /// When it was made.
+    pub since: SystemTime,
+    attached: Mutex<Option<AttachedTo>>,
+}
+
+impl DeviceStats {
+    /// A device that is attached to nothing.
+    #[must_use]
+    pub fn new(identity: DeviceIdentity) -> Self {
+        Self { identity, since: SystemTime::now(), attached: Mutex::default() }
+    }
+
+    /// Shows `attached` from now on. Rare, so that it may take a lock for a moment.
+    pub fn show(&self, attached: Option<AttachedTo>) {
+        *self.attached.lock() = attached;
+    }
+
+    /// What it is attached to.
+    #[must_use]
+    pub fn attached(&self) -> Option<AttachedTo> {
+        *self.attached.lock()
+    }
+}
+
+impl Deref for DeviceStats {
+    type Target = DeviceIdentity;
+
+    fn deref(&self) -> &DeviceIdentity {
         &self.identity
     }
 }

@@ -25,7 +25,7 @@ use super::messages::ioas::{
     AllowIovas, AttachAccess, AttachDomain, ChangeTable, Check, Clear, DetachAccess, DetachDomain,
     LeaveAccess, LetGoWithin, LookAtTable, PinRange, ReadBytes, SetLargePages, UnpinRange, WriteBytes,
 };
-use super::messages::questions::{AreaReport, AreasFrom};
+use super::messages::questions::{AreaReport, AreasFrom, GapsFrom, RulesFrom};
 use super::pages_handle::PagesHandle;
 use super::registry::Registered;
 use super::retirement::{Grace, Retirement};
@@ -264,7 +264,10 @@ impl Actor for Ioas {
 
     fn started(&mut self, context: &mut Self::Context) {
         context.set_mailbox_capacity(super::MAILBOX);
-        self.cell.stats.inbox.open(context.address().downgrade().recipient());
+        let own = context.address().downgrade();
+        self.cell.stats.inbox.open(own.clone().recipient());
+        self.cell.stats.gaps.open(own.clone().recipient());
+        self.cell.stats.rules.open(own.recipient());
     }
 }
 
@@ -443,6 +446,24 @@ impl Handler<Question<AreasFrom>> for Ioas {
         MessageResult(
             self.cell.operations.with_table(|table| table.areas_from(from).take(limit).map(report).collect()),
         )
+    }
+}
+
+impl Handler<Question<GapsFrom>> for Ioas {
+    type Result = MessageResult<Question<GapsFrom>>;
+
+    fn handle(&mut self, question: Question<GapsFrom>, _: &mut Self::Context) -> Self::Result {
+        let GapsFrom { from, limits } = question.asked;
+        MessageResult(self.cell.operations.with_table(|table| table.gaps_from(from, limits)))
+    }
+}
+
+impl Handler<Question<RulesFrom>> for Ioas {
+    type Result = MessageResult<Question<RulesFrom>>;
+
+    fn handle(&mut self, question: Question<RulesFrom>, _: &mut Self::Context) -> Self::Result {
+        let RulesFrom { from, limit } = question.asked;
+        MessageResult(self.cell.operations.with_table(|table| table.ruled_from(from, limit)))
     }
 }
 

@@ -12,6 +12,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::{Rc, Weak};
+use std::time::SystemTime;
 
 use actix::Addr;
 use ioasd_client::formats::FormatId;
@@ -20,7 +21,8 @@ use tokio::sync::Mutex;
 
 use super::access::Access;
 use super::domain::Domain;
-use super::figures::{AccessStats, IoasStats};
+use super::figures::{AccessStats, AttachedTo, DeviceStats, IoasStats};
+pub use super::figures::{DeviceIdentity, DeviceKind, Iommu};
 use super::ioas::{Ioas, IoasCell};
 use super::number::Number;
 use super::registry::Registered;
@@ -32,15 +34,6 @@ use crate::storage::step::DomainKey;
 
 /// The largest id.
 const ID_MAX: u32 = 0x7fff_ffff;
-
-/// Which IOMMU a software device is behind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Iommu {
-    /// The one that all such devices share: devices on one IOAS share a domain.
-    Shared,
-    /// One of its own: it has a domain of its own.
-    Own,
-}
 
 /// An IO address space.
 #[derive(Debug)]
@@ -74,7 +67,7 @@ pub enum Sharing {
     /// All behind the shared IOMMU that walk this format.
     Shared(FormatId),
     /// The one device with this number.
-    Only(u64),
+    Only(Number<DeviceStats>),
 }
 
 /// A domain as the uAPI sees it.
@@ -96,15 +89,6 @@ pub struct HwptObject {
     pub spec: TableSpec,
 }
 
-/// What a device stands for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DeviceKind {
-    /// A program that walks the table.
-    Software,
-    /// Nothing: the test command looks at the table in its place.
-    Mock,
-}
-
 /// A test object: a mock device and its being there.
 #[derive(Debug)]
 pub struct MockDeviceObject {
@@ -119,16 +103,11 @@ pub struct MockDeviceObject {
 pub struct DeviceObject {
     /// Its id.
     pub id: ObjectId,
-    /// A number that no other device of the agent has, or had.
-    pub number: u64,
-    /// The IOMMU it is behind.
-    pub iommu: Iommu,
     /// The page table it walks unless another is asked for.
     pub spec: TableSpec,
-    /// What it stands for.
-    pub kind: DeviceKind,
-    /// What it is attached to.
-    pub attached: RefCell<Option<Rc<HwptObject>>>,
+    /// Its figures, and what it stands for.
+    pub stats: Registered<DeviceStats>,
+    attached: RefCell<Option<Rc<HwptObject>>>,
     /// Held while that changes.
     pub changing: Mutex<()>,
 }
@@ -136,23 +115,17 @@ pub struct DeviceObject {
 impl DeviceObject {
     /// A device that is attached to nothing.
     #[must_use]
-    pub fn new(id: ObjectId, number: u64, iommu: Iommu, spec: TableSpec) -> Self {
+    pub fn new(stats: Registered<DeviceStats>, spec: TableSpec) -> Self {
         let (attached, changing) = Default::default();
-        Self { id, number, iommu, spec, kind: DeviceKind::Software, attached, changing }
-    }
-
-    /// The same, standing for something else.
-    #[must_use]
-    pub fn of(self, kind: DeviceKind) -> Self {
-        Self { kind, ..self }
+        Self { id: stats.object, spec, stats, attached, changing }
     }
 
     /// The devices it can share a domain with.
     #[must_use]
-    pub const fn sharing(&self) -> Sharing {
-        match self.iommu {
+    pub fn sharing(&self) -> Sharing {
+        match self.stats.iommu {
             Iommu::Shared => Sharing::Shared(self.spec.format()),
-            Iommu::Own => Sharing::Only(self.number),
+            Iommu::Own => Sharing::Only(self.stats.number()),
         }
     }
 
@@ -160,6 +133,17 @@ impl DeviceObject {
     #[must_use]
     pub fn hwpt(&self) -> Option<Rc<HwptObject>> {
         self.attached.borrow().clone()
+    }
+
+    /// Attaches it to `hwpt`, or to nothing; gives what it was attached to.
+    pub fn attach(&self, hwpt: Option<Rc<HwptObject>>) -> Option<Rc<HwptObject>> {
+        let shown = |hwpt: &Rc<HwptObject>| AttachedTo {
+            hwpt: hwpt.id,
+            ioas: hwpt.ioas.number,
+            since: SystemTime::now(),
+        };
+        self.stats.show(hwpt.as_ref().map(shown));
+        self.attached.replace(hwpt)
     }
 }
 
@@ -545,9 +529,13 @@ impl Objects {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::actors::registry::Registry;
 
     fn device(id: ObjectId) -> Object {
-        Object::Device(Rc::new(DeviceObject::new(id, 1, Iommu::Own, TableSpec::of(FormatId::AmdV1))))
+        let (kind, iommu, format) = (DeviceKind::Software, Iommu::Own, FormatId::AmdV1.name());
+        let identity = DeviceIdentity { context: Number::new(1), object: id, kind, iommu, format };
+        let stats = Registry::new().register_device(DeviceStats::new(identity));
+        Object::Device(Rc::new(DeviceObject::new(stats, TableSpec::of(FormatId::AmdV1))))
     }
 
     #[test]

@@ -18,7 +18,7 @@ use std::time::SystemTime;
 use dashmap::DashMap;
 use ioasd_client::units::ByteLen;
 
-use super::figures::{AccessStats, ContextStats, DomainStats, IoasStats, PagesStats};
+use super::figures::{AccessStats, ContextStats, DeviceStats, DomainStats, IoasStats, PagesStats};
 use super::journal::{Happening, Journal};
 use super::number::Number;
 use super::requests::{RequestCount, RequestCounts};
@@ -156,6 +156,7 @@ pub struct Registry {
     pages: Arc<Table<PagesStats>>,
     domains: Arc<Table<DomainStats>>,
     accesses: Arc<Table<AccessStats>>,
+    devices: Arc<Table<DeviceStats>>,
     requests: RequestCounts,
     first_touched: Arc<AtomicU64>,
     journal: Arc<Journal>,
@@ -174,6 +175,7 @@ impl Registry {
             pages: Table::new(),
             domains: Table::new(),
             accesses: Table::new(),
+            devices: Table::new(),
             requests: RequestCounts::default(),
             first_touched: Arc::default(),
             journal,
@@ -229,6 +231,12 @@ impl Registry {
     #[must_use]
     pub fn register_access(&self, stats: AccessStats) -> Registered<AccessStats> {
         self.accesses.register(stats)
+    }
+
+    /// Lists a device for as long as the guard lives.
+    #[must_use]
+    pub fn register_device(&self, stats: DeviceStats) -> Registered<DeviceStats> {
+        self.devices.register(stats)
     }
 
     /// Context `number`, if it is registered.
@@ -289,6 +297,18 @@ impl Registry {
     #[must_use]
     pub fn accesses(&self) -> Vec<Entry<AccessStats>> {
         self.accesses.list()
+    }
+
+    /// The devices, in the order of their numbers.
+    #[must_use]
+    pub fn devices(&self) -> Vec<Entry<DeviceStats>> {
+        self.devices.list()
+    }
+
+    /// Device `number`, if it is registered.
+    #[must_use]
+    pub fn device(&self, number: u64) -> Option<Entry<DeviceStats>> {
+        self.devices.get(number)
     }
 
     /// The counts of answered requests.

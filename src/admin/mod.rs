@@ -12,9 +12,12 @@
 //! GET /v1/contexts[/{id}]         who has it open
 //! GET /v1/ioas[/{id}]             address spaces
 //! GET /v1/ioas/{id}/areas         what one shows
+//! GET /v1/ioas/{id}/gaps          what is free there
+//! GET /v1/ioas/{id}/ranges        what is reserved or allowed there
 //! GET /v1/pages[/{id}]            pages objects
 //! GET /v1/domains[/{id}]          IO page tables
 //! GET /v1/domains/{id}/walk       ?iova=0x..: the way to an address
+//! GET /v1/devices[/{id}]          software and mock devices
 //! GET /v1/accesses                software users
 //! GET /v1/accounts                who pays
 //! GET /v1/payers                  the processes that map, and their limits
@@ -23,7 +26,7 @@
 //! ```
 //!
 //! Lists come in parts: `?limit=`, and `?after=` with the `next` of the part before. Filters: `?context=` (ioas, pages,
-//! domains, accesses), `?ioas=` (domains, accesses), `?uid=` (contexts, pages), `?state=` (areas). The server has a thread and an actix
+//! domains, devices, accesses), `?ioas=` (domains, devices, accesses), `?uid=` (contexts, pages), `?state=` (areas). The server has a thread and an actix
 //! system of its own, and asks the data side with a deadline: when that is stuck, `/livez`, `/metrics` and the lists still
 //! answer, and what needs an owner's answer is 503. Whatever cannot be answered is `application/problem+json`.
 //!
@@ -35,9 +38,11 @@ pub(crate) mod accesses;
 pub(crate) mod accounts;
 pub(crate) mod areas;
 pub(crate) mod contexts;
+pub(crate) mod devices;
 pub(crate) mod domains;
 pub mod door;
 pub(crate) mod events;
+pub(crate) mod gaps;
 pub mod health;
 pub(crate) mod host;
 pub(crate) mod ioases;
@@ -246,11 +251,15 @@ fn routes(config: &mut web::ServiceConfig) {
         .service(read_only("/v1/ioas", web::get().to(ioases::list)))
         .service(read_only("/v1/ioas/{id}", web::get().to(ioases::one)))
         .service(read_only("/v1/ioas/{id}/areas", web::get().to(areas::list)))
+        .service(read_only("/v1/ioas/{id}/gaps", web::get().to(gaps::gaps)))
+        .service(read_only("/v1/ioas/{id}/ranges", web::get().to(gaps::ranges)))
         .service(read_only("/v1/pages", web::get().to(pages::list)))
         .service(read_only("/v1/pages/{id}", web::get().to(pages::one)))
         .service(read_only("/v1/domains", web::get().to(domains::list)))
         .service(read_only("/v1/domains/{id}", web::get().to(domains::one)))
         .service(read_only("/v1/domains/{id}/walk", web::get().to(walk::walk)))
+        .service(read_only("/v1/devices", web::get().to(devices::list)))
+        .service(read_only("/v1/devices/{id}", web::get().to(devices::one)))
         .service(read_only("/v1/accesses", web::get().to(accesses::list)))
         .service(read_only("/v1/accounts", web::get().to(accounts::list)))
         .service(read_only("/v1/payers", web::get().to(payers::list)))

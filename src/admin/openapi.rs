@@ -18,13 +18,15 @@ use super::json::Listed;
 use super::parameters::{self, LIMIT_MAX};
 use super::problem::{self, Body, Problem};
 use super::{
-    accesses, accounts, areas, contexts, domains, events, host, ioases, pages, payers, status, version, walk,
+    accesses, accounts, areas, contexts, devices, domains, events, gaps, host, ioases, pages, payers, status,
+    version, walk,
 };
 
 /// The schemas that the document names.
 type Schemas = Vec<(String, RefOr<Schema>)>;
 
 /// What a path answers when all is well.
+#[derive(Clone, Copy)]
 enum Answer {
     /// JSON of a type: puts its schemas there and gives its name.
     Json(fn(&mut Schemas) -> String),
@@ -66,6 +68,11 @@ fn listed<T: ToSchema>(schemas: &mut Schemas) -> String {
 }
 
 fn paths() -> Vec<Described> {
+    [agent_and_spaces(), objects_and_users()].concat()
+}
+
+/// The agent as a whole, who has it open, and address spaces.
+fn agent_and_spaces() -> Vec<Described> {
     use Answer::{Json, Text};
     vec![
         ("/livez", "whether the admin server runs", &[], Text),
@@ -83,11 +90,37 @@ fn paths() -> Vec<Described> {
             &[After, Limit, State],
             Json(listed::<areas::AreaRow>),
         ),
+        (
+            "/v1/ioas/{id}/gaps",
+            "what is free there, in IOVA order",
+            &[After, Limit],
+            Json(listed::<gaps::GapRow>),
+        ),
+        (
+            "/v1/ioas/{id}/ranges",
+            "what is reserved or allowed there, in IOVA order",
+            &[After, Limit],
+            Json(listed::<gaps::RangeRow>),
+        ),
+    ]
+}
+
+/// What areas show, and who uses it.
+fn objects_and_users() -> Vec<Described> {
+    use Answer::Json;
+    vec![
         ("/v1/pages", "pages objects", &[After, Limit, Context, Uid], Json(listed::<pages::PagesRow>)),
         ("/v1/pages/{id}", "one of them, with who holds it", &[], Json(named::<pages::PagesDetail>)),
         ("/v1/domains", "IO page tables", &[After, Limit, Context, Ioas], Json(listed::<domains::DomainRow>)),
         ("/v1/domains/{id}", "one of them, with its shape", &[], Json(named::<domains::DomainDetail>)),
         ("/v1/domains/{id}/walk", "the way to an address", &[Iova], Json(named::<walk::WalkReport>)),
+        (
+            "/v1/devices",
+            "software and mock devices",
+            &[After, Limit, Context, Ioas],
+            Json(listed::<devices::DeviceRow>),
+        ),
+        ("/v1/devices/{id}", "one of them", &[], Json(named::<devices::DeviceRow>)),
         (
             "/v1/accesses",
             "software users",

@@ -20,6 +20,7 @@ mod area_map;
 mod constraints;
 #[cfg(test)]
 mod fixture;
+mod free;
 mod large_pages;
 mod lookup;
 #[cfg(test)]
@@ -36,6 +37,7 @@ pub use alignment::LargePages;
 pub use allowed::{AllowError, check_allowed_range};
 pub use area_map::{Area, AreaId, AreaState, Holder, NewAccesses, Writable};
 pub use constraints::{AttachError, Owner};
+pub use free::{GapLimits, Gaps, OWNERS_NAMED, Ruled};
 pub use large_pages::LargePagesError;
 pub use lookup::{AccessKind, AccessPart, AccessWalk, LookupError, Transfer};
 pub use place_error::PlaceError;

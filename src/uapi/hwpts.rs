@@ -95,7 +95,7 @@ fn choice(alloc: &HwptAlloc, payload: &[u8], fds: Vec<ClientFd>) -> Result<Choos
 }
 
 fn require_kind(device: &DeviceObject, kind: DeviceKind, data_type: u32) -> Result<(), Refusal> {
-    if device.kind == kind {
+    if device.stats.kind == kind {
         return Ok(());
     }
     let text = format!("device {} takes no data of type {data_type:#x}", device.id);

@@ -54,6 +54,7 @@ fn tables_show_a_client_at_work() {
         ("pages", "ID  CONTEXT"),
         ("domains", "ID  CONTEXT"),
         ("accesses", "ID  CONTEXT"),
+        ("devices", "ID  CONTEXT"),
         ("accounts", "UID"),
         ("payers", "PID"),
         ("events", "NUMBER  AT"),

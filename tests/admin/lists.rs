@@ -71,12 +71,31 @@ fn every_list_shows_a_client_at_work_and_both_doors_say_the_same() {
     assert_eq!((&account["uid"], &account["charged_bytes"]), (&context["uid"], &json!(0x4000)));
     assert_eq!(account["table_bytes"], domain["table_bytes"]);
     assert_eq!(account["pinned_bytes"], json!({ pages["strength"].as_str().unwrap(): 0x4000 }));
-    for target in ["contexts", "ioas", "pages", "domains", "accesses", "accounts"] {
+    for target in ["contexts", "ioas", "pages", "domains", "devices", "accesses", "accounts"] {
         let target = format!("/v1/{target}");
         assert_eq!(agent.tcp().json(&target), door.json(&target), "{target}");
     }
     client.access_unpin(access, range(0x10_1000, 0x2000)).unwrap();
     assert_eq!(only(&door, "/v1/accesses")["pins"], 0);
+}
+
+#[test]
+fn a_device_shows_what_it_is_attached_to() {
+    let agent = Agent::start();
+    let mut client = agent.connect();
+    let ioas = client.ioas_alloc().unwrap();
+    attach(&mut client, ioas);
+    let door = agent.socket();
+    let device = only(&door, "/v1/devices");
+    let words = (&device["kind"], &device["iommu"], &device["format"]);
+    assert_eq!(words, (&json!("software"), &json!("own"), &json!("amd-v1")));
+    let hwpt = only(&door, "/v1/domains")["object"].clone();
+    assert_eq!((&device["attached"]["ioas"], &device["attached"]["hwpt"]), (&json!(1), &hwpt));
+    assert_eq!(door.json(&format!("/v1/devices/{}", device["id"])), device);
+    assert_eq!(door.json("/v1/devices?ioas=2")["items"], json!([]));
+    let object = u32::try_from(device["object"].as_u64().unwrap()).unwrap();
+    client.device_detach(ioasd_client::ids::DeviceId::new(object)).unwrap();
+    assert_eq!(only(&door, "/v1/devices")["attached"], Value::Null);
 }
 
 #[test]

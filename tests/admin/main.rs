@@ -6,6 +6,7 @@ mod ctl;
 mod doors;
 mod events;
 mod fixture;
+mod gaps;
 mod http;
 mod lists;
 mod openapi;

@@ -25,6 +25,9 @@ fn a_parameter_that_is_wrong_is_named() {
         ("/v1/ioas/1/areas?state=lost", "state"),
         ("/v1/accounts?after=99999999999999999999999", "after"),
         ("/v1/ioas/1/areas?after=12g", "after"),
+        ("/v1/ioas/1/gaps?after=12g", "after"),
+        ("/v1/ioas/1/gaps?limit=0", "limit"),
+        ("/v1/ioas/1/ranges?after=-1", "after"),
         ("/v1/ioas/one", "id"),
         ("/v1/pages/0x1", "id"),
         ("/v1/domains/18446744073709551616", "id"),
@@ -54,7 +57,17 @@ fn a_parameter_that_is_wrong_is_named() {
 #[test]
 fn what_was_never_there_is_absent() {
     let agent = Agent::start();
-    for target in ["contexts/7", "ioas/7", "ioas/7/areas", "pages/7", "domains/7", "domains/7/walk?iova=0"] {
+    for target in [
+        "contexts/7",
+        "ioas/7",
+        "ioas/7/areas",
+        "ioas/7/gaps",
+        "ioas/7/ranges",
+        "devices/7",
+        "pages/7",
+        "domains/7",
+        "domains/7/walk?iova=0",
+    ] {
         let answer = agent.socket().get(&format!("/v1/{target}"));
         let detail = answer.assert_problem(404, "object-absent", Errno::NOENT);
         assert!(detail.contains('7'), "{detail}");

@@ -42,7 +42,14 @@ fn a_stuck_data_side_stops_no_figure_and_collects_no_questions() {
     ] {
         assert_eq!(door.get(target).status, 200, "{target}");
     }
-    for target in ["/v1/ioas/1/areas", "/v1/pages/1", "/v1/domains/1", "/v1/domains/1/walk?iova=0x1000"] {
+    for target in [
+        "/v1/ioas/1/areas",
+        "/v1/ioas/1/gaps",
+        "/v1/ioas/1/ranges",
+        "/v1/pages/1",
+        "/v1/domains/1",
+        "/v1/domains/1/walk?iova=0x1000",
+    ] {
         let answer = door.get(target);
         answer.assert_problem(503, "owner-silent", Errno::TIMEDOUT);
         assert!(answer.head.contains("retry-after: 1"), "{}", answer.head);

@@ -557,7 +557,7 @@ impl Actors {
         let client = &clients[self.spec.ioases[self.spec.domains[domain].ioas].context];
         let device =
             client.state.with_objects(|objects| objects.device(*client.devices.get(&domain)?).ok())?;
-        device.attached.borrow().clone()
+        device.hwpt()
     }
 }
 

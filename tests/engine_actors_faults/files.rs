@@ -88,7 +88,7 @@ async fn disturb(n: u64) -> Option<Point> {
             _ => {
                 let hwpt = state.with_objects(|objects| {
                     let device = objects.device(device.unwrap()).unwrap();
-                    let attached = device.attached.borrow().clone();
+                    let attached = device.hwpt();
                     attached.unwrap().id
                 });
                 state.domain_export(hwpt).await.map(|channel| export = Some(channel))

@@ -11,7 +11,10 @@ use ioasd_client::formats::FormatId;
 use ioasd_client::ids::ObjectId;
 
 use super::state::ClientState;
-use crate::actors::objects::{AttachTarget, DeviceObject, HwptObject, IoasObject, Iommu, Made, Object};
+use crate::actors::figures::DeviceStats;
+use crate::actors::objects::{
+    AttachTarget, DeviceIdentity, DeviceKind, DeviceObject, HwptObject, IoasObject, Iommu, Made, Object,
+};
 use crate::domains::spec::TableSpec;
 use crate::error::Errno;
 use crate::storage::refusal::Refusal;
@@ -24,9 +27,21 @@ impl ClientState {
     pub fn device_create(&self, iommu: Iommu, format: FormatId) -> Result<ObjectId, Refusal> {
         let reserved = self.reserve()?;
         let id = reserved.id();
-        let device = DeviceObject::new(id, self.agent.next_number(), iommu, TableSpec::of(format));
+        let device = self.new_device(id, (DeviceKind::Software, iommu), TableSpec::of(format));
         reserved.publish(Object::Device(Rc::new(device)));
         Ok(id)
+    }
+
+    /// A device that is listed.
+    pub(super) fn new_device(
+        &self,
+        object: ObjectId,
+        (kind, iommu): (DeviceKind, Iommu),
+        spec: TableSpec,
+    ) -> DeviceObject {
+        let (context, format) = (self.number(), spec.format().name());
+        let stats = DeviceStats::new(DeviceIdentity { context, object, kind, iommu, format });
+        DeviceObject::new(self.agent.registry.register_device(stats), spec)
     }
 
     /// All that tables of a device can be.
@@ -52,7 +67,7 @@ impl ClientState {
         }
         let hwpt = self.hwpt_of(&device, target).await?;
         let id = hwpt.id;
-        device.attached.replace(Some(hwpt));
+        device.attach(Some(hwpt));
         Ok(id)
     }
 
@@ -72,7 +87,7 @@ impl ClientState {
         }
         let hwpt = self.hwpt_of(&device, target).await?;
         let id = hwpt.id;
-        let old = device.attached.replace(Some(hwpt));
+        let old = device.attach(Some(hwpt));
         self.leave(old).await;
         Ok(id)
     }
@@ -89,7 +104,7 @@ impl ClientState {
 
     pub(super) async fn detach(&self, device: &DeviceObject) {
         let _changing = device.changing.lock().await;
-        let old = device.attached.take();
+        let old = device.attach(None);
         self.leave(old).await;
     }
 

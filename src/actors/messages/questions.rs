@@ -10,7 +10,7 @@ use crate::actors::inbox::Ask;
 use crate::actors::number::Number;
 pub use crate::domains::table::WalkStep;
 use crate::storage::area::AreaShape;
-use crate::storage::io_pagetable::AreaState;
+pub use crate::storage::io_pagetable::{AreaState, GapLimits, Gaps, Ruled};
 use crate::storage::pages::AreaKey;
 
 /// Areas in IOVA order, from the one on that shows `from` or is the first behind it.
@@ -39,6 +39,32 @@ pub struct AreaReport {
 
 impl Ask for AreasFrom {
     type Answer = Vec<AreaReport>;
+}
+
+/// Free ranges in IOVA order, from the one on that has `from` or is the first behind it.
+#[derive(Clone, Copy, Debug)]
+pub struct GapsFrom {
+    /// Where to begin.
+    pub from: Iova,
+    /// How far to go.
+    pub limits: GapLimits,
+}
+
+impl Ask for GapsFrom {
+    type Answer = Gaps;
+}
+
+/// Reserved and allowed ranges in IOVA order, from the one on that has `from` or is the first behind it.
+#[derive(Clone, Copy, Debug)]
+pub struct RulesFrom {
+    /// Where to begin.
+    pub from: Iova,
+    /// Ranges wanted at most.
+    pub limit: usize,
+}
+
+impl Ask for RulesFrom {
+    type Answer = Vec<Ruled>;
 }
 
 /// What holds the pages of an object.

@@ -29,8 +29,10 @@ use crate::admin::accesses::AccessRow;
 use crate::admin::accounts::AccountRow;
 use crate::admin::areas::AreaRow;
 use crate::admin::contexts::ContextRow;
+use crate::admin::devices::DeviceRow;
 use crate::admin::domains::DomainRow;
 use crate::admin::events::{EventRow, Events};
+use crate::admin::gaps::{GapRow, RangeRow};
 use crate::admin::ioases::IoasRow;
 use crate::admin::json::Hex;
 use crate::admin::pages::PagesRow;
@@ -76,6 +78,16 @@ pub enum CtlCommand {
         /// The address space, by the number that `ioasd ctl ioas` shows.
         ioas: u64,
     },
+    /// What is free in an address space, in IOVA order.
+    Gaps {
+        /// The address space, by the number that `ioasd ctl ioas` shows.
+        ioas: u64,
+    },
+    /// What is reserved or allowed in an address space, in IOVA order.
+    Ranges {
+        /// The address space, by the number that `ioasd ctl ioas` shows.
+        ioas: u64,
+    },
     /// Pages objects.
     Pages {
         /// One of them, with who holds it.
@@ -93,6 +105,11 @@ pub enum CtlCommand {
         /// The address, in hex with 0x or in decimal.
         #[arg(value_parser = address)]
         iova: u64,
+    },
+    /// Software and mock devices, and what they are attached to.
+    Devices {
+        /// One of them.
+        id: Option<u64>,
     },
     /// Software users and what they hold.
     Accesses,
@@ -181,6 +198,8 @@ fn shown(agent: &Agent, args: &CtlArgs) -> Result<String, AskError> {
         CtlCommand::Ioas { id: None } => list::<IoasRow>(agent, "/v1/ioas", args),
         CtlCommand::Ioas { id: Some(id) } => one(agent, &format!("/v1/ioas/{id}"), args),
         CtlCommand::Areas { ioas } => list::<AreaRow>(agent, &format!("/v1/ioas/{ioas}/areas"), args),
+        CtlCommand::Gaps { ioas } => list::<GapRow>(agent, &format!("/v1/ioas/{ioas}/gaps"), args),
+        CtlCommand::Ranges { ioas } => list::<RangeRow>(agent, &format!("/v1/ioas/{ioas}/ranges"), args),
         CtlCommand::Pages { id: None } => list::<PagesRow>(agent, "/v1/pages", args),
         CtlCommand::Pages { id: Some(id) } => one(agent, &format!("/v1/pages/{id}"), args),
         CtlCommand::Domains { id: None } => list::<DomainRow>(agent, "/v1/domains", args),
@@ -189,6 +208,8 @@ fn shown(agent: &Agent, args: &CtlArgs) -> Result<String, AskError> {
             let path = format!("/v1/domains/{domain}/walk?iova={iova:#x}");
             if args.json { agent.text(&path) } else { Ok(walk::shown(&agent.one(&path)?)) }
         }
+        CtlCommand::Devices { id: None } => list::<DeviceRow>(agent, "/v1/devices", args),
+        CtlCommand::Devices { id: Some(id) } => one(agent, &format!("/v1/devices/{id}"), args),
         CtlCommand::Accesses => list::<AccessRow>(agent, "/v1/accesses", args),
         CtlCommand::Accounts => list::<AccountRow>(agent, "/v1/accounts", args),
         CtlCommand::Payers => list::<PayerRow>(agent, "/v1/payers", args),

@@ -8,8 +8,10 @@ use crate::admin::accesses::AccessRow;
 use crate::admin::accounts::AccountRow;
 use crate::admin::areas::AreaRow;
 use crate::admin::contexts::ContextRow;
+use crate::admin::devices::DeviceRow;
 use crate::admin::domains::DomainRow;
 use crate::admin::events::EventRow;
+use crate::admin::gaps::{GapRow, RangeRow};
 use crate::admin::ioases::IoasRow;
 use crate::admin::pages::PagesRow;
 use crate::admin::payers::PayerRow;
@@ -95,6 +97,65 @@ impl Row for AreaRow {
             self.accesses.to_string(),
             or_dash(self.strength.as_ref()),
             or_dash(self.source.as_ref()),
+        ]
+    }
+}
+
+impl Row for GapRow {
+    const COLUMNS: &'static [Column] = &[("START", Right), ("LAST", Right), ("LENGTH", Right)];
+
+    fn cells(&self) -> Vec<String> {
+        vec![self.start.to_string(), self.last.to_string(), size(self.length)]
+    }
+}
+
+impl Row for RangeRow {
+    const COLUMNS: &'static [Column] = &[
+        ("START", Right),
+        ("LAST", Right),
+        ("LENGTH", Right),
+        ("KIND", Left),
+        ("REQUESTS", Right),
+        ("OWNERS", Left),
+    ];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.start.to_string(),
+            self.last.to_string(),
+            size(self.length),
+            self.kind.clone(),
+            self.requests.to_string(),
+            if self.owners.is_empty() { "-".to_owned() } else { self.owners.join(", ") },
+        ]
+    }
+}
+
+impl Row for DeviceRow {
+    const COLUMNS: &'static [Column] = &[
+        ("ID", Right),
+        ("CONTEXT", Right),
+        ("OBJECT", Right),
+        ("KIND", Left),
+        ("IOMMU", Left),
+        ("FORMAT", Left),
+        ("HWPT", Right),
+        ("IOAS", Right),
+        ("SINCE", Left),
+    ];
+
+    fn cells(&self) -> Vec<String> {
+        let attached = self.attached.as_ref();
+        vec![
+            self.id.to_string(),
+            self.context.to_string(),
+            self.object.to_string(),
+            self.kind.clone(),
+            self.iommu.clone(),
+            self.format.clone(),
+            or_dash(attached.map(|attached| attached.hwpt).as_ref()),
+            or_dash(attached.map(|attached| attached.ioas).as_ref()),
+            attached.map_or(&self.since, |attached| &attached.since).clone(),
         ]
     }
 }

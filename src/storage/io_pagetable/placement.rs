@@ -130,17 +130,6 @@ impl<P: Clone> IoPageTable<P> {
         Ok(found.ok_or_else(|| fit.no_space())?)
     }
 
-    /// The reserved ranges and areas that reach into `span`, by start; no two of them share an address.
-    fn used_in(&self, span: IovaRange) -> impl Iterator<Item = IovaRange> {
-        let mut reserved = self.reserved.union().intersecting(span).peekable();
-        let mut areas = self.areas.intersecting(span).map(Area::iova).peekable();
-        std::iter::from_fn(move || match (reserved.peek(), areas.peek()) {
-            (Some(first), Some(second)) if second < first => areas.next(),
-            (None, _) => areas.next(),
-            _ => reserved.next(),
-        })
-    }
-
     fn check_piece(
         &self,
         piece: &Piece<P>,

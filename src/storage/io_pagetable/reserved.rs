@@ -37,6 +37,11 @@ impl Reserved {
         &self.union
     }
 
+    /// Every request, with who made it.
+    pub(super) fn requests(&self) -> impl Iterator<Item = (Owner, IovaRange)> {
+        self.entries.iter().copied()
+    }
+
     /// A reserved range that shares an address with `range`, and its owner.
     pub(super) fn conflict(&self, range: IovaRange) -> Option<(Owner, IovaRange)> {
         self.union.first_in(range)?;

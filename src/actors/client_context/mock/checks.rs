@@ -173,7 +173,7 @@ impl ClientState {
     /// Whether `device` is a mock device.
     #[must_use]
     pub fn is_mock_device(&self, device: ObjectId) -> bool {
-        self.look(|objects| objects.device(device)).is_ok_and(|device| device.kind == DeviceKind::Mock)
+        self.look(|objects| objects.device(device)).is_ok_and(|device| device.stats.kind == DeviceKind::Mock)
     }
 }
 

@@ -11,7 +11,7 @@ use ioasd_client::units::{Iova, IovaRange, PAGE_SIZE};
 use crate::actors::client_context::state::ClientState;
 use crate::actors::guard::poisoned;
 use crate::actors::messages::ioas::ChangeTable;
-use crate::actors::objects::{DeviceKind, DeviceObject, Iommu, MockDeviceObject, Object};
+use crate::actors::objects::{DeviceKind, Iommu, MockDeviceObject, Object};
 use crate::domains::spec::TableSpec;
 use crate::storage::io_pagetable::Owner;
 use crate::storage::refusal::Refusal;
@@ -80,9 +80,7 @@ impl ClientState {
         let (stdev, device) = (self.reserve()?, self.reserve()?);
         let (stdev_id, idev) = (stdev.id(), device.id());
         let spec = MockTable::Default.spec()?;
-        let object =
-            DeviceObject::new(idev, self.agent.next_number(), Iommu::Shared, spec).of(DeviceKind::Mock);
-        let object = Rc::new(object);
+        let object = Rc::new(self.new_device(idev, (DeviceKind::Mock, Iommu::Shared), spec));
         device.publish(Object::Device(Rc::clone(&object)));
         stdev.publish(Object::MockDevice(Rc::new(MockDeviceObject { id: stdev_id, device: object })));
         match self.device_attach(idev, target).await {
