@@ -23,7 +23,7 @@ use ioasd_client::units::ByteLen;
 use serde::Deserialize;
 
 use self::place::{Environment, Place, Socket};
-use self::values::{FileMode, Frames, Listen, ScopeChoice, ThreadCount, WalkerPolicy};
+use self::values::{FileMode, Frames, Listen, ProcessMemory, ScopeChoice, ThreadCount, WalkerPolicy};
 use crate::admin::Endpoints;
 use crate::storage::source::StrengthSetting;
 use crate::telemetry::logging::Format;
@@ -191,6 +191,8 @@ pub struct EngineConfig {
     pub strength: StrengthSetting,
     /// What the frames in tables are.
     pub frames: Frames,
+    /// How memory of processes is reached that is no file.
+    pub process_memory: ProcessMemory,
 }
 
 impl Default for EngineConfig {
@@ -200,6 +202,7 @@ impl Default for EngineConfig {
             pin_threads: ThreadCount::PerCpu,
             strength: StrengthSetting::Auto,
             frames: Frames::Logical,
+            process_memory: ProcessMemory::Auto,
         }
     }
 }
@@ -294,6 +297,7 @@ mod tests {
         pin_threads = 8
         strength = "locked"
         frames = "physical"
+        process_memory = "copy"
         [walkers]
         policy = "wait"
         alarm_after = "1500ms"
@@ -331,6 +335,7 @@ mod tests {
                 pin_threads: fixed(8),
                 strength: StrengthSetting::Exactly(crate::storage::source::Strength::Locked),
                 frames: Frames::Physical,
+                process_memory: ProcessMemory::Copy,
             },
             walkers: WalkersConfig { policy: WalkerPolicy::Wait, alarm_after: Duration::from_millis(1500) },
             mock: MockConfig { enabled: true },

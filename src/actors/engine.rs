@@ -102,6 +102,9 @@ pub struct Engine {
     accepting: Mutex<Option<actix_rt::task::JoinHandle<()>>>,
 }
 
+/// Processes that are asked to pin at the same time, at most.
+const UPCALL_THREADS: usize = 8;
+
 /// The live contexts.
 #[derive(Default)]
 struct Contexts {
@@ -117,7 +120,9 @@ impl Engine {
     pub async fn start(start: EngineSettings, registry: Arc<Registry>) -> Result<Arc<Self>, EngineError> {
         let frames = Arc::new(FrameService::default());
         let pins = pin_host(start.pins, &frames)?.counting_into(registry.first_touched());
-        let pool = PinPool::start(start.pin_threads, super::MAILBOX).map_err(EngineError::PinPool)?;
+        let pool =
+            |name, threads| PinPool::start(name, threads, super::MAILBOX).map_err(EngineError::PinPool);
+        let (prompt, waiting) = (pool("pin", start.pin_threads)?, pool("upcall", UPCALL_THREADS)?);
         let arbiters: Vec<Arbiter> = (0..start.arbiters.max(1)).map(|_| Arbiter::new()).collect();
         let handles: Vec<ArbiterHandle> = arbiters.iter().map(Arbiter::handle).collect();
         let shards = (0..).zip(&handles).map(|(shard, arbiter)| Shard {
@@ -125,12 +130,12 @@ impl Engine {
             credits: Credits::default(),
         });
         let shards = Shards::new(shards.collect());
-        let load = Load { fan_outs: shards.permits(), pins: Some(pool.places().clone()) };
+        let load = Load { fan_outs: shards.permits(), pins: Some(prompt.places().clone()) };
         let locals = (0..).zip(&handles).map(|(shard, arbiter)| Local {
             shard,
             pinner: Pinner::start_in_arbiter(arbiter, {
-                let pool = pool.clone();
-                move |_| Pinner::new(pool)
+                let (prompt, waiting) = (prompt.clone(), waiting.clone());
+                move |_| Pinner::new(prompt, waiting)
             }),
             retirement: Retirement::start_in_arbiter(arbiter, {
                 let journal = Arc::clone(registry.journal());

@@ -3,14 +3,13 @@
 //! Imports allowed: pages_handle, storage.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Weak};
 
 use actix::{Addr, WeakAddr};
 use parking_lot::Mutex;
 
 use super::pages::Pages;
 use super::pages_handle::PagesHandle;
-use crate::sources::file::FileSource;
+use crate::sources::backing::{Backing, WeakBacking};
 use crate::storage::Tuning;
 use crate::storage::pfn::RunLimit;
 
@@ -29,8 +28,8 @@ pub enum Hardware {
 pub struct MockHardware {
     /// Runs of a batch, if the test command has set them.
     runs: AtomicU32,
-    /// Every pages object of a file, for the count of pins.
-    pages: Mutex<Vec<(WeakAddr<Pages>, Weak<FileSource>)>>,
+    /// Every pages object, for the count of pins.
+    pages: Mutex<Vec<(WeakAddr<Pages>, WeakBacking)>>,
 }
 
 impl MockHardware {
@@ -50,16 +49,15 @@ impl MockHardware {
 
     /// Notes a pages object.
     pub fn note(&self, pages: &PagesHandle) {
-        let Some(file) = pages.backing() else { return };
         let mut all = self.pages.lock();
-        all.retain(|(_, file)| file.strong_count() > 0);
-        all.push((pages.pages().downgrade(), Arc::downgrade(file)));
+        all.retain(|(_, backing)| backing.upgrade().is_some());
+        all.push((pages.pages().downgrade(), pages.backing().downgrade()));
     }
 
-    /// Every pages object of a file that there is, and the file.
+    /// Every pages object that there is, and what is behind it.
     #[must_use]
-    pub fn pages(&self) -> Vec<(Addr<Pages>, Arc<FileSource>)> {
+    pub fn pages(&self) -> Vec<(Addr<Pages>, Backing)> {
         let all = self.pages.lock();
-        all.iter().filter_map(|(pages, file)| Some((pages.upgrade()?, file.upgrade()?))).collect()
+        all.iter().filter_map(|(pages, backing)| Some((pages.upgrade()?, backing.upgrade()?))).collect()
     }
 }

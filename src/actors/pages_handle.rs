@@ -4,14 +4,13 @@
 
 use std::fmt;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use actix::{Actor, Addr};
 
 use super::figures::PagesStats;
 use super::number::Number;
 use super::pages::{Pages, PagesCell};
-use crate::sources::file::FileSource;
+use crate::sources::backing::Backing;
 use crate::storage::iova_allocator::OriginAddr;
 
 /// Keeps a Pages actor alive and reaches it.
@@ -23,18 +22,14 @@ struct Link {
     cell: Rc<PagesCell>,
     number: Number<PagesStats>,
     origin: OriginAddr,
-    backing: Option<Arc<FileSource>>,
+    backing: Backing,
 }
 
 impl PagesHandle {
     /// Starts the actor of a pages object that is listed under `number`. `origin` is the address of the first byte of
-    /// page 0 in the memory it comes from; `backing` the file that walkers can map, if there is one.
+    /// page 0 in the memory it comes from; `backing` what is behind it.
     #[must_use]
-    pub fn start(
-        (pages, number): (Pages, Number<PagesStats>),
-        origin: OriginAddr,
-        backing: Option<Arc<FileSource>>,
-    ) -> Self {
+    pub fn start((pages, number): (Pages, Number<PagesStats>), origin: OriginAddr, backing: Backing) -> Self {
         let cell = pages.cell();
         Self(Rc::new(Link { pages: pages.start(), cell, number, origin, backing }))
     }
@@ -62,10 +57,10 @@ impl PagesHandle {
         self.0.origin
     }
 
-    /// The file behind it.
+    /// What is behind it.
     #[must_use]
-    pub fn backing(&self) -> Option<&Arc<FileSource>> {
-        self.0.backing.as_ref()
+    pub fn backing(&self) -> &Backing {
+        &self.0.backing
     }
 }
 

@@ -1,7 +1,8 @@
 //! Pinner: tier 3. Hands blocking work on page sources to a bounded pool of threads.
 //!
 //! The pool is one per agent, its queue one bounded crossbeam channel. Each arbiter has a Pinner actor in front of it,
-//! so that asking for a pin never crosses arbiters. A permit for each place in the queue is taken before a job is sent;
+//! so that asking for a pin never crosses arbiters. Sources that wait for a client's process have threads of their own, so
+//! that only their like wait for one that takes its time. A permit for each place in the queue is taken before a job is sent;
 //! the channel is therefore never found full.
 //!
 //! Imports allowed: storage, messages, guard, load.
@@ -80,15 +81,15 @@ impl std::fmt::Debug for Job {
 }
 
 impl PinPool {
-    /// Starts `threads` threads over a queue of `places`.
+    /// Starts `threads` threads over a queue of `places`; `name` is what they are called.
     ///
     /// # Errors
     /// If a thread cannot be started.
-    pub fn start(threads: usize, places: usize) -> std::io::Result<Self> {
+    pub fn start(name: &str, threads: usize, places: usize) -> std::io::Result<Self> {
         let (queue, jobs) = bounded(places);
         for number in 0..threads.max(1) {
             let jobs = jobs.clone();
-            thread::Builder::new().name(format!("pin-{number}")).spawn(move || work_off(&jobs))?;
+            thread::Builder::new().name(format!("{name}-{number}")).spawn(move || work_off(&jobs))?;
         }
         Ok(Self { queue, places: Permits::new(places) })
     }
@@ -192,17 +193,18 @@ fn refused<T>(result: Result<T, SourceError>) -> Result<T, Refusal> {
     result.map_err(|error| Refusal::of(&error))
 }
 
-/// The pool as the actors of one arbiter see it.
+/// The pools as the actors of one arbiter see them.
 #[derive(Debug)]
 pub struct Pinner {
-    pool: PinPool,
+    prompt: PinPool,
+    waiting: PinPool,
 }
 
 impl Pinner {
-    /// A face of `pool`.
+    /// A face of two pools: one for sources that wait for nobody, and one for those that wait for a client's process.
     #[must_use]
-    pub const fn new(pool: PinPool) -> Self {
-        Self { pool }
+    pub const fn new(prompt: PinPool, waiting: PinPool) -> Self {
+        Self { prompt, waiting }
     }
 }
 
@@ -218,6 +220,7 @@ impl Handler<PinRequest> for Pinner {
     type Result = LocalBoxFuture<'static, PinDone>;
 
     fn handle(&mut self, request: PinRequest, _: &mut Self::Context) -> Self::Result {
-        Box::pin(self.pool.clone().carry_out(request))
+        let pool = if request.source.waits_for_its_client() { &self.waiting } else { &self.prompt };
+        Box::pin(pool.clone().carry_out(request))
     }
 }

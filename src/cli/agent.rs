@@ -96,7 +96,11 @@ pub fn settings(config: &Config) -> EngineSettings {
     EngineSettings {
         arbiters: config.server.arbiters.resolve(cpus).get(),
         pin_threads: config.engine.pin_threads.resolve(cpus).get(),
-        pins: PinSettings { strength: config.engine.strength, frames: config.engine.frames.into() },
+        pins: PinSettings {
+            strength: config.engine.strength,
+            frames: config.engine.frames.into(),
+            process_memory: config.engine.process_memory.into(),
+        },
         alarm_after: config.walkers.alarm_after,
         settings: Settings {
             objects: config.limits.objects_per_context.get(),

@@ -17,7 +17,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::admin::door::Scope;
 use crate::admin::listen::{AddressError, LoopbackAddr};
-use crate::storage::source::{FrameSetting, StrengthSetting};
+use crate::storage::source::{FrameSetting, ProcessSetting, StrengthSetting};
 use crate::telemetry::logging;
 
 /// Why a text is not a value.
@@ -247,6 +247,31 @@ impl From<Frames> for FrameSetting {
         match frames {
             Frames::Logical => Self::Logical,
             Frames::Physical => Self::Physical,
+        }
+    }
+}
+
+/// How memory of processes is reached that is no file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ProcessMemory {
+    /// Pinned by its process if that can, else copied.
+    Auto,
+    /// Pinned, or refused.
+    Pin,
+    /// Copied.
+    Copy,
+    /// Not at all.
+    Refuse,
+}
+
+impl From<ProcessMemory> for ProcessSetting {
+    fn from(setting: ProcessMemory) -> Self {
+        match setting {
+            ProcessMemory::Auto => Self::Auto,
+            ProcessMemory::Pin => Self::Pin,
+            ProcessMemory::Copy => Self::Copy,
+            ProcessMemory::Refuse => Self::Refuse,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Memory of a process that cannot be reached: it can be mapped, as in the kernel, and every pin fails.
+//! Memory of a process that cannot be reached: it can be mapped, as in the kernel, and every pin fails, for one reason.
 //!
 //! Imports allowed: storage.
 
@@ -12,21 +12,21 @@ use crate::storage::source::{PageSource, SourceError, Strength};
 #[derive(Debug)]
 pub struct AbsentMemory {
     start: UserAddr,
+    reason: String,
 }
 
 impl AbsentMemory {
-    /// The memory from `start` on.
+    /// The memory from `start` on, and why it cannot be reached.
     #[must_use]
-    pub const fn new(start: UserAddr) -> Self {
-        Self { start }
+    pub const fn new(start: UserAddr, reason: String) -> Self {
+        Self { start, reason }
     }
 
     fn refused(&self, index: PageIndex) -> SourceError {
         SourceError {
             source_name: self.name(),
             index,
-            reason: "there was no shared memory of one file when it was mapped: use memfd or shared memory"
-                .to_owned(),
+            reason: self.reason.clone(),
             errno: Errno::FAULT,
             code: "source-process-memory",
         }

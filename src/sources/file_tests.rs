@@ -368,7 +368,7 @@ fn a_slot_that_is_pinned_in_part_is_held_whole_until_its_last_page_goes() {
         let expected = match source.strength() {
             Strength::Longterm => 1024,
             Strength::Locked => 513,
-            Strength::Resident => 0,
+            Strength::Resident | Strength::Copy => 0,
         };
         assert_eq!(source.held(), expected);
         pin(&source, range(0, 2)).unwrap();

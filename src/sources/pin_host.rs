@@ -21,7 +21,7 @@ use super::strength::{Abilities, Ladder, NoStrength};
 use crate::error::{Coded, Errno};
 use crate::storage::frame_window::FileKey;
 use crate::storage::quota::Quota;
-use crate::storage::source::{FrameSetting, PinSettings, Strength};
+use crate::storage::source::{FrameSetting, PinSettings, ProcessSetting, Strength};
 use crate::sys::failure::SysError;
 use crate::sys::file_state::FileAccess;
 use crate::sys::offers;
@@ -75,6 +75,7 @@ pub struct PinHost {
     first_touched: Arc<AtomicU64>,
     /// If frames are physical.
     pagemap: Option<Arc<Pagemap>>,
+    process_memory: ProcessSetting,
 }
 
 /// A file that is memory, as a source is made over it.
@@ -93,9 +94,10 @@ impl PinHost {
     pub fn start(settings: PinSettings, frames: Arc<dyn Frames>) -> Result<Self, PinHostError> {
         let abilities = Abilities::probe()?;
         let ladder = Ladder::new(settings.effective_strength(), &abilities)?;
+        let host = Self { process_memory: settings.process_memory, ..Self::new(ladder, frames) };
         let host = match settings.frames {
-            FrameSetting::Logical => Self::new(ladder, frames),
-            FrameSetting::Physical => Self::new(ladder, frames).with_physical_frames()?,
+            FrameSetting::Logical => host,
+            FrameSetting::Physical => host.with_physical_frames()?,
         };
         if host.ladder.rungs().contains(&Strength::Longterm) {
             host.rings.make_first()?;
@@ -109,7 +111,18 @@ impl PinHost {
         let quota = || Quota::new(ladder.limit_pages());
         let (pinnable, lockable) = (quota(), quota());
         let (rings, files, first_touched) = Default::default();
-        Self { ladder, frames, rings, files, pinnable, lockable, first_touched, pagemap: None }
+        let process_memory = ProcessSetting::default();
+        Self {
+            ladder,
+            frames,
+            rings,
+            files,
+            pinnable,
+            lockable,
+            first_touched,
+            pagemap: None,
+            process_memory,
+        }
     }
 
     /// The same host with physical frames.
@@ -142,7 +155,15 @@ impl PinHost {
         FirstTouch { allowed: Quota::new(limit.get()), total: Arc::clone(&self.first_touched) }
     }
 
-    pub(super) fn frames(&self) -> &Arc<dyn Frames> {
+    /// How memory of processes is reached; not at all where frames are physical, because a process can lie about those.
+    #[must_use]
+    pub const fn process_memory(&self) -> ProcessSetting {
+        if self.pagemap.is_some() { ProcessSetting::Refuse } else { self.process_memory }
+    }
+
+    /// The frame space.
+    #[must_use]
+    pub fn frames(&self) -> &Arc<dyn Frames> {
         &self.frames
     }
 
@@ -168,7 +189,7 @@ impl PinHost {
 
     fn claim(&self, strength: Strength, pages: u64) -> Result<Option<Claim>, NoRoom> {
         let quota = match strength {
-            Strength::Resident => return Ok(None),
+            Strength::Resident | Strength::Copy => return Ok(None),
             Strength::Longterm => &self.pinnable,
             Strength::Locked => &self.lockable,
         };
@@ -180,7 +201,7 @@ impl PinHost {
 
     fn hold_at(&self, strength: Strength, file: &MemoryFile, claim: Option<Claim>) -> Hold {
         match strength {
-            Strength::Resident => Hold::Resident,
+            Strength::Resident | Strength::Copy => Hold::Resident,
             Strength::Locked => Hold::Locked(Locks::new(file.access, claim)),
             Strength::Longterm => {
                 let physical = |pagemap| PhysicalFrames::new(Arc::clone(pagemap), file.pages.first());

@@ -59,7 +59,7 @@ impl Abilities {
         match strength {
             Strength::Longterm => self.longterm.as_ref().err(),
             Strength::Locked => self.locked.as_ref().err(),
-            Strength::Resident => None,
+            Strength::Resident | Strength::Copy => None,
         }
     }
 

@@ -26,7 +26,7 @@ const WINDOW_PAGES: u64 = 1 << WINDOW_SHIFT;
 /// log2 of the bytes of a window.
 const WINDOW_BYTES_LG2: u8 = 30;
 
-/// A file, whatever its name and however often it is open.
+/// A file, whatever its name and however often it is open. Memory of a process counts as a file of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FileKey {
     /// The device of the file system.
@@ -35,8 +35,22 @@ pub struct FileKey {
     pub inode: u64,
 }
 
+/// A device that no file system has.
+const PROCESS_MEMORY: u64 = u64::MAX;
+
+impl FileKey {
+    /// Memory of a process, the `number`th that was mapped.
+    #[must_use]
+    pub const fn of_process(number: u64) -> Self {
+        Self { dev: PROCESS_MEMORY, inode: number }
+    }
+}
+
 impl fmt::Display for FileKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.dev == PROCESS_MEMORY {
+            return write!(f, "process memory {}", self.inode);
+        }
         write!(f, "file {:#x}:{}", self.dev, self.inode)
     }
 }

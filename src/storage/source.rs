@@ -21,11 +21,16 @@ pub enum Strength {
     Locked,
     /// The page was there when it was pinned; nothing holds it.
     Resident,
+    /// Bytes of a process's memory are copied while it has them; nothing is pinned. Not for files.
+    Copy,
 }
 
 impl Strength {
     /// Every strength, the strongest first.
-    pub const ALL: [Self; 3] = [Self::Longterm, Self::Locked, Self::Resident];
+    pub const ALL: [Self; 4] = [Self::Longterm, Self::Locked, Self::Resident, Self::Copy];
+
+    /// Those that a file can have.
+    pub const OF_FILES: [Self; 3] = [Self::Longterm, Self::Locked, Self::Resident];
 
     /// The word used in configuration, reports and metrics.
     #[must_use]
@@ -34,6 +39,7 @@ impl Strength {
             Self::Longterm => "longterm",
             Self::Locked => "locked",
             Self::Resident => "resident",
+            Self::Copy => "copy",
         }
     }
 }
@@ -52,7 +58,7 @@ impl StrengthSetting {
     /// Reads the word used in configuration.
     #[must_use]
     pub fn parse(word: &str) -> Option<Self> {
-        let known = Strength::ALL.into_iter().find(|strength| strength.name() == word);
+        let known = Strength::OF_FILES.into_iter().find(|strength| strength.name() == word);
         known.map(Self::Exactly).or_else(|| (word == "auto").then_some(Self::Auto))
     }
 
@@ -94,6 +100,22 @@ pub struct PinSettings {
     pub strength: StrengthSetting,
     /// What their frames are.
     pub frames: FrameSetting,
+    /// How memory of processes is reached that is no file.
+    pub process_memory: ProcessSetting,
+}
+
+/// How memory of processes is reached that is no file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum ProcessSetting {
+    /// Pinned by its process if that can, else copied.
+    #[default]
+    Auto,
+    /// Pinned, or refused.
+    Pin,
+    /// Copied.
+    Copy,
+    /// Not at all.
+    Refuse,
 }
 
 impl PinSettings {
@@ -140,6 +162,11 @@ pub trait PageSource: Send + Sync {
 
     /// How firmly pins hold.
     fn strength(&self) -> Strength;
+
+    /// Whether its calls wait for a client's process, which may take its time.
+    fn waits_for_its_client(&self) -> bool {
+        false
+    }
 
     /// Pins pages from the start of `range` and appends their frames to `batch`, whose end is the start of `range`. At
     /// least one page is pinned on success, unless the batch is full; pinning fewer than asked is normal. What does not

@@ -12,7 +12,8 @@
 //! | [`file_state`], [`page_cache`], [`file_io`] | a client's file: what it is, what is there, reading and writing it without mapping it |
 //! | [`client_mapping`], [`pin_ring`] | a client's file mapped but never touched; pins that the kernel holds over it |
 //! | [`pagemap`], [`faults`] | physical frames of pinned pages; whether pages were brought in meanwhile |
-//! | [`handed_ring`] | a ring that another process made |
+//! | [`process_memory`] | the memory of another process by its addresses |
+//! | [`handed_ring`], [`ring_channel`] | a ring that another process made; moving bytes through it |
 //! | [`offers`] | what the host offers, found by using it |
 //! | [`own_memory`] | what this process may lock, what it holds, whether the host swaps |
 //! | [`own_process`] | what this process takes of the host |
@@ -47,6 +48,8 @@ pub mod pagemap;
 pub mod peer;
 pub mod pidfd;
 pub mod pin_ring;
+pub mod process_memory;
+pub mod ring_channel;
 pub mod sender;
 pub mod socket;
 pub mod watched;

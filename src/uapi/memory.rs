@@ -1,7 +1,7 @@
 //! IOAS_MAP.
 //!
 //! A front end that finds the memory to be shared, and one file, sends that file, and the offset of the first byte as
-//! payload.
+//! payload. Of other memory nothing is sent: the agent asks for it when it is pinned.
 //!
 //! Imports allowed: actors, storage's request checks, the client crate's wire.
 

@@ -42,7 +42,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use futures_util::future::LocalBoxFuture;
-use ioasd_client::wire::channels::ChannelOpen;
+use ioasd_client::wire::channels::{ChannelOpen, MemoryServe};
 use ioasd_client::wire::command::{Argument, Command, Decoded};
 use ioasd_client::wire::frame::{Echo, Reply, Request};
 use ioasd_client::wire::mock::TestCmd;
@@ -222,6 +222,7 @@ async fn answer(client: &Rc<ClientState>, incoming: Incoming) -> (&'static str, 
         AccessUnpin::NUMBER => run::<AccessUnpin>(request.argument, call).await,
         AccessRw::NUMBER => run::<AccessRw>(request.argument, call).await,
         ChannelOpen::NUMBER => run::<ChannelOpen>(request.argument, call).await,
+        MemoryServe::NUMBER => run::<MemoryServe>(request.argument, call).await,
         VfioIoas::NUMBER => run::<VfioIoas>(request.argument, call).await,
         VfioCheckExtension::NUMBER => run::<VfioCheckExtension>(request.argument, call).await,
         VfioSetIommu::NUMBER => run::<VfioSetIommu>(request.argument, call).await,

@@ -59,7 +59,12 @@ async fn map(
     source: Arc<dyn PageSource>,
     iova: u64,
 ) -> Result<Iova, Errno> {
-    let new = NewPages { source, len: ArrayLen::new(1), origin: OriginAddr::new(0), backing: None };
+    let new = NewPages {
+        source,
+        len: ArrayLen::new(1),
+        origin: OriginAddr::new(0),
+        backing: ioasd::sources::backing::Backing::Nothing,
+    };
     let mapping = Mapping { permission: Permission::ReadWrite, placement: Placement::Fixed(Iova::new(iova)) };
     let handle = state.start_pages(new, state.payer(None)).unwrap();
     let slice = (ByteLen::new(0), ByteLen::new(4096));

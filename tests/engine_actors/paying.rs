@@ -43,7 +43,12 @@ async fn charges_move_to_another_payer_or_stay_with_the_old_one() {
     state.device_attach(device, ioas).await.unwrap();
     let frames = (70..70 + PAGES).collect();
     let source = Source::new(Memory::new(&MemorySpec { frames, origin: 0 }), 0, PAGES);
-    let new = NewPages { source, len: ArrayLen::new(PAGES), origin: OriginAddr::new(0), backing: None };
+    let new = NewPages {
+        source,
+        len: ArrayLen::new(PAGES),
+        origin: OriginAddr::new(0),
+        backing: ioasd::sources::backing::Backing::Nothing,
+    };
     let handle = state.start_pages(new, payer(&agent.ledger, 1000, PAGES)).unwrap();
     let mapping = Mapping { permission: Permission::ReadWrite, placement: Placement::Fixed(Iova::new(0)) };
     let slice = ((ByteLen::new(0), ByteLen::new(PAGES * 4096)), Writable::Yes);

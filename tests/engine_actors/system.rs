@@ -70,10 +70,10 @@ pub async fn engine(tuning: Tuning) -> (Arc<Engine>, Local) {
         dispatch: Arc::new(ioasd::uapi::Uapi),
     };
     let engine = Engine::start(start, Registry::new()).await.unwrap();
-    let pool = PinPool::start(2, 16).unwrap();
+    let pool = PinPool::start("pin", 2, 16).unwrap();
     let local = Local {
         shard: 0,
-        pinner: Pinner::new(pool).start(),
+        pinner: Pinner::new(pool.clone(), pool).start(),
         retirement: Retirement::new(Duration::from_secs(10)).start(),
     };
     (engine, local)
@@ -236,7 +236,7 @@ impl Actors {
             origin: OriginAddr::new(source.origin()),
             source: source as Arc<dyn PageSource>,
             len: ArrayLen::new(len),
-            backing: None,
+            backing: ioasd::sources::backing::Backing::Nothing,
         };
         let uid = self.spec.accounts[self.spec.ioases[*ioas].context];
         let mode = if *limited == Asked::Yes { AccountMode::User } else { AccountMode::None };

@@ -17,6 +17,7 @@ mod device;
 mod mapping;
 mod mock;
 mod options;
+mod private;
 mod processes;
 mod program;
 mod run;

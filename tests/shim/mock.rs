@@ -24,31 +24,31 @@ pub(crate) const PARTS: &[Part] = &[
     ("no mock", no_mock),
 ];
 
-const PAGE: u64 = 4096;
+pub(crate) const PAGE: u64 = 4096;
 
 /// A struct of the test command.
-fn test(op: u32, id: u32) -> Struct {
+pub(crate) fn test(op: u32, id: u32) -> Struct {
     Struct::new(72).u32(4, op).u32(8, id)
 }
 
 /// Makes a mock device on `target`: the test object, the HWPT, the device.
-fn mock_domain(device: &File, target: u32) -> Result<(u32, u32, u32), i32> {
+pub(crate) fn mock_domain(device: &File, target: u32) -> Result<(u32, u32, u32), i32> {
     let mut command = test(2, target);
     command.call(device, TEST)?;
     Ok((command.get_u32(16), command.get_u32(20), command.get_u32(24)))
 }
 
-fn check_map(device: &File, hwpt: u32, iova: u64, memory: &[u8]) -> Result<(), i32> {
+pub(crate) fn check_map(device: &File, hwpt: u32, iova: u64, memory: &[u8]) -> Result<(), i32> {
     let address = memory.as_ptr().expose_provenance() as u64;
     test(3, hwpt).u64(16, iova).u64(24, memory.len() as u64).u64(32, address).call(device, TEST)
 }
 
-fn check_refs(device: &File, memory: &[u8], refs: u32) -> Result<(), i32> {
+pub(crate) fn check_refs(device: &File, memory: &[u8], refs: u32) -> Result<(), i32> {
     let address = memory.as_ptr().expose_provenance() as u64;
     test(4, 0).u64(16, memory.len() as u64).u64(24, address).u32(32, refs).call(device, TEST)
 }
 
-fn create_access(device: &File, ioas: u32, flags: u32) -> Result<OwnedFd, i32> {
+pub(crate) fn create_access(device: &File, ioas: u32, flags: u32) -> Result<OwnedFd, i32> {
     let mut command = test(5, ioas).u32(20, flags);
     command.call(device, TEST)?;
     // SAFETY: the descriptor is new and ours.
@@ -56,7 +56,13 @@ fn create_access(device: &File, ioas: u32, flags: u32) -> Result<OwnedFd, i32> {
 }
 
 /// ACCESS_PAGES; tells the item.
-fn pin(device: &File, access: &OwnedFd, iova: u64, length: u64, at: Option<&[u8]>) -> Result<u32, i32> {
+pub(crate) fn pin(
+    device: &File,
+    access: &OwnedFd,
+    iova: u64,
+    length: u64,
+    at: Option<&[u8]>,
+) -> Result<u32, i32> {
     let address = at.map_or(0, |memory| memory.as_ptr().expose_provenance() as u64);
     let mut command = test(7, id(access)).u32(16, 1).u64(24, iova).u64(32, length).u64(40, address);
     command.call(device, TEST)?;
@@ -64,16 +70,16 @@ fn pin(device: &File, access: &OwnedFd, iova: u64, length: u64, at: Option<&[u8]
     Ok(command.get_u32(20))
 }
 
-fn unpin(device: &File, access: &OwnedFd, item: u32) -> Result<(), i32> {
+pub(crate) fn unpin(device: &File, access: &OwnedFd, item: u32) -> Result<(), i32> {
     test(6, id(access)).u32(16, item).call(device, TEST)
 }
 
-fn id(access: &OwnedFd) -> u32 {
+pub(crate) fn id(access: &OwnedFd) -> u32 {
     access.as_raw_fd().cast_unsigned()
 }
 
 /// IOAS_MAP wherever there is room.
-fn map(device: &File, ioas: u32, memory: &[u8]) -> Result<u64, i32> {
+pub(crate) fn map(device: &File, ioas: u32, memory: &[u8]) -> Result<u64, i32> {
     let mut map = Struct::new(40).u32(4, READABLE | WRITEABLE).u32(8, ioas);
     map = map.u64(16, memory.as_ptr().expose_provenance() as u64).u64(24, memory.len() as u64);
     map.call(device, MAP)?;
@@ -153,9 +159,9 @@ fn mapped() {
     assert_eq!(check_map(&device, hwpt, 0x100_0000, &vec![0; 8192][..2048]).err(), Some(EINVAL), "private");
     let part = map(&device, ioas, &own[2048..6144]).unwrap();
     assert_eq!(check_map(&device, hwpt, part, &own[2048..6144]), Ok(()), "from the middle of a page");
-    // SAFETY: the page is ours and stays.
-    let private: &[u8] = unsafe { std::slice::from_raw_parts(page_before_nothing(), 4096) };
-    assert_eq!(map(&device, ioas, private), Err(EFAULT), "cannot be pinned");
+    // SAFETY: the pages are ours and stay; the second is not looked at.
+    let private: &[u8] = unsafe { std::slice::from_raw_parts(page_before_nothing(), 8192) };
+    assert_eq!(map(&device, ioas, private), Err(EFAULT), "half of it cannot be used");
     let lazy = ioas_alloc(&device).unwrap();
     let mut aperture = [[0x100_0000_u64, 0x7fff_ffff]];
     let allow = Struct::new(24).u32(4, lazy).u32(8, 1).pointer(16, &mut aperture);

@@ -33,7 +33,7 @@ pub(crate) fn exit_code(child: libc::pid_t) -> i32 {
 }
 
 /// Runs `child` in a child that ends with its result.
-fn fork(child: impl FnOnce() -> i32) -> libc::pid_t {
+pub(crate) fn fork(child: impl FnOnce() -> i32) -> libc::pid_t {
     // SAFETY: the child uses what was made for it, and ends without unwinding.
     match unsafe { libc::fork() } {
         0 => {

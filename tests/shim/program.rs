@@ -21,6 +21,7 @@ fn parts() -> impl Iterator<Item = &'static Part> {
         crate::mapping::PARTS,
         crate::mock::PARTS,
         crate::options::PARTS,
+        crate::private::PARTS,
         crate::processes::PARTS,
         crate::sizes::PARTS,
         crate::vfio::PARTS,

@@ -182,7 +182,7 @@ impl Extents {
                 let (device, inode) = vma.file;
                 Extent { device, inode, page: vma.offset_of(from) / PAGE, pages }
             }
-            Kind::Private => Extent { pages, ..Extent::default() },
+            Kind::Private => Extent { page: from / PAGE, pages, ..Extent::default() },
         };
         extent.store(place);
         self.len += Extent::BYTES;

@@ -16,7 +16,7 @@ use crate::memory::{self, Address, Range};
 use crate::message::{Inbound, Outbound, Packed, STRUCT_MAX, exchange};
 use crate::shape::{self, Array, Beside, Shape};
 use crate::sys::Errno;
-use crate::{mock, vfio};
+use crate::{mock, pinning, vfio};
 
 /// Commands of the table, known or not: for these a bad argument is noticed before an empty place is.
 const TABLE: std::ops::RangeInclusive<u32> = 0x80..=0x95;
@@ -131,6 +131,9 @@ impl Given {
         let memory = Range { start: Address(u64::load(&self.bytes, start)), len };
         let writes = IoasMap::load(self.known()).flags & MAP_WRITEABLE != 0;
         let backing = backing::file_of(memory, if writes { Use::Write } else { Use::Read });
+        if backing.is_none() {
+            pinning::serve(lease);
+        }
         let offset = backing.as_ref().map_or(0, |backing| backing.offset).to_le_bytes();
         let bytes = self.for_the_agent();
         let outbound = Outbound {

@@ -206,8 +206,8 @@ fn keep(place: usize, held: Held) {
     }
 }
 
-/// The channel under a high number, if there is one.
-fn out_of_the_way(channel: Fd) -> Fd {
+/// The same under a high number, if there is one.
+pub(crate) fn out_of_the_way(channel: Fd) -> Fd {
     let floor = c_int::try_from((sys::descriptor_limit() / 2).min(FLOOR_MAX)).unwrap_or_default();
     sys::duplicate_from(&channel, floor).unwrap_or(channel)
 }

@@ -25,6 +25,13 @@ const TRIES: usize = 4;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LeaseKey(u64);
 
+impl LeaseKey {
+    /// Tells a lease in one process from every other, and is not 0.
+    pub(crate) fn mixed_with(self, process: c_int) -> u64 {
+        (self.0 ^ u64::from(process.cast_unsigned()).wrapping_mul(0x9e37_79b9_7f4a_7c15)) | 1
+    }
+}
+
 /// Whether a descriptor survives exec.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OnExec {

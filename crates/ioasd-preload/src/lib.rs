@@ -25,6 +25,7 @@
 //! | `shape` | what each command's struct is like |
 //! | `call` | one ioctl, from its argument to its result |
 //! | `vmas`, `backing` | what the program's memory is, and the file behind it |
+//! | `pinning`, `thread` | pinning the program's memory when the agent asks for it, in a thread of its own |
 //! | `vfio` | the calls of a VFIO container |
 //! | `mock` | the test command |
 //! | `sys` | system calls |
@@ -40,9 +41,11 @@ mod memory;
 mod message;
 mod mock;
 mod next;
+mod pinning;
 mod place;
 mod report;
 mod shape;
 mod sys;
+mod thread;
 mod vfio;
 mod vmas;

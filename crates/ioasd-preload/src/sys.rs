@@ -5,6 +5,7 @@
 
 #![expect(unsafe_code, reason = "system calls take addresses and numbers")]
 
+use std::arch::asm;
 use std::ffi::{CStr, c_int};
 use std::mem::{ManuallyDrop, zeroed};
 
@@ -114,13 +115,44 @@ pub(crate) fn result(returned: c_long) -> Result<usize, Errno> {
 /// A system call with up to four arguments, again if a signal interrupts it. Addresses must be of memory that is ours for
 /// what the call does with it, or of the program's, which the kernel checks.
 pub(crate) fn call(number: c_long, [first, second, third, fourth]: [usize; 4]) -> Result<usize, Errno> {
+    call_long(number, [first, second, third, fourth, 0, 0])
+}
+
+/// The same with up to six.
+pub(crate) fn call_long(number: c_long, arguments: [usize; 6]) -> Result<usize, Errno> {
     loop {
-        // SAFETY: as the caller's.
-        match result(unsafe { libc::syscall(number, first, second, third, fourth) }) {
+        match enter(number, arguments) {
             Err(Errno::INTR) => {}
             other => return other,
         }
     }
+}
+
+/// Not by way of the C library, whose errno is that of a thread it knows.
+fn enter(number: c_long, [first, second, third, fourth, fifth, sixth]: [usize; 6]) -> Result<usize, Errno> {
+    let returned: isize;
+    // SAFETY: as the caller's of `call`; the kernel changes no other register.
+    unsafe {
+        asm!(
+            "syscall",
+            inlateout("rax") number => returned,
+            in("rdi") first,
+            in("rsi") second,
+            in("rdx") third,
+            in("r10") fourth,
+            in("r8") fifth,
+            in("r9") sixth,
+            lateout("rcx") _,
+            lateout("r11") _,
+            options(nostack),
+        );
+    }
+    outcome(returned)
+}
+
+/// What a system call returned: a number, or minus an errno.
+pub(crate) fn outcome(returned: isize) -> Result<usize, Errno> {
+    usize::try_from(returned).map_err(|_| Errno(c_int::try_from(-returned).unwrap_or(libc::EIO)))
 }
 
 /// The errno of this thread.
@@ -141,7 +173,8 @@ pub(crate) fn socket(flags: c_int) -> Result<Fd, Errno> {
     call(libc::SYS_socket, [word(libc::AF_UNIX), word(kind), 0, 0]).map(new_fd)
 }
 
-fn new_fd(number: usize) -> Fd {
+/// A descriptor that the kernel has just made.
+pub(crate) fn new_fd(number: usize) -> Fd {
     Fd(c_int::try_from(number).unwrap_or(-1))
 }
 
@@ -247,6 +280,55 @@ pub(crate) fn open(path: &CStr, flags: c_int) -> Result<Fd, Errno> {
 /// Reads from a file.
 pub(crate) fn read(fd: &Fd, buffer: &mut [u8]) -> Result<usize, Errno> {
     call(libc::SYS_read, [word(fd.0), address_mut(buffer), buffer.len(), 0])
+}
+
+/// Receives from a socket, not interrupted.
+pub(crate) fn receive(number: c_int, buffer: &mut [u8]) -> Result<usize, Errno> {
+    call_long(libc::SYS_recvfrom, [word(number), address_mut(buffer), buffer.len(), 0, 0, 0])
+}
+
+/// Sends a message.
+pub(crate) fn send(number: c_int, message: &[u8]) -> Result<(), Errno> {
+    let flags = word(libc::MSG_NOSIGNAL);
+    call_long(libc::SYS_sendto, [word(number), address(message), message.len(), flags, 0, 0]).map(|_| ())
+}
+
+/// Closes a number, whatever it means.
+pub(crate) fn close(number: c_int) {
+    // It may have been closed by the program.
+    call(libc::SYS_close, [word(number), 0, 0, 0]).ok();
+}
+
+/// Waits so many nanoseconds.
+pub(crate) fn sleep(nanoseconds: i64) {
+    let time = [0, nanoseconds];
+    call(libc::SYS_nanosleep, [address(&time), 0, 0, 0]).ok();
+}
+
+/// Runs with every signal blocked.
+pub(crate) fn without_signals<T>(run: impl FnOnce() -> T) -> T {
+    let set = libc::SIG_SETMASK.cast_unsigned() as usize;
+    let (all, mut before) = (u64::MAX, 0_u64);
+    let blocked =
+        call(libc::SYS_rt_sigprocmask, [set, address(&all), address_mut(&mut before), size_of::<u64>()]);
+    let done = run();
+    if blocked.is_ok() {
+        call(libc::SYS_rt_sigprocmask, [set, address(&before), 0, size_of::<u64>()]).ok();
+    }
+    done
+}
+
+/// Lets the process that a socket is connected to look into this one, where the host asks for that (Yama).
+pub(crate) fn let_trace(socket: c_int) {
+    let mut peer = libc::ucred { pid: 0, uid: 0, gid: 0 };
+    let mut len = libc::socklen_t::try_from(size_of::<libc::ucred>()).unwrap_or_default();
+    let what = [word(socket), word(libc::SOL_SOCKET), word(libc::SO_PEERCRED)];
+    let [socket, level, option] = what;
+    let places = [socket, level, option, address_mut(&mut peer), address_mut(&mut len), 0];
+    if call_long(libc::SYS_getsockopt, places).is_ok() && peer.pid > 0 {
+        // Hosts without Yama know no such thing.
+        call(libc::SYS_prctl, [word(libc::PR_SET_PTRACER), word(peer.pid), 0, 0]).ok();
+    }
 }
 
 /// A pipe: where to read, where to write.

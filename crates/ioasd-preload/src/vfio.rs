@@ -16,6 +16,7 @@ use crate::channels;
 use crate::lease::Lease;
 use crate::memory::{self, Address, Range};
 use crate::message::{Inbound, Outbound, Packed, exchange};
+use crate::pinning;
 use crate::sys::Errno;
 
 /// GET_API_VERSION, and the version.
@@ -72,6 +73,9 @@ fn map_dma(lease: Lease, at: Address) -> Result<c_int, Errno> {
     let purpose = if map.flags & VFIO_MAP_WRITE == 0 { Use::Read } else { Use::Write };
     let backing = backing::file_of(Range { start: Address(map.vaddr.get()), len }, purpose);
     let offset = backing.as_ref().map_or(0, |backing| backing.offset).to_le_bytes();
+    if backing.is_none() {
+        pinning::serve(lease);
+    }
     let packed = Packed::of(&map);
     let outbound = Outbound {
         payload: backing.as_ref().map(|_| Range::of(&offset)),

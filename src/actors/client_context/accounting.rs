@@ -144,7 +144,7 @@ impl ClientState {
         let mut all = BTreeMap::new();
         for object in ioases {
             let pages = object.cell.all_pages().await?;
-            if pages.iter().any(|pages| pages.backing().is_none()) {
+            if pages.iter().any(|pages| pages.backing().is_bound_to_its_process()) {
                 let text =
                     format!("ioas {} shows memory that is no file: it is bound to its process", object.id);
                 return Err(Refusal::new(Errno::INVAL, "pages-not-of-a-file", text));

@@ -21,6 +21,7 @@ use crate::actors::pages_handle::PagesHandle;
 use crate::actors::payer::Payer;
 use crate::error::Errno;
 use crate::fault_points::{self, Point};
+use crate::sources::backing::Backing;
 use crate::sources::file::FileSource;
 use crate::storage::counts::ArrayLen;
 use crate::storage::io_pagetable::{Piece, Placement, UnmapRequest, Writable};
@@ -59,8 +60,8 @@ pub struct NewPages {
     pub len: ArrayLen,
     /// The address of page 0 in the memory it comes from.
     pub origin: OriginAddr,
-    /// The file that walkers can map, if there is one.
-    pub backing: Option<Arc<FileSource>>,
+    /// What is behind them.
+    pub backing: Backing,
 }
 
 impl ClientState {
@@ -112,7 +113,7 @@ impl ClientState {
             source: Arc::clone(&source) as Arc<dyn PageSource>,
             len: ArrayLen::new(pages.pages()),
             origin: OriginAddr::new(start.get() - offset.get()),
-            backing: Some(source),
+            backing: Backing::File(source),
         };
         let pages = self.start_pages(new, payer)?;
         Ok(Map { pieces: vec![Piece { pages, offset, length, pages_writable }], permission, placement })
@@ -129,7 +130,7 @@ impl ClientState {
         // As with ranges, 2^64-1 stands for the 2^64 bytes of the longest array.
         let length = ByteLen::new(len.get().saturating_mul(PAGE_SIZE));
         let (source_name, strength) = (source.name(), source.strength());
-        let (context, places) = (self.stats.number(), backing.as_ref().and_then(|file| file.pinned_places()));
+        let (context, places) = (self.stats.number(), backing.file().and_then(|file| file.pinned_places()));
         let identity = PagesIdentity { context, source: source_name, length, strength, places };
         let stats = self.agent.registry.register_pages(PagesStats::new(identity, account));
         let number = stats.number();

@@ -169,7 +169,7 @@ impl ClientState {
         let hwpt = self.look(|objects| objects.hwpt(hwpt))?;
         let backing = hwpt.ioas.ioas.send(LookAtTable(Box::new(|table| {
             let mut files: Vec<Arc<FileSource>> = Vec::new();
-            for file in table.ready_areas().filter_map(|area| area.pages().backing()) {
+            for file in table.ready_areas().filter_map(|area| area.pages().backing().file()) {
                 let known = files.iter().any(|other| other.key() == file.key());
                 if file.key().is_some() && !known {
                     files.push(Arc::clone(file));

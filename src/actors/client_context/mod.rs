@@ -28,6 +28,7 @@ pub mod devices;
 pub mod hwpts;
 pub mod iova_rules;
 pub mod lists;
+mod memory_services;
 pub mod mock;
 mod notices;
 pub mod process_memory;

@@ -1,25 +1,33 @@
 //! IOAS_MAP: memory of a process by its address.
 //!
-//! Memory that is shared, and is one file, is mapped as that file. Any other memory is mapped, too, but cannot be pinned.
+//! Memory that is shared, and is one file, is mapped as that file, but pinned only while the process has it. Any other
+//! memory is pinned by its process when the agent asks it to, else copied, else absent: mapped, as in the kernel, but never
+//! pinned.
 //!
 //! Imports allowed: state, address_spaces, sources, storage, messages, the object actors.
 
 use std::sync::Arc;
 
 use ioasd_client::ids::ObjectId;
-use ioasd_client::units::{ByteLen, Iova, PAGE_SIZE, UserAddr};
+use ioasd_client::units::{ByteLen, Iova, PAGE_SIZE, Permission, UserAddr};
 
 use super::address_spaces::{Mapping, NewPages, pages_of, writable};
 use super::state::ClientState;
 use crate::actors::ioas::Map;
 use crate::sources::absent::AbsentMemory;
+use crate::sources::backing::Backing;
 use crate::sources::file::FileSource;
+use crate::sources::owned_file::{MappedBy, OwnedFile};
+use crate::sources::process::{Owner, ProcessHold, ProcessPages, ProcessSource};
 use crate::storage::counts::ArrayLen;
 use crate::storage::io_pagetable::Piece;
 use crate::storage::iova_allocator::OriginAddr;
 use crate::storage::refusal::Refusal;
+use crate::storage::source::{PageSource, ProcessSetting};
 use crate::sys::client_fd::ClientFd;
 use crate::sys::file_state::FileAccess;
+use crate::sys::pidfd::PidFd;
+use crate::sys::process_memory::Access;
 use crate::sys::sender::Sender;
 
 /// Memory of a process.
@@ -48,8 +56,10 @@ impl ClientState {
         let target = self.look(|objects| objects.ioas(ioas))?;
         let offset = ByteLen::new(memory.start.get() % PAGE_SIZE);
         let length = memory.length;
-        let new = self.pages_of_memory(memory, offset)?;
-        let access = new.backing.as_ref().map_or(FileAccess::ReadWrite, |file| file.access());
+        let start = UserAddr::new(memory.start.get() - offset.get());
+        let whole = WholePages { start, permission, owner: self.owner(who.as_ref()) };
+        let new = self.pages_of_memory(memory, whole)?;
+        let access = new.backing.file().map_or(FileAccess::ReadWrite, |file| file.access());
         let pages_writable = writable(permission, access);
         let pages = self.start_pages(new, self.payer(who.as_ref()))?;
         let map =
@@ -57,18 +67,109 @@ impl ClientState {
         Ok(target.cell.map(map).await?.start())
     }
 
-    fn pages_of_memory(&self, memory: MemorySlice, offset: ByteLen) -> Result<NewPages, Refusal> {
-        let MemorySlice { start, length, file } = memory;
-        let origin = OriginAddr::new(start.get() - offset.get());
-        let Some((file, file_offset)) = file else {
-            let len = pages_of(offset, length)?.pages();
-            let source = Arc::new(AbsentMemory::new(start));
-            return Ok(NewPages { source, len: ArrayLen::new(len), origin, backing: None });
+    fn pages_of_memory(&self, memory: MemorySlice, whole: WholePages) -> Result<NewPages, Refusal> {
+        let WholePages { start, permission, owner } = whole;
+        let origin = OriginAddr::new(start.get());
+        let offset = ByteLen::new(memory.start.get() - start.get());
+        let Some((file, file_offset)) = memory.file else {
+            let pages = pages_of(offset, memory.length)?.pages();
+            let (source, backing) = self.memory_source(ProcessRange { start, pages, permission }, owner);
+            return Ok(NewPages { source, len: ArrayLen::new(pages), origin, backing });
         };
-        let pages = pages_of(file_offset, length)?;
-        let source = FileSource::new(file, pages, &self.agent.pins, self.first_touch.clone());
-        let source = Arc::new(source.map_err(|error| Refusal::of(&error))?);
-        let len = ArrayLen::new(pages.pages());
-        Ok(NewPages { source: Arc::clone(&source) as Arc<_>, len, origin, backing: Some(source) })
+        let pages = pages_of(file_offset, memory.length)?;
+        let file = FileSource::new(file, pages, &self.agent.pins, self.first_touch.clone());
+        let file = Arc::new(file.map_err(|error| Refusal::of(&error))?);
+        let by = match owner {
+            Ok(owner) => MappedBy::Owner(owner),
+            Err(NoOwner { process: Some(process), .. }) => MappedBy::Process(process),
+            Err(NoOwner { process: None, .. }) => MappedBy::Unknown,
+        };
+        let source = Arc::new(OwnedFile::new(Arc::clone(&file), by));
+        Ok(NewPages { source, len: ArrayLen::new(pages.pages()), origin, backing: Backing::Shared(file) })
     }
+
+    /// The source of memory that is no file: pinned, copied or absent.
+    fn memory_source(
+        &self,
+        range: ProcessRange,
+        owner: Result<Owner, NoOwner>,
+    ) -> (Arc<dyn PageSource>, Backing) {
+        let hold = owner.map_err(|no| no.reason).and_then(|owner| {
+            let hold = self.hold_of(&owner, range)?;
+            Ok((owner, hold))
+        });
+        match hold {
+            Ok((owner, hold)) => {
+                let frames = Arc::clone(self.agent.pins.frames());
+                let source = Arc::new(ProcessSource::new(owner, range.wanted(), hold, frames));
+                (Arc::clone(&source) as Arc<_>, Backing::Process(source))
+            }
+            Err(reason) => (Arc::new(AbsentMemory::new(range.start, reason)), Backing::Nothing),
+        }
+    }
+
+    /// What holds memory of a process, by the setting and by what the process can. Where nothing may be written, nothing
+    /// can be pinned through a ring, so that is copied.
+    fn hold_of(&self, owner: &Owner, range: ProcessRange) -> Result<ProcessHold, String> {
+        let upcall = || self.memory.upcall(&owner.process).map(ProcessHold::Rings);
+        match self.agent.pins.process_memory() {
+            ProcessSetting::Refuse => Err("memory of processes is only mapped if it is shared and one file \
+                                           (process_memory, or frames, in the agent's configuration)"
+                .to_owned()),
+            ProcessSetting::Copy => Ok(ProcessHold::Copy),
+            ProcessSetting::Pin => upcall().ok_or_else(|| {
+                "the process does not pin for the agent: it needs io_uring, and the shim".to_owned()
+            }),
+            ProcessSetting::Auto => {
+                let length = ByteLen::new(range.pages * PAGE_SIZE);
+                let constant = owner.memory.access(range.start, length) == Ok(Access::Read);
+                Ok(upcall().filter(|_| !constant).unwrap_or(ProcessHold::Copy))
+            }
+        }
+    }
+
+    /// The memory of the process that sent a command.
+    fn owner(&self, who: Option<&Sender>) -> Result<Owner, NoOwner> {
+        let process = who.and_then(|who| who.process.clone());
+        let Some(known) = &process else {
+            let reason = "the process that mapped it is not known for certain".to_owned();
+            return Err(NoOwner { process, reason });
+        };
+        self.memory.owner(known).map_err(|error| NoOwner {
+            process,
+            reason: format!(
+                "the agent cannot reach into the process: {error}; run both as the same user, or the agent with \
+                 CAP_SYS_PTRACE (see `ioasd check-host`)"
+            ),
+        })
+    }
+}
+
+/// What is known of whole pages of memory besides their number.
+struct WholePages {
+    start: UserAddr,
+    permission: Permission,
+    owner: Result<Owner, NoOwner>,
+}
+
+/// Pages of a process, for devices that may do so much.
+#[derive(Clone, Copy)]
+struct ProcessRange {
+    start: UserAddr,
+    pages: u64,
+    permission: Permission,
+}
+
+impl ProcessRange {
+    /// A device that writes needs memory that the process may write.
+    const fn wanted(self) -> ProcessPages {
+        let access = if self.permission.can_write() { Access::Write } else { Access::Read };
+        ProcessPages { start: self.start, pages: self.pages, access }
+    }
+}
+
+/// A process into which the agent cannot reach.
+struct NoOwner {
+    process: Option<Arc<PidFd>>,
+    reason: String,
 }

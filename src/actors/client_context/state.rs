@@ -13,6 +13,7 @@ use ioasd_client::wire::FRAME_MAX;
 use super::accounting::Accounting;
 use super::channels::Channels;
 use super::container::Container;
+use super::memory_services::MemoryServices;
 use super::mock::accesses::MockAccesses;
 use crate::actors::agent::{Agent, Local};
 use crate::actors::figures::ContextStats;
@@ -49,6 +50,8 @@ pub struct ClientState {
     pub(super) near_tables: Option<Rc<Tables>>,
     /// What a VFIO container stands for.
     pub(super) container: Container,
+    /// The processes that use it: their memory, and how they are asked to pin it.
+    pub(super) memory: MemoryServices,
     /// Accesses that are descriptors.
     pub(super) mock: MockAccesses,
     /// Its figures.
@@ -65,7 +68,7 @@ impl ClientState {
         let first_touch = agent.pins.first_touch(limits.first_touch);
         let channels = Channels::new(limits.channels);
         let buffer = RefCell::new(vec![0; FRAME_MAX]);
-        let (accounting, container, mock) = Default::default();
+        let (accounting, container, memory, mock) = Default::default();
         let near_tables = Tables::here(local.shard);
         Self {
             agent,
@@ -79,6 +82,7 @@ impl ClientState {
             channels,
             near_tables,
             container,
+            memory,
             mock,
             stats,
         }

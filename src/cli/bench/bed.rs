@@ -27,6 +27,7 @@ use crate::actors::payer::{Binding, Payer};
 use crate::actors::registry::Registry;
 use crate::cli::agent::settings;
 use crate::config::Config;
+use crate::sources::backing::Backing;
 use crate::sources::file::FileSource;
 use crate::sources::presence::FirstTouch;
 use crate::storage::counts::ArrayLen;
@@ -123,7 +124,7 @@ impl Bed {
         range: IovaRange,
     ) -> Result<Addr<Pages>, Refusal> {
         let len = ArrayLen::new(range.length().get() / PAGE_SIZE);
-        let new = NewPages { source, len, origin: OriginAddr::new(0), backing: None };
+        let new = NewPages { source, len, origin: OriginAddr::new(0), backing: Backing::Nothing };
         let account = self.agent.ledger.account(AccountKey { uid: getuid().as_raw() });
         let bill = Bill::new(account, ProcessAccount::new(), AccountMode::None);
         let payer = Payer { bill, binding: Binding::Nothing };

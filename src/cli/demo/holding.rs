@@ -51,6 +51,7 @@ pub(super) fn meaning(figures: &Figures) -> Option<&'static str> {
         Strength::Longterm => "longterm: the kernel holds the pages; they can neither move nor be swapped",
         Strength::Locked => "locked: the pages are not swapped, but may move",
         Strength::Resident => "resident: the pages were there when they were mapped; nothing holds them",
+        Strength::Copy => "copy: bytes are copied; nothing is pinned",
     })
 }
 

@@ -39,7 +39,7 @@ pub(super) async fn pin(command: TestCmd, call: Call<'_>) -> Result<Done<TestCmd
         0 => Ok(()),
         _ => {
             let start = address.wrapping_sub(iova % PAGE_SIZE);
-            call.client.mock_check_pinned(pinned, &memory(call.payload, start))
+            call.client.mock_check_pinned(pinned, &memory(&call, start))
         }
     });
     Ok(Done::value(command.with(20, item.await?)))

@@ -12,15 +12,16 @@ use crate::error::Errno;
 use crate::storage::refusal::Refusal;
 use crate::uapi::{Call, Done};
 
-/// The program's memory at `address`, of which the payload tells the pages.
-pub(super) fn memory(payload: &[u8], address: u64) -> Memory {
-    Memory::new(load_all(payload), address)
+/// The memory of the sender at `address`, of which the payload tells the pages.
+pub(super) fn memory(call: &Call<'_>, address: u64) -> Memory {
+    let process = call.sender.as_ref().and_then(|sender| sender.process.clone());
+    Memory::new(load_all(call.payload), address, process)
 }
 
 pub(super) async fn check_map(command: TestCmd, call: Call<'_>) -> Result<Done<TestCmd>, Refusal> {
     let (iova, length, address) = (command.at_16, command.at_24, command.at_32);
     let range = (Iova::new(iova), ByteLen::new(length));
-    let memory = (address, memory(call.payload, address));
+    let memory = (address, memory(&call, address));
     call.client.mock_check_map(ObjectId::new(command.id), range, memory).await?;
     Ok(Done::nothing())
 }
@@ -32,7 +33,7 @@ pub(super) async fn check_refs(command: TestCmd, call: Call<'_>) -> Result<Done<
         let text = format!("{length} bytes at {address:#x} are not whole pages");
         return Err(Refusal::new(Errno::INVAL, "not-whole-pages", text));
     };
-    let memory = memory(call.payload, address);
+    let memory = memory(&call, address);
     call.client.mock_check_refs(hardware, (length / PAGE_SIZE, wanted), &memory).await?;
     Ok(Done::nothing())
 }

@@ -1,4 +1,4 @@
-//! Leases, channels and notices: numbers 0x3bd0 to 0x3bd1.
+//! Leases, channels, notices and upcalls: numbers 0x3bd0 to 0x3bd3.
 //!
 //! The socket that a client has connected is the *lease* of its context and a channel as well. CHANNEL_OPEN, on any
 //! channel, answers with one descriptor: a further channel of the same context.
@@ -7,11 +7,17 @@
 //! channel*, on which the roles are turned round. The agent sends NOTICE as a request; the client answers with a reply
 //! that has no struct, once it has let go of what it could.
 //!
+//! MEMORY_SERVE answers with one descriptor, too: a *memory channel*, on which the agent asks the process that sent the
+//! command to pin its memory. Each PIN_MEMORY is answered with the descriptor, by its number in that process, of a ring
+//! (`io_uring_setup` with one entry and `IORING_SETUP_R_DISABLED`, nothing else) with which the memory is registered as
+//! buffer 0. The process closes the ring when it gets the next PIN_MEMORY, which may be one of length 0: that asks for
+//! nothing and is not answered.
+//!
 //! Imports allowed: units, ids, command.
 
 use super::command::commands;
 use crate::ids::AccessId;
-use crate::units::Iova;
+use crate::units::{ByteLen, Iova, UserAddr};
 
 commands! {
     /// Opens a further channel of the same context; it is the one descriptor of the reply.
@@ -36,6 +42,26 @@ commands! {
         iova: Iova = 16,
         /// Its last address.
         last: Iova = 24,
+    }
+
+    /// The sender pins its memory when it is asked to; the memory channel is the one descriptor of the reply.
+    MemoryServe = 0x3bd2 "MEMORY_SERVE", min 8, size 8 {
+        /// Must be 0.
+        flags: u32 = 4,
+    }
+
+    /// From the agent, on a memory channel: pin whole pages, and say with which ring.
+    PinMemory = 0x3bd3 "PIN_MEMORY", min 32, size 32 {
+        /// 0.
+        flags: u32 = 4,
+        /// Out: the ring's descriptor in the process.
+        out_ring: u32 = 8,
+        /// 0.
+        reserved: u32 = 12,
+        /// Where the pages begin.
+        start: UserAddr = 16,
+        /// How many bytes; 0: the ring that was told last has been taken, or is not wanted.
+        length: ByteLen = 24,
     }
 }
 

@@ -290,6 +290,16 @@ impl ReplyHead {
         let PartLengths { body, payload, .. } = PartLengths::load(header);
         Ok(Self { echo: Echo::of(header), errno: require_errno(i32::load(header, 16))?, body, payload })
     }
+
+    /// Writes the header, as far as `message` reaches, of a reply without code and text, for whoever sends its parts from
+    /// where they are.
+    pub fn store(&self, message: &mut [u8]) {
+        self.echo.store(message);
+        self.errno.store(message, 16);
+        u32::try_from(self.body).unwrap_or(u32::MAX).store(message, 20);
+        0_u32.store(message, 24);
+        u32::try_from(self.payload).unwrap_or(u32::MAX).store(message, 28);
+    }
 }
 
 /// The lengths in a reply's header.

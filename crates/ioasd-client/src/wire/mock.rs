@@ -97,14 +97,15 @@ impl TestCmd {
     }
 }
 
-/// Pages of memory one behind the other, and the pages of a file that are there; without a file if it is private.
+/// Pages of memory one behind the other, and the pages of a file that are there; if it is private, those of the address
+/// space.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Extent {
     /// The device of the file's file system.
     pub device: u64,
     /// The file's inode; 0 if there is no file.
     pub inode: u64,
-    /// The first page of the file.
+    /// The first page of the file; of the address space if there is no file.
     pub page: u64,
     /// How many.
     pub pages: u64,

@@ -1,7 +1,7 @@
 //! What tables map and what is pinned, against the program's memory.
 //!
-//! Tables are read as a device would read them. A frame names a page of a file; so does each page of the program's
-//! memory that is shared, and the two are compared.
+//! Tables are read as a device would read them. A frame names a page of a file, or of memory that a process has mapped; so
+//! does each page of the program's memory, by its file if it is shared and by its address if not, and the two are compared.
 //!
 //! Imports allowed: state, storage, messages, the object actors, domains.
 
@@ -20,15 +20,18 @@ use crate::actors::objects::DeviceKind;
 use crate::actors::pages::{LookAtPages, Pages};
 use crate::domains::table::DomainTable;
 use crate::error::Errno;
-use crate::sources::file::FileSource;
+use crate::sources::backing::Backing;
 use crate::storage::frame_window::FileKey;
 use crate::storage::pfn::PfnBatch;
 use crate::storage::refusal::Refusal;
+use crate::sys::pidfd::PidFd;
 
-/// The program's memory behind an address: which page of which file each of its pages is.
+/// The program's memory behind an address: which page of which file, or of whose memory, each of its pages is.
 #[derive(Clone, Debug)]
 pub struct Memory {
     extents: Vec<Extent>,
+    /// Whose memory it is, if that is certain.
+    process: Option<Arc<PidFd>>,
     /// Where in its first page it begins.
     into_page: u64,
 }
@@ -38,15 +41,15 @@ pub struct Memory {
 enum MemoryPage {
     /// A page of a file.
     File(FileKey, PageIndex),
-    /// Private memory, which is no page of a file.
-    Private,
+    /// Private memory, at this page of the address space.
+    Private(PageIndex),
 }
 
 impl Memory {
     /// The memory whose pages are `extents`, from the byte at `address` on.
     #[must_use]
-    pub const fn new(extents: Vec<Extent>, address: u64) -> Self {
-        Self { extents, into_page: address % PAGE_SIZE }
+    pub const fn new(extents: Vec<Extent>, address: u64, process: Option<Arc<PidFd>>) -> Self {
+        Self { extents, process, into_page: address % PAGE_SIZE }
     }
 
     /// What page `index` is.
@@ -56,7 +59,8 @@ impl Memory {
             if left < extent.pages {
                 let key = FileKey { dev: extent.device, inode: extent.inode };
                 let page = PageIndex::new(extent.page.saturating_add(left));
-                return Ok(if extent.inode == 0 { MemoryPage::Private } else { MemoryPage::File(key, page) });
+                let private = extent.inode == 0;
+                return Ok(if private { MemoryPage::Private(page) } else { MemoryPage::File(key, page) });
             }
             left -= extent.pages;
         }
@@ -115,15 +119,25 @@ impl ClientState {
 
     fn compare_page(&self, iova: Iova, phys: u64, (memory, place): (&Memory, u64)) -> Result<(), Refusal> {
         let wanted = memory.page(place / PAGE_SIZE)?;
-        let found = self.agent.frames.resolve(Pfn::new(phys / PAGE_SIZE));
-        let same = found.map(|(file, page)| MemoryPage::File(file, page)) == Some(wanted);
-        if same && phys % PAGE_SIZE == place % PAGE_SIZE {
+        let found = self.page_of(Pfn::new(phys / PAGE_SIZE), memory);
+        if found == Some(wanted) && phys % PAGE_SIZE == place % PAGE_SIZE {
             return Ok(());
         }
         Err(differs(
             iova,
             &format!("{found:?} + {:#x} is mapped, the memory is {wanted:?}", phys % PAGE_SIZE),
         ))
+    }
+
+    /// What a frame is to the program whose memory is looked at.
+    fn page_of(&self, frame: Pfn, memory: &Memory) -> Option<MemoryPage> {
+        let (key, page) = self.agent.frames.resolve(frame)?;
+        let private = self.agent.mock.iter().flat_map(|mock| mock.pages()).find_map(|(_, backing)| {
+            let source = backing.process().filter(|source| source.key() == key)?;
+            let process = memory.process.as_ref().filter(|process| source.owner().is(process));
+            process.map(|_| PageIndex::new(source.pages().start.get() / PAGE_SIZE + page.get()))
+        });
+        Some(private.map_or(MemoryPage::File(key, page), MemoryPage::Private))
     }
 
     /// Whether pinned frames are the program's memory.
@@ -135,8 +149,8 @@ impl ClientState {
         let frames = runs.flat_map(|run| (0..run.pages).map(|page| run.pfn.get() + u64::from(page)));
         for (index, frame) in (0..).zip(frames) {
             let wanted = memory.page(index)?;
-            let found = self.agent.frames.resolve(Pfn::new(frame));
-            if found.map(|(file, page)| MemoryPage::File(file, page)) != Some(wanted) {
+            let found = self.page_of(Pfn::new(frame), memory);
+            if found != Some(wanted) {
                 let text = format!("page {index}: {found:?} is pinned, the memory is {wanted:?}");
                 return Err(Refusal::new(Errno::BADE, "memory-differs", text));
             }
@@ -157,10 +171,10 @@ impl ClientState {
     ) -> Result<(), Refusal> {
         self.agent.leases.reap().await;
         for index in 0..pages {
-            let MemoryPage::File(file, page) = memory.page(index)? else { continue };
+            let page = memory.page(index)?;
             let mut found = 0_u32;
-            for (pages, source) in hardware.pages() {
-                found += u32::from(pins(&pages, &source, (file, page)).await);
+            for (pages, backing) in hardware.pages() {
+                found += u32::from(pins(&pages, index_in(&backing, page, memory)).await);
             }
             if found != wanted {
                 let text = format!("page {index} is pinned {found} times, not {wanted}");
@@ -192,13 +206,25 @@ fn pieces(table: &dyn DomainTable, range: IovaRange) -> Result<Vec<Piece>, Refus
     Ok(pieces)
 }
 
-/// Whether a pages object holds a pin of a page of a file.
-async fn pins(object: &Addr<Pages>, source: &FileSource, (file, page): (FileKey, PageIndex)) -> bool {
-    let pages = source.pages();
-    if source.key() != Some(file) || page < pages.first() || page > pages.last() {
-        return false;
-    }
-    let index = PageIndex::new(page.get() - pages.first().get());
+/// Which page of a pages object a page of the program's memory is, if it is one.
+fn index_in(backing: &Backing, page: MemoryPage, memory: &Memory) -> Option<PageIndex> {
+    let (first, pages, page) = match page {
+        MemoryPage::File(file, page) => {
+            let (_, pages) = backing.place().filter(|(key, _)| *key == file)?;
+            (pages.first().get(), pages.pages(), page)
+        }
+        MemoryPage::Private(page) => {
+            let process = memory.process.as_ref()?;
+            let source = backing.process().filter(|source| source.owner().is(process))?;
+            (source.pages().start.get() / PAGE_SIZE, source.pages().pages, page)
+        }
+    };
+    page.get().checked_sub(first).filter(|index| *index < pages).map(PageIndex::new)
+}
+
+/// Whether a pages object holds a pin of one of its pages.
+async fn pins(object: &Addr<Pages>, index: Option<PageIndex>) -> bool {
+    let Some(index) = index else { return false };
     let look = LookAtPages::new(move |book| book.next_unheld(index, index).is_none());
     object.send(look).await.unwrap_or(false)
 }
@@ -214,11 +240,11 @@ mod tests {
     #[test]
     fn pages_are_found_across_extents() {
         let extent = |inode, page, pages| Extent { device: 1, inode, page, pages };
-        let memory = Memory::new(vec![extent(7, 10, 2), extent(0, 0, 1), extent(8, 0, 1)], 0x1800);
+        let memory = Memory::new(vec![extent(7, 10, 2), extent(0, 9, 1), extent(8, 0, 1)], 0x1800, None);
         let file = |inode, page| MemoryPage::File(FileKey { dev: 1, inode }, PageIndex::new(page));
         assert_eq!(memory.into_page, 0x800);
         let found: Vec<_> = (0..4).map(|index| memory.page(index).unwrap()).collect();
-        assert_eq!(found, [file(7, 10), file(7, 11), MemoryPage::Private, file(8, 0)]);
+        assert_eq!(found, [file(7, 10), file(7, 11), MemoryPage::Private(PageIndex::new(9)), file(8, 0)]);
         assert_eq!(crate::error::Coded::errno(&memory.page(4).unwrap_err()), Errno::FAULT);
     }
 }

@@ -1,0 +1,99 @@
+//! What is behind a pages object, for those who need more than pins of it: walkers, mock checks, a change of process.
+//!
+//! Imports allowed: units, storage, file, process.
+
+use std::sync::{Arc, Weak};
+
+use ioasd_client::units::{IndexRange, PageIndex};
+
+use super::file::FileSource;
+use super::process::ProcessSource;
+use crate::storage::frame_window::FileKey;
+
+/// What is behind a pages object.
+#[derive(Clone)]
+pub enum Backing {
+    /// A file, passed by its descriptor.
+    File(Arc<FileSource>),
+    /// Shared memory of a process, which is a file.
+    Shared(Arc<FileSource>),
+    /// Any other memory of a process.
+    Process(Arc<ProcessSource>),
+    /// Nothing that can be reached.
+    Nothing,
+}
+
+impl Backing {
+    /// The file that walkers can map.
+    #[must_use]
+    pub const fn file(&self) -> Option<&Arc<FileSource>> {
+        match self {
+            Self::File(file) | Self::Shared(file) => Some(file),
+            Self::Process(_) | Self::Nothing => None,
+        }
+    }
+
+    /// The memory of a process that is no file.
+    #[must_use]
+    pub const fn process(&self) -> Option<&Arc<ProcessSource>> {
+        match self {
+            Self::Process(source) => Some(source),
+            Self::File(_) | Self::Shared(_) | Self::Nothing => None,
+        }
+    }
+
+    /// Whether it stays with the process that mapped it.
+    #[must_use]
+    pub const fn is_bound_to_its_process(&self) -> bool {
+        !matches!(self, Self::File(_))
+    }
+
+    /// What it is in the frame space, and which pages of that it has.
+    #[must_use]
+    pub fn place(&self) -> Option<(FileKey, IndexRange)> {
+        match self {
+            Self::File(file) | Self::Shared(file) => file.key().map(|key| (key, file.pages())),
+            Self::Process(source) => {
+                let pages = IndexRange::from_length(PageIndex::new(0), source.pages().pages);
+                pages.map(|pages| (source.key(), pages))
+            }
+            Self::Nothing => None,
+        }
+    }
+
+    /// The same, without keeping it.
+    #[must_use]
+    pub fn downgrade(&self) -> WeakBacking {
+        match self {
+            Self::File(file) => WeakBacking::File(Arc::downgrade(file)),
+            Self::Shared(file) => WeakBacking::Shared(Arc::downgrade(file)),
+            Self::Process(source) => WeakBacking::Process(Arc::downgrade(source)),
+            Self::Nothing => WeakBacking::Nothing,
+        }
+    }
+}
+
+/// What may still be behind a pages object.
+pub enum WeakBacking {
+    /// As [`Backing::File`].
+    File(Weak<FileSource>),
+    /// As [`Backing::Shared`].
+    Shared(Weak<FileSource>),
+    /// As [`Backing::Process`].
+    Process(Weak<ProcessSource>),
+    /// As [`Backing::Nothing`].
+    Nothing,
+}
+
+impl WeakBacking {
+    /// What is behind it, unless that has gone.
+    #[must_use]
+    pub fn upgrade(&self) -> Option<Backing> {
+        match self {
+            Self::File(file) => file.upgrade().map(Backing::File),
+            Self::Shared(file) => file.upgrade().map(Backing::Shared),
+            Self::Process(source) => source.upgrade().map(Backing::Process),
+            Self::Nothing => None,
+        }
+    }
+}
