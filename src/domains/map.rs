@@ -9,7 +9,7 @@
 //!
 //! Short runs in the same table, as scattered memory has them, take a shorter way.
 //!
-//! Imports allowed: arena, error, table, storage's LargePages and runs, the client crate's formats.
+//! Imports allowed: arena, error, spec, table, storage's LargePages and runs, the client crate's formats.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -17,6 +17,7 @@ use ioasd_client::formats::{ABSENT, Copies, Entry, Format, Level, PageSizes, TAB
 use ioasd_client::units::{ByteLen, Iova, IovaRange, PAGE_SHIFT, PAGE_SIZE, Permission, PhysAddr};
 
 use super::error::{ArenaError, MapError};
+use super::spec::Recording;
 use super::table::{Budget, Recent, Table};
 use crate::storage::io_pagetable::LargePages;
 use crate::storage::pfn::Run;
@@ -109,7 +110,7 @@ impl<F: Format> Table<F> {
             if !is_small || !fits || now.iter().any(|entry| entry.load(Ordering::Relaxed) != ABSENT) {
                 break;
             }
-            let mut bits = F::leaf(run.pfn.phys(), PAGE_SHIFT, permission);
+            let mut bits = self.leaf(run.pfn.phys(), PAGE_SHIFT, permission);
             for entry in now {
                 entry.store(bits, Ordering::Release);
                 bits = bits.wrapping_add(F::advance(PAGE_SIZE));
@@ -176,10 +177,11 @@ impl<F: Format> Table<F> {
     }
 
     fn map_in_new_table(&mut self, parent: Parent, piece: &Piece) -> Result<TableAddr, Obstacle> {
+        let first = self.leaf(piece.phys, piece.size_lg2, piece.permission);
         let mut table = self.arena.allocate()?;
         let words = self.arena.private_words(&mut table).iter_mut();
         let entries = words.skip(F::index(piece.iova, piece.level)).take(usize::from(piece.entries));
-        fill::<F, _>(entries, piece, |entry, bits| *entry = bits);
+        fill::<F, _>(entries, piece, first, |entry, bits| *entry = bits);
         let table = table.into_address();
         self.live.add(table, piece.entries);
         self.link(parent, table);
@@ -192,9 +194,20 @@ impl<F: Format> Table<F> {
         if let Some(taken) = entries.iter().position(|entry| entry.load(Ordering::Relaxed) != ABSENT) {
             return Err(Obstacle::MappedAt(self.first_mapped(table, piece, taken)));
         }
-        fill::<F, _>(entries.iter(), piece, |entry, bits| entry.store(bits, Ordering::Release));
+        let first = self.leaf(piece.phys, piece.size_lg2, piece.permission);
+        fill::<F, _>(entries.iter(), piece, first, |entry, bits| entry.store(bits, Ordering::Release));
         self.live.add(table, piece.entries);
         Ok(())
+    }
+
+    /// The first entry of a leaf, through which nothing was written yet if that is recorded.
+    #[inline]
+    fn leaf(&self, phys: PhysAddr, size_lg2: u32, permission: Permission) -> u64 {
+        let leaf = F::leaf(phys, size_lg2, permission);
+        match self.spec.recording() {
+            Recording::Nothing => leaf,
+            Recording::Writes => F::clean(leaf),
+        }
     }
 
     /// The entries of a table that a piece is for.
@@ -326,10 +339,10 @@ fn refusal(range: IovaRange, obstacle: Obstacle) -> MapError {
     }
 }
 
-/// Writes the leaves of a piece into its entries.
+/// Writes the leaves of a piece, of which `first` is the first entry, into its entries.
 #[inline]
-fn fill<F: Format, E>(entries: impl Iterator<Item = E>, piece: &Piece, put: impl Fn(E, u64)) {
-    let mut bits = F::leaf(piece.phys, piece.size_lg2, piece.permission);
+fn fill<F: Format, E>(entries: impl Iterator<Item = E>, piece: &Piece, first: u64, put: impl Fn(E, u64)) {
+    let mut bits = first;
     let item_lg2 = F::item_lg2(piece.level);
     if piece.size_lg2 == item_lg2 || F::COPIES == Copies::Advancing {
         for entry in entries {

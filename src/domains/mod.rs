@@ -10,7 +10,8 @@
 //! | [`spec`] | what a table shall be: format, aperture, page sizes |
 //! | [`table`] | the table of one domain, and the trait its writer knows it by |
 //! | [`batch`] | a batch of frames on its way into one table, all or nothing |
-//! | [`map`], `unmap`, `read_back`, `walk`, `check` | what a table can do, generic over the format |
+//! | [`map`], `unmap`, [`dirty`], `read_back`, `walk`, `check` | what a table can do, generic over the format |
+//! | [`dirty_bitmap`] | which pages were written to, as a client is told |
 //! | [`error`] | what can go wrong, with errno and code |
 //!
 //! Imports allowed: `sys`, `storage`, and the client crate's formats, layouts and units.
@@ -18,6 +19,8 @@
 pub mod arena;
 pub mod batch;
 mod check;
+pub mod dirty;
+pub mod dirty_bitmap;
 pub mod epoch;
 pub mod error;
 pub mod map;

@@ -13,6 +13,16 @@ pub struct TableSpec {
     format: FormatId,
     aperture: IovaRange,
     page_sizes: PageSizes,
+    recording: Recording,
+}
+
+/// What entries record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Recording {
+    /// Nothing.
+    Nothing,
+    /// That something was written through them.
+    Writes,
 }
 
 /// Why there can be no such table.
@@ -69,7 +79,20 @@ impl TableSpec {
     /// All that `format` can do.
     #[must_use]
     pub fn of(format: FormatId) -> Self {
-        Self { format, aperture: format.geometry().aperture, page_sizes: format.page_sizes() }
+        let (aperture, page_sizes) = (format.geometry().aperture, format.page_sizes());
+        Self { format, aperture, page_sizes, recording: Recording::Nothing }
+    }
+
+    /// Records what is written, or not.
+    #[must_use]
+    pub const fn with_recording(self, recording: Recording) -> Self {
+        Self { recording, ..self }
+    }
+
+    /// What entries record.
+    #[must_use]
+    pub const fn recording(&self) -> Recording {
+        self.recording
     }
 
     /// Translates `wanted` alone.

@@ -8,7 +8,7 @@
 //! table are changed with release stores. There is one writer, so nothing is exchanged or compared. A table in which
 //! nothing is left is unlinked at once.
 //!
-//! Imports allowed: arena, epoch, error, spec, storage's area and pfn, the client crate's formats and layouts.
+//! Imports allowed: arena, dirty, epoch, error, spec, storage's area and pfn, the client crate's formats and layouts.
 
 use std::marker::PhantomData;
 use std::os::fd::OwnedFd;
@@ -21,6 +21,7 @@ use ioasd_client::units::{ByteLen, IndexRange, Iova, IovaRange, Permission, Phys
 
 use super::arena::{Arena, ArenaSize};
 use super::batch::{BatchWriter, Progress};
+use super::dirty::{Cleaning, Marked};
 use super::epoch::Epochs;
 use super::error::{ArenaError, MapError, ReadBackError, UnmapError};
 use super::map::MapRun;
@@ -118,6 +119,20 @@ pub trait DomainTable: Send {
         pages: IndexRange,
         batch: &mut PfnBatch,
     ) -> Result<(), ReadBackError>;
+
+    /// Goes from the start of the range through as many leaves as the budget allows and reports those that something was
+    /// written through, whole leaves; tells where to go on. A leaf that is reported is cleaned, if asked for, by a sweep
+    /// that reaches its end, so that sweeps side by side lose nothing.
+    fn sweep_dirty(
+        &mut self,
+        range: IovaRange,
+        cleaning: Cleaning,
+        budget: &mut Budget,
+        report: &mut dyn FnMut(IovaRange),
+    ) -> Option<Iova>;
+
+    /// Marks the leaf at `iova` as hardware does that writes through it; whether there is one.
+    fn mark_dirty(&mut self, iova: Iova) -> Marked;
 
     /// Where `iova` leads, how many bytes of the same leaf follow, and what is allowed. For people and tests.
     fn translate(&self, iova: Iova) -> Option<(PhysAddr, ByteLen, Permission)>;
@@ -349,6 +364,20 @@ impl<F: Format> DomainTable for Table<F> {
         batch: &mut PfnBatch,
     ) -> Result<(), ReadBackError> {
         self.read_frames(shape, pages, batch)
+    }
+
+    fn sweep_dirty(
+        &mut self,
+        range: IovaRange,
+        cleaning: Cleaning,
+        budget: &mut Budget,
+        report: &mut dyn FnMut(IovaRange),
+    ) -> Option<Iova> {
+        self.sweep(range, cleaning, budget, report)
+    }
+
+    fn mark_dirty(&mut self, iova: Iova) -> Marked {
+        self.mark(iova)
     }
 
     fn translate(&self, iova: Iova) -> Option<(PhysAddr, ByteLen, Permission)> {

@@ -1,11 +1,12 @@
 //! A table and the leaves that it should have.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use ioasd::domains::dirty::{Cleaning, Marked};
 use ioasd::domains::error::UnmapError;
 use ioasd::domains::spec::TableSpec;
 use ioasd::domains::table::Budget;
-use ioasd_client::units::Permission;
+use ioasd_client::units::{Iova, IovaRange, Permission};
 
 use crate::fixture::{Run, Setup, granted, range};
 use crate::leaves::{Leaf, leaves};
@@ -18,6 +19,8 @@ pub struct Model {
     setup: Setup,
     spec: TableSpec,
     leaves: BTreeMap<u64, (Leaf, Permission)>,
+    /// First addresses of leaves that something was written through.
+    dirty: BTreeSet<u64>,
     counts: Counts,
 }
 
@@ -36,6 +39,8 @@ pub struct Counts {
     pub inside: u32,
     /// Leaves larger than the smallest were mapped.
     pub large: u32,
+    /// Dirty leaves were found.
+    pub dirty: u32,
 }
 
 impl Counts {
@@ -47,6 +52,7 @@ impl Counts {
         self.holes += other.holes;
         self.inside += other.inside;
         self.large += other.large;
+        self.dirty += other.dirty;
     }
 }
 
@@ -57,7 +63,7 @@ impl Model {
         for _ in 0..walkers {
             setup.table.epochs().register_walker().unwrap();
         }
-        Self { setup, spec, leaves: BTreeMap::new(), counts: Counts::default() }
+        Self { setup, spec, leaves: BTreeMap::new(), dirty: BTreeSet::new(), counts: Counts::default() }
     }
 
     fn at(&self, iova: u64) -> Option<(Leaf, Permission)> {
@@ -122,7 +128,43 @@ impl Model {
         assert!(done >= length || spent > 0 || missing > 0, "nothing was done");
         self.counts.unmapped += u32::from(done >= length);
         self.leaves.retain(|start, _| *start < iova || *start >= iova + done);
+        self.dirty.retain(|start| *start < iova || *start >= iova + done);
         self.setup.table.epochs().advance();
+    }
+
+    /// Writes through whatever is at `iova`, as hardware does.
+    pub fn write(&mut self, iova: u64) {
+        let leaf = self.at(iova);
+        if leaf.is_some_and(|(_, permission)| !permission.can_write()) {
+            return;
+        }
+        let marked = self.setup.table.mark_dirty(Iova::new(iova));
+        assert_eq!(marked == Marked::Leaf, leaf.is_some(), "{iova:#x}");
+        self.dirty.extend(leaf.map(|(leaf, _)| leaf.iova));
+    }
+
+    /// Finds what is dirty in a range, in turns of so many entries.
+    pub fn sweep(&mut self, iova: u64, length: u64, cleaning: Cleaning, entries: u64) {
+        let (mut found, mut at) = (Vec::new(), Some(Iova::new(iova)));
+        let last = Iova::new(iova + (length - 1));
+        while let Some(start) = at {
+            let mut report = |leaf: IovaRange| found.push(leaf.start().get());
+            let rest = IovaRange::new(start, last).unwrap();
+            at = self.setup.table.sweep_dirty(rest, cleaning, &mut Budget::new(entries), &mut report);
+            assert!(at.is_none_or(|next| next > start), "the sweep stands still");
+        }
+        self.setup.table.check();
+        let first = self.at(iova).map_or(iova, |(leaf, _)| leaf.iova);
+        let expected: Vec<u64> = self.dirty.range(first..=last.get()).copied().collect();
+        assert_eq!(found, expected, "{iova:#x} {length:#x}");
+        self.counts.dirty += u32::from(!found.is_empty());
+        if cleaning == Cleaning::Clean {
+            let ends_inside = |start: &u64| {
+                self.leaves.get(start).is_some_and(|(leaf, _)| leaf.iova + (leaf.size - 1) <= last.get())
+            };
+            let cleaned: Vec<u64> = found.into_iter().filter(ends_inside).collect();
+            self.dirty.retain(|start| !cleaned.contains(start));
+        }
     }
 
     /// Compares at the borders of every leaf, and at `others`.

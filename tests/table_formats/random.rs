@@ -1,6 +1,7 @@
 //! Random maps and unmaps, every format, leaves of all sizes, budgets that end anywhere.
 
-use ioasd::domains::spec::TableSpec;
+use ioasd::domains::dirty::Cleaning;
+use ioasd::domains::spec::{Recording, TableSpec};
 use ioasd::storage::io_pagetable::LargePages;
 use ioasd_client::formats::{FormatId, PageSizes};
 use ioasd_client::units::{PAGE_SIZE, Permission};
@@ -61,6 +62,17 @@ impl Generator {
         Run { iova, phys, length: length.min(inside), permission, large_pages: self.large_pages }
     }
 
+    /// Writes here and there, and now and then looks where.
+    fn device(&mut self, model: &mut Model) {
+        for _ in 0..4 {
+            let run = self.run();
+            model.write(run.iova + self.rng.u64(..run.length));
+        }
+        let (run, budget) = (self.run(), self.budget());
+        let cleaning = if self.rng.bool() { Cleaning::Clean } else { Cleaning::Keep };
+        model.sweep(run.iova, run.length, cleaning, budget);
+    }
+
     fn budget(&mut self) -> u64 {
         if self.rng.bool() { u64::MAX } else { self.rng.u64(1..300) }
     }
@@ -69,6 +81,8 @@ impl Generator {
 fn sequence(spec: TableSpec, seed: u64, large_pages: LargePages) -> Counts {
     println!("seed {seed}, {large_pages:?}, {spec:?}");
     let rng = fastrand::Rng::with_seed(seed);
+    let spec =
+        spec.with_recording(if seed.is_multiple_of(2) { Recording::Writes } else { Recording::Nothing });
     let mut generator = Generator { spec, rng, large_pages };
     let mut model = Model::new(spec, u8::from(seed % 2 == 1));
     for _ in 0..STEPS {
@@ -77,6 +91,9 @@ fn sequence(spec: TableSpec, seed: u64, large_pages: LargePages) -> Counts {
             model.map(run, budget);
         } else {
             model.unmap(run.iova, run.length, budget);
+        }
+        if spec.recording() == Recording::Writes {
+            generator.device(&mut model);
         }
         model.check((0..10).map(|_| generator.run().iova));
     }
@@ -91,7 +108,7 @@ fn sequences(spec: TableSpec) {
             all.add(sequence(spec, seed, LargePages::Off));
         }
     }
-    let happened = [all.mapped, all.overlaps, all.unmapped, all.holes];
+    let happened = [all.mapped, all.overlaps, all.unmapped, all.holes, all.dirty];
     assert!(happened.iter().all(|count| *count > 50), "{all:?}");
     let has_large = spec.page_sizes().bitmap().count_ones() > 1;
     assert!(!has_large || all.large > 5 && all.inside > 0, "{all:?}");

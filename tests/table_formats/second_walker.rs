@@ -139,7 +139,8 @@ pub fn arm(memory: &dyn Fn(u64) -> u64, root: u64, iova: u64) -> End {
                 let output = bits(descriptor, 47, low) << low;
                 // The neighbours keep their own addresses: the one read is the one translated by.
                 let phys = output + (iova & ((1 << low) - 1));
-                let (read, write) = (bit(descriptor, 6), bit(descriptor, 7));
+                // With bit 51 hardware sets bit 7 itself, at the first write.
+                let (read, write) = (bit(descriptor, 6), bit(descriptor, 7) || bit(descriptor, 51));
                 return End::Memory { phys, size, read, write };
             }
         }
@@ -179,12 +180,7 @@ pub fn riscv(memory: &dyn Fn(u64) -> u64, root: u64, levels: u32, iova: u64) -> 
         }
         let usable = accessed && user;
         let phys = base + (iova & ((1 << size_lg2) - 1));
-        return End::Memory {
-            phys,
-            size: 1 << size_lg2,
-            read: usable && read,
-            write: usable && write && dirty,
-        };
+        return End::Memory { phys, size: 1 << size_lg2, read: usable && read, write: usable && write };
     }
     End::Fault
 }

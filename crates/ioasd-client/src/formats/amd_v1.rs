@@ -36,6 +36,8 @@ const FIELD_LG2: u32 = 40;
 const ADDRESS_MASK: u64 = ((1 << FIELD_LG2) - 1) << FIELD_SHIFT;
 const LEAF_RESERVED: u64 = 0x1f << 52;
 const TABLE_RESERVED: u64 = 0x1ff << 52;
+/// Set by hardware in the copy of a leaf's entry that it used for a write.
+const DIRTY: u64 = 1 << 6;
 const FORCE_COHERENT: u64 = 1 << 60;
 const READ: u64 = 1 << 61;
 const WRITE: u64 = 1 << 62;
@@ -89,6 +91,7 @@ impl<const LEVELS: u32, const GRANULE: u32> Format for AmdV1<LEVELS, GRANULE> {
     const OUTPUT_LG2: u32 = FIELD_LG2 + GRANULE;
     const PAGE_SIZES: PageSizes = PageSizes::new(Self::SIZES);
     const COPIES: Copies = Copies::Identical;
+    const DIRTY: u64 = DIRTY;
 
     #[inline]
     fn leaf(phys: PhysAddr, size_lg2: u32, permission: Permission) -> u64 {

@@ -14,7 +14,8 @@
 //! have the bit.
 //!
 //! What ioasd writes: normal memory, write-back, inner shareable, access flag set, execution not forbidden (as iommufd
-//! maps), no hardware management of the dirty state. `AF` is never managed by hardware: an entry without it is malformed.
+//! maps); where writes are recorded, `DBM` with S2AP[1] clear, which hardware sets at the first write. `AF` is never
+//! managed by hardware: an entry without it is malformed.
 //! A set bit that is reserved and zero is ignored, as hardware may.
 //!
 //! Imports allowed: units, formats.
@@ -31,6 +32,8 @@ const READ: u64 = 1 << 6;
 const WRITE: u64 = 1 << 7;
 const INNER_SHAREABLE: u64 = 3 << 8;
 const ACCESS_FLAG: u64 = 1 << 10;
+/// Hardware may set `WRITE`: the leaf can be written, and is dirty once it is.
+const WRITE_MANAGED: u64 = 1 << 51;
 const CONTIGUOUS: u64 = 1 << 52;
 const GRANULE_LG2: u32 = 12;
 const OUTPUT_LG2: u32 = 48;
@@ -54,6 +57,7 @@ impl Format for ArmS2 {
     const OUTPUT_LG2: u32 = OUTPUT_LG2;
     const PAGE_SIZES: PageSizes = PageSizes::new(1 << 12 | 1 << 16 | 1 << 21 | 1 << 25 | 1 << 30 | 1 << 34);
     const COPIES: Copies = Copies::Advancing;
+    const DIRTY: u64 = WRITE;
 
     #[inline]
     fn leaf(phys: PhysAddr, size_lg2: u32, permission: Permission) -> u64 {
@@ -66,6 +70,22 @@ impl Format for ArmS2 {
         let kind = if level == Level::LEAF { PAGE_OR_TABLE } else { BLOCK };
         let contiguous = if size_lg2 > Self::item_lg2(level) { CONTIGUOUS } else { 0 };
         phys.get() | contiguous | ACCESS_FLAG | INNER_SHAREABLE | rights | WRITE_BACK | kind
+    }
+
+    #[inline]
+    fn is_dirty(entry: u64) -> bool {
+        entry & (WRITE_MANAGED | WRITE) == WRITE_MANAGED | WRITE
+    }
+
+    /// A leaf that can be written is managed by hardware from now on; one that cannot has nothing to record.
+    #[inline]
+    fn clean(entry: u64) -> u64 {
+        if entry & (WRITE_MANAGED | WRITE) == 0 { entry } else { entry & !WRITE | WRITE_MANAGED }
+    }
+
+    #[inline]
+    fn dirtied(entry: u64) -> u64 {
+        if entry & WRITE_MANAGED == 0 { entry } else { entry | WRITE }
     }
 
     #[inline]
@@ -92,7 +112,7 @@ impl Format for ArmS2 {
                 let more = if entry & CONTIGUOUS == 0 { 0 } else { CONTIGUOUS_LG2 };
                 let size_lg2 = Self::item_lg2(level) + more;
                 let phys = PhysAddr::new(entry & ADDRESS_MASK & !((1 << size_lg2) - 1));
-                Entry::Leaf { phys, size_lg2, rights: Rights::of(entry, READ, WRITE) }
+                Entry::Leaf { phys, size_lg2, rights: Rights::of(entry, READ, WRITE | WRITE_MANAGED) }
             }
         }
     }
@@ -156,10 +176,22 @@ mod tests {
     }
 
     #[test]
-    fn worked_example_s7_dirty_state_is_read_as_write_permission() {
+    fn worked_example_s7_a_leaf_whose_dirty_state_hardware_manages_can_be_written_dirty_or_clean() {
         let (dirty, clean) = (0x0008_0000_0777_77db, 0x0008_0000_0777_775b);
-        assert_eq!(ArmS2::decode(dirty, Level::LEAF), leaf(0x777_7000, 12, Permission::ReadWrite));
-        assert_eq!(ArmS2::decode(clean, Level::LEAF), leaf(0x777_7000, 12, Permission::Read));
+        for entry in [dirty, clean] {
+            assert_eq!(ArmS2::decode(entry, Level::LEAF), leaf(0x777_7000, 12, Permission::ReadWrite));
+            assert_eq!((ArmS2::clean(entry), ArmS2::dirtied(entry)), (clean, dirty));
+        }
+        assert_eq!([dirty, clean].map(ArmS2::is_dirty), [true, false]);
+    }
+
+    #[test]
+    fn a_leaf_that_cannot_be_written_does_not_become_writable_by_being_cleaned_or_dirtied() {
+        let read_only = ArmS2::leaf(PhysAddr::new(0x777_7000), 12, Permission::Read);
+        let written = ArmS2::leaf(PhysAddr::new(0x777_7000), 12, Permission::ReadWrite);
+        assert_eq!([ArmS2::clean(read_only), ArmS2::dirtied(read_only)], [read_only; 2]);
+        assert!(!ArmS2::is_dirty(written), "what is not managed records nothing");
+        assert_eq!(ArmS2::clean(written), written & !WRITE | WRITE_MANAGED);
     }
 
     #[test]

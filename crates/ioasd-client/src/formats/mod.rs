@@ -69,6 +69,8 @@ pub trait Format: Copy + fmt::Debug + Send + Sync + 'static {
     const PAGE_SIZES: PageSizes;
     /// What the entries of a leaf that fills several of them hold.
     const COPIES: Copies;
+    /// The bit of a leaf's entry that hardware sets when something is written through it.
+    const DIRTY: u64;
 
     /// The level of the root table.
     const ROOT_LEVEL: Level = Level::new(Self::LEVELS - 1);
@@ -106,6 +108,27 @@ pub trait Format: Copy + fmt::Debug + Send + Sync + 'static {
     #[must_use]
     fn level_of(size_lg2: u32) -> Level {
         Level::new(size_lg2.saturating_sub(Self::GRANULE_LG2) / INDEX_LG2)
+    }
+
+    /// Whether something was written through the leaf that has `entry`, one of its entries.
+    #[inline]
+    #[must_use]
+    fn is_dirty(entry: u64) -> bool {
+        entry & Self::DIRTY != 0
+    }
+
+    /// `entry`, one of a leaf, as if nothing had been written through it; what is written next is recorded.
+    #[inline]
+    #[must_use]
+    fn clean(entry: u64) -> u64 {
+        entry & !Self::DIRTY
+    }
+
+    /// `entry`, one of a leaf as [`Format::clean`] makes it, once something was written through it.
+    #[inline]
+    #[must_use]
+    fn dirtied(entry: u64) -> u64 {
+        entry | Self::DIRTY
     }
 
     /// By how much each entry of a leaf of `level` that fills several differs from the one before.

@@ -11,7 +11,8 @@
 //! A valid entry without R, W and X points to a table. Every level may hold leaves. With `N`, sixteen neighbours at the
 //! lowest level are one leaf of 64 KiB, all the same: the low four bits of their PPN are 1000.
 //!
-//! What ioasd writes: user pages with A set, and D where writes are allowed, so that nothing is left for hardware to set;
+//! What ioasd writes: user pages with A set, and D where writes are allowed, so that nothing is left for hardware to set
+//! unless writes are to be recorded;
 //! execution is allowed, as iommufd maps. The format has no write without read: a mapping for writes can be read too.
 //! Only the lower half of the addresses is given out.
 //!
@@ -69,6 +70,7 @@ impl<const LEVELS: u32> Format for RiscV<LEVELS> {
     const OUTPUT_LG2: u32 = PPN_LG2 + GRANULE_LG2;
     const PAGE_SIZES: PageSizes = PageSizes::new(Self::SIZES);
     const COPIES: Copies = Copies::Identical;
+    const DIRTY: u64 = DIRTY;
 
     #[inline]
     fn leaf(phys: PhysAddr, size_lg2: u32, permission: Permission) -> u64 {
@@ -131,14 +133,13 @@ fn decode_leaf(entry: u64, item_lg2: u32, level: Level) -> Entry {
     Entry::Leaf { phys: PhysAddr::new(phys), size_lg2: item_lg2, rights }
 }
 
-/// Hardware does not set A and D: what lacks them faults. So do pages that are not the user's.
+/// Hardware sets D (`GADE`, `SADE`), never A: what lacks A faults. So do pages that are not the user's.
 #[inline]
 const fn rights(entry: u64) -> Rights {
     if entry & (ACCESSED | USER) != ACCESSED | USER {
         return Rights::NONE;
     }
-    let dirty = if entry & DIRTY == 0 { 0 } else { WRITE };
-    Rights::of(entry & (READ | dirty), READ, WRITE)
+    Rights::of(entry, READ, WRITE)
 }
 
 #[cfg(test)]
@@ -203,13 +204,13 @@ mod tests {
     }
 
     #[test]
-    fn what_lacks_accessed_dirty_or_user_grants_less() {
+    fn what_lacks_accessed_or_user_grants_nothing_and_what_lacks_dirty_can_be_written() {
         let full = Sv48::leaf(PhysAddr::new(0x1000), 12, Permission::ReadWrite);
         let granted = |entry| match Sv48::decode(entry, Level::LEAF) {
             Entry::Leaf { rights, .. } => rights.permission(),
             other => panic!("{other:?}"),
         };
-        assert_eq!(granted(full & !DIRTY), Some(Permission::Read));
+        assert_eq!(granted(full & !DIRTY), Some(Permission::ReadWrite));
         assert_eq!((granted(full & !ACCESSED), granted(full & !USER)), (None, None));
         assert_eq!(granted(VALID | EXECUTE | ACCESSED | USER), None);
     }

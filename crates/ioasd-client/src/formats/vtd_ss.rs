@@ -21,6 +21,7 @@ use crate::units::{Permission, PhysAddr};
 const READ: u64 = 1;
 const WRITE: u64 = 1 << 1;
 const PAGE_SIZE: u64 = 1 << 7;
+const DIRTY: u64 = 1 << 9;
 const SNOOP: u64 = 1 << 11;
 const GRANULE_LG2: u32 = 12;
 const ADDRESS_LG2: u32 = 52;
@@ -42,6 +43,7 @@ impl<const LEVELS: u32> Format for VtdSs<LEVELS> {
     const OUTPUT_LG2: u32 = ADDRESS_LG2;
     const PAGE_SIZES: PageSizes = PageSizes::new(1 << 12 | 1 << 21 | 1 << 30);
     const COPIES: Copies = Copies::Identical;
+    const DIRTY: u64 = DIRTY;
 
     #[inline]
     fn leaf(phys: PhysAddr, size_lg2: u32, permission: Permission) -> u64 {
