@@ -18,7 +18,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use ioasd_client::formats::{ABSENT, TABLE_BYTES, TABLE_ENTRIES, TableAddr};
 use ioasd_client::layout::{ArenaHeader, HEADER_BYTES};
@@ -168,10 +168,9 @@ impl Arena {
 
     /// Gives back a table that is empty and has just been unlinked; it is reused when no walker can look at it any more.
     pub fn retire(&mut self, table: TableAddr) {
-        // The unlinking must be visible before the epoch is read: who enters in a later epoch then cannot see the table.
-        fence(Ordering::SeqCst);
+        let epoch = self.epochs.after_unlinking();
         if self.epochs.has_walkers() {
-            self.waiting.push_back((self.epochs.current().next(), table));
+            self.waiting.push_back((epoch, table));
         } else {
             self.free.push(table);
         }

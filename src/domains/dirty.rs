@@ -7,6 +7,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ioasd_client::formats::{Entry, Format, TABLE_ENTRIES};
+use ioasd_client::layout::protocol::publish;
 use ioasd_client::units::{Iova, IovaRange};
 
 use super::table::{Budget, Table};
@@ -102,7 +103,7 @@ impl<F: Format> Table<F> {
         let found = self.descend(iova);
         let Entry::Leaf { .. } = found.decoded else { return Marked::Nothing };
         let entry = self.arena.entry(found.table, found.index);
-        entry.store(F::dirtied(entry.load(Ordering::Relaxed)), Ordering::Release);
+        publish(entry, F::dirtied(entry.load(Ordering::Relaxed)));
         Marked::Leaf
     }
 }
@@ -117,7 +118,7 @@ impl Sweep<'_> {
         (self.report)(leaf);
         if self.cleaning == Cleaning::Clean && leaf.last() <= self.last {
             for entry in entries {
-                entry.store(F::clean(entry.load(Ordering::Relaxed)), Ordering::Release);
+                publish(entry, F::clean(entry.load(Ordering::Relaxed)));
             }
         }
     }

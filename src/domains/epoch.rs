@@ -1,14 +1,6 @@
 //! Who is walking: the agent's side of epochs, generations and slots.
 //!
-//! ```text
-//!   agent                                       walker, one thread
-//!   clear entries                               slot = epoch          \  one full fence
-//!   generation + 1, epoch + 1                   load generation       /
-//!   full fence                                  walk, touch memory
-//!   wait until no slot holds an older epoch     slot = 0              Release
-//! ```
-//!
-//! Either the agent sees the slot, and waits, or the walker sees the cleared entries: both fences cannot come first.
+//! The steps, and why they are in this order, are in the client crate's `layout::protocol`.
 //! [`Epochs`] is shared by the writer of the table and by whoever waits. It holds the slots of the registered walkers,
 //! mapped read-only. What a walker writes there harms only itself, or makes the agent wait for it.
 //!
@@ -16,11 +8,11 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use ioasd_client::layout::{
-    ALIVE_OFFSET, EPOCH_OFFSET, FIRST_EPOCH, GENERATION_OFFSET, IS_ALIVE, IS_DEAD, OUTSIDE, SLOTS_BYTES,
-    SlotIndex,
+    ALIVE_OFFSET, EPOCH_OFFSET, FIRST_EPOCH, GENERATION_OFFSET, IS_ALIVE, IS_DEAD, SLOTS_BYTES, SlotIndex,
+    protocol,
 };
 use ioasd_client::units::ByteLen;
 use parking_lot::RwLock;
@@ -34,14 +26,6 @@ const SLOTS_NAME: &str = "ioasd-slots";
 /// A moment in the life of a domain: everything that was unmapped before it is gone for who enters after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Epoch(u64);
-
-impl Epoch {
-    /// The epoch that the next [`Epochs::advance`] will begin.
-    #[must_use]
-    pub(super) const fn next(self) -> Self {
-        Self(self.0 + 1)
-    }
-}
 
 /// A registered walker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -64,8 +48,8 @@ impl Epochs {
     /// The epochs of a new arena, whose first page is writable. Makes the domain alive.
     pub(super) fn new(arena: Arc<SharedMapping>) -> Self {
         let epochs = Self { arena, registered: RwLock::default() };
-        epochs.store(EPOCH_OFFSET, FIRST_EPOCH);
-        epochs.store(ALIVE_OFFSET, IS_ALIVE);
+        epochs.word(EPOCH_OFFSET).store(FIRST_EPOCH, Ordering::SeqCst);
+        epochs.word(ALIVE_OFFSET).store(IS_ALIVE, Ordering::SeqCst);
         epochs
     }
 
@@ -96,15 +80,18 @@ impl Epochs {
     /// The current epoch.
     #[must_use]
     pub fn current(&self) -> Epoch {
-        Epoch(self.arena.load(EPOCH_OFFSET).unwrap_or(FIRST_EPOCH))
+        Epoch(protocol::look(self.word(EPOCH_OFFSET)))
     }
 
     /// Begins a new epoch and generation. Call it after entries were cleared, then wait for [`Self::all_left`].
     pub fn advance(&self) -> Epoch {
-        self.add_one(GENERATION_OFFSET);
-        let epoch = Epoch(self.add_one(EPOCH_OFFSET));
-        fence(Ordering::SeqCst);
-        epoch
+        Epoch(protocol::begin_epoch(self.word(GENERATION_OFFSET), self.word(EPOCH_OFFSET)))
+    }
+
+    /// The epoch that the next [`Self::advance`] will begin: when every walker has left what was before it, none sees
+    /// what has just been unlinked.
+    pub(super) fn after_unlinking(&self) -> Epoch {
+        Epoch(protocol::epoch_after_unlinking(self.word(EPOCH_OFFSET)))
     }
 
     /// Whether no walker still is where it was before `epoch` began.
@@ -122,17 +109,11 @@ impl Epochs {
 
     /// Tells walkers that nobody serves this domain any more.
     pub fn mark_dead(&self) {
-        self.store(ALIVE_OFFSET, IS_DEAD);
+        self.word(ALIVE_OFFSET).store(IS_DEAD, Ordering::SeqCst);
     }
 
-    fn add_one(&self, offset: u64) -> u64 {
-        self.arena.word(offset).map_or(0, |word| word.fetch_add(1, Ordering::SeqCst) + 1)
-    }
-
-    fn store(&self, offset: u64, value: u64) {
-        if let Some(word) = self.arena.word(offset) {
-            word.store(value, Ordering::SeqCst);
-        }
+    fn word(&self, offset: u64) -> &AtomicU64 {
+        self.arena.word(offset).unwrap_or_else(|| unreachable!("an arena was mapped whole and writable"))
     }
 }
 
@@ -145,17 +126,17 @@ impl Registered {
     }
 }
 
-/// Whether no slot holds an epoch before `epoch`. Loads with Acquire: what a thread did before it left is then done.
+/// Whether all threads of a walker have left what was before `epoch`.
 fn has_left(slots: &SharedMapping, epoch: Epoch) -> bool {
-    SlotIndex::all()
-        .filter_map(|slot| slots.load(slot.offset()))
-        .all(|held| held == OUTSIDE || held >= epoch.0)
+    SlotIndex::all().all(|slot| protocol::has_left(slots, slot, epoch.0))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicBool, AtomicU64};
+    use std::sync::atomic::AtomicBool;
     use std::thread;
+
+    use ioasd_client::layout::OUTSIDE;
 
     use super::*;
 

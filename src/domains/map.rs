@@ -14,6 +14,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ioasd_client::formats::{ABSENT, Copies, Entry, Format, Level, PageSizes, TABLE_ENTRIES, TableAddr};
+use ioasd_client::layout::protocol::publish;
 use ioasd_client::units::{ByteLen, Iova, IovaRange, PAGE_SHIFT, PAGE_SIZE, Permission, PhysAddr};
 
 use super::error::{ArenaError, MapError};
@@ -112,7 +113,7 @@ impl<F: Format> Table<F> {
             }
             let mut bits = self.leaf(run.pfn.phys(), PAGE_SHIFT, permission);
             for entry in now {
-                entry.store(bits, Ordering::Release);
+                publish(entry, bits);
                 bits = bits.wrapping_add(F::advance(PAGE_SIZE));
             }
             (entries, free, page) = (later, free - pages, page + pages);
@@ -195,7 +196,7 @@ impl<F: Format> Table<F> {
             return Err(Obstacle::MappedAt(self.first_mapped(table, piece, taken)));
         }
         let first = self.leaf(piece.phys, piece.size_lg2, piece.permission);
-        fill::<F, _>(entries.iter(), piece, first, |entry, bits| entry.store(bits, Ordering::Release));
+        fill::<F, _>(entries.iter(), piece, first, publish);
         self.live.add(table, piece.entries);
         Ok(())
     }
@@ -237,7 +238,7 @@ impl<F: Format> Table<F> {
 
     /// Publishes `child`, whose entries are written.
     fn link(&mut self, (table, level, index): Parent, child: TableAddr) {
-        self.arena.entry(table, index).store(F::table(child, level), Ordering::Release);
+        publish(self.arena.entry(table, index), F::table(child, level));
         self.live.add(table, 1);
     }
 

@@ -15,8 +15,8 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use ioasd_client::formats::{ABSENT, Entry, Format, FormatVisitor, Level, Rights, TableAddr};
-use ioasd_client::layout::{ArenaHeader, BootId};
+use ioasd_client::formats::{Entry, Format, FormatVisitor, Level, Rights, TableAddr};
+use ioasd_client::layout::{ArenaHeader, BootId, protocol};
 use ioasd_client::units::{ByteLen, IndexRange, Iova, IovaRange, Permission, PhysAddr};
 
 use super::arena::{Arena, ArenaSize};
@@ -260,7 +260,7 @@ impl<F: Format> Table<F> {
         };
         self.prune_below(address, below, iova);
         if self.live.of(address) == 0 {
-            self.arena.entry(table, index).store(ABSENT, Ordering::Release);
+            protocol::clear(self.arena.entry(table, index));
             self.live.remove(table, 1);
             self.recent = self.recent.filter(|recent| recent.table != address);
             self.arena.retire(address);

@@ -7,6 +7,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ioasd_client::formats::{ABSENT, Entry, Format, Level};
+use ioasd_client::layout::protocol;
 use ioasd_client::units::{ByteLen, Iova, IovaRange};
 
 use super::error::UnmapError;
@@ -126,7 +127,7 @@ fn clear<F: Format>(rest: &[AtomicU64], level: Level, entries: u16) -> Cleared {
             cleared.first_absent = cleared.first_absent.or(Some(cleared.seen));
         } else {
             cleared.used += 1;
-            entry.store(ABSENT, Ordering::Release);
+            protocol::clear(entry);
         }
         cleared.seen += 1;
         cleared.last = bits;
@@ -142,7 +143,7 @@ fn finish_leaf<F: Format>(rest: &[AtomicU64], level: Level, at: Iova, cleared: &
     let goes_on = end.next_multiple_of(1 << size_lg2) - end;
     let more = u16::try_from(goes_on >> item_lg2).unwrap_or(0);
     for entry in rest.iter().skip(usize::from(cleared.seen)).take(usize::from(more)) {
-        entry.store(ABSENT, Ordering::Release);
+        protocol::clear(entry);
     }
     cleared.seen += more;
     cleared.used += more;

@@ -1,8 +1,14 @@
 //! Lock-free pieces under a model checker: every interleaving, with weak memory.
 //!
-//! Each piece is compiled here from its own source file, over loom's atomics instead of the real ones.
+//! The latch is compiled here from its own source file, over loom's atomics instead of the real ones. What agent and
+//! walkers do to shared memory is generic over its words, so that the models of walkers run the code itself.
 
 #![expect(unreachable_pub, reason = "the pieces are public where they live")]
+#![expect(clippy::unwrap_used, reason = "a failed helper of a model is a failed model")]
+
+mod memory;
+mod walkers;
+mod world;
 
 mod atomics {
     pub(crate) use loom::sync::Arc;

@@ -5,7 +5,7 @@
 //! length. A file that is cut short under its mapping still kills the process that touches it (`SIGBUS`): map only
 //! files that cannot shrink.
 //!
-//! Imports allowed: units, `rustix`.
+//! Imports allowed: units, formats, the protocol of layout, `rustix`.
 #![expect(unsafe_code, reason = "mmap, madvise and references into mapped memory")]
 
 use std::ffi::c_void;
@@ -18,6 +18,7 @@ use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
 
 use crate::formats::{TABLE_BYTES, TABLE_ENTRIES, TableAddr};
+use crate::layout::protocol::{View, look};
 use crate::units::ByteLen;
 
 /// A table, as its entries.
@@ -80,11 +81,11 @@ impl SharedMapping {
         ByteLen::new(self.length as u64)
     }
 
-    /// The word at `offset`, loaded with Acquire; `None` if it is misaligned or beyond the end.
+    /// The word at `offset`, seen as [`look`] sees it; `None` if it is misaligned or beyond the end.
     #[inline]
     #[must_use]
     pub fn load(&self, offset: u64) -> Option<u64> {
-        Some(self.word_for_load(offset)?.load(Ordering::Acquire))
+        Some(look(self.word_for_load(offset)?))
     }
 
     /// The word at `offset`, to be stored to; `None` if it is misaligned, beyond the end or read-only.
@@ -220,6 +221,13 @@ fn load_bytes(from: &[AtomicU8], into: &mut [u8]) {
 fn store_bytes(into: &[AtomicU8], from: &[u8]) {
     for (byte, from) in into.iter().zip(from) {
         byte.store(*from, Ordering::Relaxed);
+    }
+}
+
+impl View for SharedMapping {
+    #[inline]
+    fn load(&self, offset: u64) -> Option<u64> {
+        self.load(offset)
     }
 }
 

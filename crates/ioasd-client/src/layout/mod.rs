@@ -7,12 +7,14 @@
 //! * a **slots** memfd belongs to one walker. Each of its threads has one slot, in which it says since which epoch it
 //!   has been looking at tables. Only the walker writes it.
 //!
-//! A [`FrameWindow`] tells which frames are which pages of which backing file.
+//! A [`FrameWindow`] tells which frames are which pages of which backing file. [`protocol`] has the steps by which both
+//! sides change and look at the words.
 //!
 //! Imports allowed: units, formats.
 
 mod arena_header;
 mod frame_window;
+pub mod protocol;
 mod slots;
 
 pub use arena_header::{

@@ -23,3 +23,4 @@ pub use fault::{FaultKind, WalkFault};
 pub use frames::WindowsError;
 pub use open::{BackingFile, DomainParts, OpenError, Walker};
 pub use stream::{Access, Burst, Generation, NoSlot, Stream, Translation};
+pub use walk::{Leaf, descend};

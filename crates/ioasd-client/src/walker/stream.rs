@@ -1,27 +1,19 @@
 //! Streams and bursts: walking tables that change meanwhile.
 //!
-//! ```text
-//! enter   slot = epoch, full fence; load generation and alive
-//! walk    load every entry with Acquire
-//! leave   slot = 0, Release
-//! ```
-//!
-//! The fence makes sure that either the agent sees the slot before it reuses what it unmapped, or this thread sees
-//! that it is unmapped. A table address is checked against the arena, an offset against the mapping of its file.
+//! The steps, and why they are in this order, are in [`protocol`](crate::layout::protocol). A table address is checked against the arena, an offset against the mapping of its file.
 //!
 //! Imports allowed: units, formats, layout, mapping.
 
 use std::marker::PhantomData;
 use std::mem;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::sync::atomic::AtomicU64;
 
 use super::fault::{FaultKind, WalkFault};
 use super::open::OpenDomain;
 use super::walk::{Walk, fault};
-use crate::layout::{
-    ALIVE_OFFSET, EPOCH_OFFSET, FIRST_EPOCH, GENERATION_OFFSET, IS_ALIVE, IS_DEAD, OUTSIDE, SLOTS, SlotIndex,
-};
+use crate::layout::protocol::{self, Entered};
+use crate::layout::{IS_ALIVE, SLOTS, SlotIndex};
 use crate::mapping::SharedMapping;
 use crate::units::{ByteLen, Iova, Permission};
 
@@ -77,20 +69,14 @@ pub struct Stream {
 
 impl Stream {
     pub(super) fn new(domain: &Arc<OpenDomain>) -> Result<Self, NoSlot> {
-        let take_lowest = |taken: u64| (taken != u64::MAX).then(|| taken | 1 << taken.trailing_ones());
-        let before = domain.slots_taken.fetch_update(Ordering::Acquire, Ordering::Relaxed, take_lowest);
-        let slot = before.ok().and_then(|taken| SlotIndex::new(taken.trailing_ones())).ok_or(NoSlot)?;
+        let slot = protocol::take_slot(&domain.slots_taken).ok_or(NoSlot)?;
         Ok(Self { domain: Arc::clone(domain), slot, stays_here: PhantomData })
     }
 
     /// Begins a burst. While it lasts, nothing that it translates is taken away; an unmap waits for its end.
     pub fn enter(&mut self) -> Burst<'_> {
-        let arena = &self.domain.arena;
-        let epoch = arena.load(EPOCH_OFFSET).unwrap_or(FIRST_EPOCH);
-        enter_slot(self.slot_word(), epoch);
-        let generation = Generation(arena.load(GENERATION_OFFSET).unwrap_or(0));
-        let alive = arena.load(ALIVE_OFFSET).unwrap_or(IS_DEAD);
-        Burst { stream: self, generation, alive }
+        let Entered { generation, alive } = protocol::enter(self.slot_word(), &self.domain.arena);
+        Burst { stream: self, generation: Generation(generation), alive }
     }
 
     fn slot_word(&self) -> &AtomicU64 {
@@ -99,19 +85,10 @@ impl Stream {
     }
 }
 
-/// A store and a full fence. On x86 the exchange is both.
-#[inline]
-fn enter_slot(slot: &AtomicU64, epoch: u64) {
-    slot.swap(epoch, Ordering::SeqCst);
-    if !cfg!(target_arch = "x86_64") {
-        fence(Ordering::SeqCst);
-    }
-}
-
 impl Drop for Stream {
     fn drop(&mut self) {
-        self.slot_word().store(OUTSIDE, Ordering::Release);
-        self.domain.slots_taken.fetch_and(!(1 << self.slot.get()), Ordering::Release);
+        protocol::leave(self.slot_word());
+        protocol::give_slot_back(&self.domain.slots_taken, self.slot);
     }
 }
 
@@ -200,17 +177,19 @@ fn not_exported(at: Iova) -> WalkFault {
 
 impl Drop for Burst<'_> {
     fn drop(&mut self) {
-        self.stream.slot_word().store(OUTSIDE, Ordering::Release);
+        protocol::leave(self.stream.slot_word());
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::Ordering;
+
     use super::super::open::Walker;
     use super::super::open::tests::{TABLES, header, parts};
     use super::*;
     use crate::formats::{AmdV1, Format, Level, TABLE_BYTES, TABLE_ENTRIES, TableAddr};
-    use crate::layout::HEADER_BYTES;
+    use crate::layout::{ALIVE_OFFSET, EPOCH_OFFSET, GENERATION_OFFSET, HEADER_BYTES, IS_DEAD, OUTSIDE};
     use crate::units::PhysAddr;
 
     type Amd = AmdV1<4>;

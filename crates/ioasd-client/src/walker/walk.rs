@@ -2,12 +2,13 @@
 //!
 //! The loop is generic over the format; which one it is was chosen when the domain was opened.
 //!
-//! Imports allowed: units, formats.
+//! Imports allowed: units, formats, the protocol of layout.
 
 use super::fault::{FaultKind, WalkFault};
 use super::open::OpenDomain;
 use super::stream::{Access, Translation};
-use crate::formats::{Entry, Format, FormatId, FormatVisitor, Level, Rights};
+use crate::formats::{Entry, Format, FormatId, FormatVisitor, Level, Rights, TableAddr};
+use crate::layout::protocol::View;
 use crate::units::{ByteLen, Iova, PhysAddr};
 
 /// How the tables of one format are walked.
@@ -24,7 +25,7 @@ impl FormatVisitor for Choose {
     type Output = WalkFn;
 
     fn visit<F: Format>(self) -> WalkFn {
-        |walk| walk.descend::<F>()
+        |Walk { domain, iova }| descend::<F>(&domain.arena, domain.header.root, iova)
     }
 }
 
@@ -37,7 +38,7 @@ pub(super) struct Walk<'a> {
 
 /// The leaf at the end of a walk.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Leaf {
+pub struct Leaf {
     level: Level,
     entry: u64,
     phys: PhysAddr,
@@ -53,7 +54,7 @@ impl Walk<'_> {
             return Err(fault(self.iova, FaultKind::OutsideAperture));
         }
         let leaf = (self.domain.walk)(self)?;
-        let fault = |kind| self.fault(leaf.level, leaf.entry, kind);
+        let fault = |kind| fault_at(self.iova, leaf.level, leaf.entry, kind);
         let permission = leaf.rights.permission().filter(|permission| access.is_allowed(*permission));
         let permission = permission.ok_or_else(|| fault(FaultKind::Permission))?;
         let place = self.domain.frames.locate(leaf.phys).ok_or_else(|| fault(FaultKind::NotExported))?;
@@ -62,37 +63,49 @@ impl Walk<'_> {
         let length = length.min(place.left).min(in_file).min(ByteLen::new(leaf.left));
         Ok(Translation { file: place.file, offset: place.offset, length, permission })
     }
+}
 
-    fn descend<F: Format>(self) -> Result<Leaf, WalkFault> {
-        let (mut table, mut level, mut rights) = (self.domain.header.root, F::ROOT_LEVEL, Rights::ALL);
-        loop {
-            let offset = table.get().wrapping_add(8 * F::index(self.iova, level) as u64);
-            let Some(entry) = self.domain.arena.load(offset) else {
-                return Err(self.fault(level, 0, FaultKind::Malformed));
-            };
-            match (F::decode(entry, level), level.below()) {
-                (Entry::Table { address, rights: granted }, Some(below)) => {
-                    (table, level, rights) = (address, below, rights.intersection(granted));
-                }
-                (Entry::Leaf { phys, size_lg2, rights: granted }, _) => {
-                    let within = self.iova.get() & ((1 << size_lg2) - 1);
-                    let (phys, left) = (PhysAddr::new(phys.get() | within), (1 << size_lg2) - within);
-                    return Ok(Leaf { level, entry, phys, left, rights: rights.intersection(granted) });
-                }
-                (Entry::Absent, _) => return Err(self.fault(level, entry, FaultKind::NotPresent)),
-                _ => return Err(self.fault(level, entry, FaultKind::Malformed)),
+impl Leaf {
+    /// The address that the IOVA leads to.
+    #[must_use]
+    pub const fn phys(&self) -> PhysAddr {
+        self.phys
+    }
+}
+
+/// Follows `iova` from the table at `root` to its leaf.
+///
+/// # Errors
+/// If there is none, or an entry on the way is not one of the format.
+pub fn descend<F: Format>(arena: &impl View, root: TableAddr, iova: Iova) -> Result<Leaf, WalkFault> {
+    let (mut table, mut level, mut rights) = (root, F::ROOT_LEVEL, Rights::ALL);
+    loop {
+        let offset = table.get().wrapping_add(8 * F::index(iova, level) as u64);
+        let Some(entry) = arena.load(offset) else {
+            return Err(fault_at(iova, level, 0, FaultKind::Malformed));
+        };
+        match (F::decode(entry, level), level.below()) {
+            (Entry::Table { address, rights: granted }, Some(below)) => {
+                (table, level, rights) = (address, below, rights.intersection(granted));
             }
+            (Entry::Leaf { phys, size_lg2, rights: granted }, _) => {
+                let within = iova.get() & ((1 << size_lg2) - 1);
+                let (phys, left) = (PhysAddr::new(phys.get() | within), (1 << size_lg2) - within);
+                return Ok(Leaf { level, entry, phys, left, rights: rights.intersection(granted) });
+            }
+            (Entry::Absent, _) => return Err(fault_at(iova, level, entry, FaultKind::NotPresent)),
+            _ => return Err(fault_at(iova, level, entry, FaultKind::Malformed)),
         }
     }
+}
 
-    #[cold]
-    fn fault(self, level: Level, entry: u64, kind: FaultKind) -> WalkFault {
-        WalkFault { iova: self.iova, level, entry, kind }
-    }
+#[cold]
+const fn fault_at(iova: Iova, level: Level, entry: u64, kind: FaultKind) -> WalkFault {
+    WalkFault { iova, level, entry, kind }
 }
 
 /// A fault before any entry was read.
 #[cold]
 pub(super) const fn fault(iova: Iova, kind: FaultKind) -> WalkFault {
-    WalkFault { iova, level: Level::LEAF, entry: 0, kind }
+    fault_at(iova, Level::LEAF, 0, kind)
 }
