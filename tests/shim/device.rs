@@ -18,6 +18,7 @@ pub(crate) const UNMAP: u32 = 0x3b86;
 pub(crate) const OPTION: u32 = 0x3b87;
 pub(crate) const HWPT_ALLOC: u32 = 0x3b89;
 pub(crate) const MAP_FILE: u32 = 0x3b8f;
+pub(crate) const CHANGE_PROCESS: u32 = 0x3b92;
 pub(crate) const TEST: u32 = 0x3ba0;
 
 pub(crate) const FIXED: u32 = 1;

@@ -22,4 +22,5 @@ mod processes;
 mod program;
 mod run;
 mod sizes;
+mod traps;
 mod vfio;

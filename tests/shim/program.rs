@@ -24,6 +24,7 @@ fn parts() -> impl Iterator<Item = &'static Part> {
         crate::private::PARTS,
         crate::processes::PARTS,
         crate::sizes::PARTS,
+        crate::traps::PARTS,
         crate::vfio::PARTS,
     ];
     all.into_iter().flatten()
