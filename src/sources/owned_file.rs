@@ -76,12 +76,12 @@ impl PageSource for OwnedFile {
 
     fn pin(&self, range: IndexRange, batch: &mut PfnBatch) -> Result<(), SourceError> {
         self.require_owner(range)?;
-        self.file.pin(range, batch)
+        self.file.pin(range, batch).map_err(as_memory)
     }
 
     fn pin_now(&self, range: IndexRange, batch: &mut PfnBatch) -> Option<Result<(), SourceError>> {
         match self.require_owner(range) {
-            Ok(()) => self.file.pin_now(range, batch),
+            Ok(()) => self.file.pin_now(range, batch).map(|pinned| pinned.map_err(as_memory)),
             Err(error) => Some(Err(error)),
         }
     }
@@ -104,5 +104,13 @@ impl PageSource for OwnedFile {
 
     fn write(&self, offset: ByteLen, from: &[u8]) -> Result<(), SourceError> {
         self.file.write(offset, from)
+    }
+}
+
+/// Where a file ends, memory that shows it cannot be touched.
+fn as_memory(error: SourceError) -> SourceError {
+    match error.errno {
+        Errno::INVAL => SourceError { errno: Errno::FAULT, ..error },
+        _ => error,
     }
 }
