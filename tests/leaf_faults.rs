@@ -7,9 +7,12 @@ use ioasd::error::{Coded, Errno};
 use ioasd::fault_points::{Armed, Point};
 use ioasd::storage::counts::{Charged, Delta};
 use ioasd::storage::frame_window::{FileKey, FrameLimit, FrameSpace};
-use ioasd::storage::ledger::{AccountKey, AccountMode, Ledger, PageLimit};
+use ioasd::storage::ledger::bill::{Bill, ProcessAccount};
+use ioasd::storage::ledger::holder::TenantName;
+use ioasd::storage::ledger::{AccountMode, Ledger, PageLimit};
 use ioasd::storage::pfn::{PfnBatch, RunLimit};
 use ioasd::storage::pinned_pfns::PinnedPfns;
+use ioasd::storage::source::Strength;
 use ioasd_client::units::{IndexRange, PageIndex, Pfn};
 use parking_lot::Mutex;
 
@@ -66,18 +69,20 @@ fn an_erasure_asks_no_fault_point() {
 #[test]
 fn only_a_charge_that_may_be_refused_asks_its_point() {
     let _alone = ALONE.lock();
-    let account = Ledger::new().account(AccountKey { uid: 1 });
+    let ledger = Ledger::new();
+    let account = ledger.account(&TenantName::Unknown, 1, 1);
+    let bill = Bill::new(account.clone(), ProcessAccount::new(), AccountMode::User);
     let limit = Some(PageLimit(10));
     let armed = Armed::nth(0);
-    let refused = account.charge(AccountMode::User, Delta::more(5), limit).unwrap_err();
+    let refused = bill.charge(Delta::more(5), Strength::Locked, limit).unwrap_err();
     assert_eq!((armed.disarm(), refused.errno()), (Some(Point::Charge), Errno::NOMEM));
     assert_eq!((account.charged(), account.limited()), (Charged::new(0), Charged::new(0)));
     let armed = Armed::nth(0);
-    account.force(AccountMode::User, Delta::more(5));
-    account.charge(AccountMode::User, Delta::fewer(5), limit).unwrap();
-    account.charge(AccountMode::User, Delta::None, limit).unwrap();
+    bill.force(Delta::more(5), Strength::Locked);
+    bill.charge(Delta::fewer(5), Strength::Locked, limit).unwrap();
+    bill.charge(Delta::None, Strength::Locked, limit).unwrap();
     assert_eq!(armed.disarm(), None);
-    account.check();
+    ledger.check();
 }
 
 #[test]

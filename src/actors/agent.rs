@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use actix::{Addr, ArbiterHandle};
 use ioasd_client::layout::BootId;
-use ioasd_client::units::ByteLen;
 
 use super::frame_service::FrameService;
 use super::leases::Leases;
@@ -26,20 +25,12 @@ use crate::storage::ledger::Ledger;
 /// Limits and settings of an agent, as actors need them.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
-    /// Objects a context may have.
-    pub objects: u32,
     /// Requests of one channel that may wait.
     pub credits: usize,
     /// Sockets a context may have besides its lease.
     pub channels: usize,
     /// Limits of movements.
     pub tuning: Tuning,
-    /// Areas a context may have.
-    pub areas: u64,
-    /// Bytes that all tables of a context may have together.
-    pub table_bytes: ByteLen,
-    /// Bytes of holes that the agent allocates for a context.
-    pub first_touch: ByteLen,
     /// What there is besides software devices.
     pub hardware: Hardware,
 }

@@ -23,6 +23,7 @@ use super::credits::Credits;
 use super::fan_out::FanOut;
 use super::figures::ContextStats;
 use super::frame_service::FrameService;
+use super::journal::{Happening, Journal};
 use super::leases::Leases;
 use super::load::Load;
 use super::messages::dispatch::Dispatch;
@@ -36,6 +37,7 @@ use super::view::View;
 use crate::sources::frames::Frames;
 use crate::sources::pin_host::{PinHost, PinHostError};
 use crate::storage::ledger::Ledger;
+use crate::storage::ledger::limits::TreeLimits;
 use crate::storage::source::PinSettings;
 use crate::sys::listener::{ListenError, Listener};
 use crate::sys::opener::{Program, program};
@@ -65,6 +67,8 @@ pub struct EngineSettings {
     pub alarm_after: Duration,
     /// For all contexts.
     pub settings: Settings,
+    /// What everybody may use.
+    pub limits: TreeLimits,
     /// Understands messages.
     pub dispatch: Arc<dyn Dispatch>,
 }
@@ -143,9 +147,10 @@ impl Engine {
             }),
         });
         let locals: Vec<Local> = locals.collect();
+        let ledger = ledger(start.limits, registry.journal());
         let agent = Arc::new(Agent {
             registry,
-            ledger: Arc::new(Ledger::new()),
+            ledger: Arc::new(ledger),
             paying: Arc::default(),
             frames,
             pins,
@@ -305,6 +310,18 @@ impl Engine {
 fn program_of(pid: Option<Pid>) -> Program {
     let process = pid.and_then(|pid| PidFd::open(pid).ok());
     process.and_then(|process| program(&process).ok()).unwrap_or_default()
+}
+
+/// A ledger that tells the journal of soft limits that are passed.
+fn ledger(limits: TreeLimits, journal: &Arc<Journal>) -> Ledger {
+    let journal = Arc::clone(journal);
+    Ledger::with(
+        limits,
+        Arc::new(move |crossing| {
+            tracing::warn!(%crossing, "a soft limit is passed");
+            journal.tell(Happening::soft_limit(&crossing));
+        }),
+    )
 }
 
 /// Probes the host once, and says what came of it.

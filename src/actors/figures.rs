@@ -20,6 +20,7 @@ use super::messages::questions::{AreasFrom, GapsFrom, HoldersOf, RulesFrom, Tabl
 use super::number::Number;
 use crate::sources::pinned_places::PinnedPlaces;
 use crate::storage::ioas::AccessNeeds;
+use crate::storage::ledger::holder::TenantName;
 use crate::storage::source::Strength;
 use crate::sys::opener::Program;
 
@@ -91,6 +92,8 @@ impl Drop for UnderWay {
 pub struct ContextStats {
     /// The user who opened it.
     pub uid: Uid,
+    /// The tenant whose account it uses.
+    pub tenant: TenantName,
     /// The process that opened it, if it lives in a pid namespace we can see.
     pub pid: Option<Pid>,
     /// What that process was.
@@ -107,8 +110,14 @@ impl ContextStats {
     /// A context without objects.
     #[must_use]
     pub fn new(uid: Uid, pid: Option<Pid>) -> Self {
-        let (program, objects, requests) = Default::default();
-        Self { uid, pid, program, since: SystemTime::now(), objects, requests }
+        let (tenant, program, objects, requests) = Default::default();
+        Self { uid, tenant, pid, program, since: SystemTime::now(), objects, requests }
+    }
+
+    /// On the account of `tenant`.
+    #[must_use]
+    pub fn of(self, tenant: TenantName) -> Self {
+        Self { tenant, ..self }
     }
 
     /// Opened by `program`.

@@ -33,9 +33,9 @@ use crate::domains::epoch::Epochs;
 use crate::storage::io_pagetable::{Area, Piece, Placement, UnmapRequest};
 use crate::storage::ioas::{AccessKey, Ioas as Operations, Notified, Port};
 use crate::storage::iova_allocator::OriginAddr;
+use crate::storage::ledger::node::Allowance;
 use crate::storage::order::{MoveResult, Order};
 use crate::storage::pfn::PfnBatch;
-use crate::storage::quota::Quota;
 use crate::storage::refusal::Refusal;
 use crate::storage::step::DomainKey;
 
@@ -128,7 +128,7 @@ pub struct IoasCell {
 impl Ioas {
     /// An empty address space whose areas count towards `areas`.
     #[must_use]
-    pub fn new(areas: Arc<Quota>, retirement: Addr<Retirement>, stats: Registered<IoasStats>) -> Self {
+    pub fn new(areas: Allowance, retirement: Addr<Retirement>, stats: Registered<IoasStats>) -> Self {
         let (walkers, accesses, poisoned) = Default::default();
         let port = ActorPort { retirement, walkers, accesses, poisoned };
         let operations = Rc::new(Operations::within(areas, stats.number().get(), port));

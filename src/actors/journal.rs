@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use super::figures::ContextStats;
 use super::number::Number;
 use crate::error::Coded;
+use crate::storage::ledger::node::Crossing;
 use crate::storage::refusal::Refusal;
 
 /// Events that are kept.
@@ -30,6 +31,8 @@ pub enum Kind {
     Refused,
     /// Walkers have not left what was unmapped for longer than they should.
     WalkersLate,
+    /// An account uses more than its soft limit.
+    SoftLimit,
     /// The agent was told to end.
     Stopping,
 }
@@ -43,6 +46,7 @@ impl Kind {
             Self::Closed => "closed",
             Self::Refused => "refused",
             Self::WalkersLate => "walkers-late",
+            Self::SoftLimit => "soft-limit",
             Self::Stopping => "stopping",
         }
     }
@@ -89,6 +93,13 @@ impl Happening {
     pub fn walkers_late(walkers: impl fmt::Debug) -> Self {
         let text = format!("walkers {walkers:?} do not leave what was unmapped; waiting on");
         Self { text, ..Self::plain(Kind::WalkersLate, None) }
+    }
+
+    /// An account uses more than its soft limit.
+    #[must_use]
+    pub fn soft_limit(crossing: &Crossing) -> Self {
+        let context = crossing.holder.context();
+        Self { context, text: crossing.to_string(), ..Self::plain(Kind::SoftLimit, None) }
     }
 
     /// The agent was told to end while `contexts` were open.

@@ -30,10 +30,9 @@ use crate::domains::spec::TableSpec;
 use crate::error::{Coded, Errno};
 use crate::fault_points::{self, Injected, Point};
 use crate::storage::ioas::{AccessKey, AccessNeeds};
+use crate::storage::ledger::exceeded::Exceeded;
+use crate::storage::ledger::node::Allowance;
 use crate::storage::step::DomainKey;
-
-/// The largest id.
-const ID_MAX: u32 = 0x7fff_ffff;
 
 /// An IO address space.
 #[derive(Debug)]
@@ -277,12 +276,9 @@ pub enum ObjectError {
         /// How often.
         referrers: usize,
     },
-    /// The context has all the objects it may have.
-    #[error("the context has {limit} objects, all it may have: destroy some")]
-    TooMany {
-        /// The limit.
-        limit: usize,
-    },
+    /// An account has all the objects it may have.
+    #[error(transparent)]
+    TooMany(#[from] Exceeded),
     /// A test made it fail.
     #[error(transparent)]
     Injected(#[from] Injected),
@@ -294,7 +290,8 @@ impl Coded for ObjectError {
             Self::Absent { .. } => Errno::NOENT,
             Self::WrongKind { .. } => Errno::INVAL,
             Self::Busy { .. } => Errno::BUSY,
-            Self::TooMany { .. } | Self::Injected(_) => Errno::NOMEM,
+            Self::TooMany(exceeded) => exceeded.errno(),
+            Self::Injected(_) => Errno::NOMEM,
         }
     }
 
@@ -303,7 +300,7 @@ impl Coded for ObjectError {
             Self::Absent { .. } => "object-absent",
             Self::WrongKind { .. } => "object-wrong-kind",
             Self::Busy { .. } => "object-busy",
-            Self::TooMany { .. } => "too-many-objects",
+            Self::TooMany(exceeded) => exceeded.code(),
             Self::Injected(injected) => injected.code(),
         }
     }
@@ -318,16 +315,16 @@ pub struct Objects {
     free: BTreeSet<u32>,
     /// The lowest id never given.
     fresh: u32,
-    limit: usize,
+    /// Counts ids that are taken.
+    allowance: Allowance,
     hwpts: u64,
 }
 
 impl Objects {
-    /// An empty table for at most `limit` objects.
+    /// An empty table whose objects count towards `allowance`.
     #[must_use]
-    pub const fn new(limit: u32) -> Self {
-        let limit = if limit < ID_MAX { limit as usize } else { ID_MAX as usize };
-        Self { slots: BTreeMap::new(), free: BTreeSet::new(), fresh: 1, limit, hwpts: 0 }
+    pub const fn new(allowance: Allowance) -> Self {
+        Self { slots: BTreeMap::new(), free: BTreeSet::new(), fresh: 1, allowance, hwpts: 0 }
     }
 
     /// Takes the lowest free id; nobody finds an object there until [`Objects::publish`].
@@ -336,9 +333,7 @@ impl Objects {
     /// If the context has too many objects.
     pub fn reserve(&mut self) -> Result<ObjectId, ObjectError> {
         fault_points::hit(Point::ObjectId)?;
-        if self.slots.len() >= self.limit {
-            return Err(ObjectError::TooMany { limit: self.limit });
-        }
+        self.allowance.take(1)?;
         let id = self.lowest_free();
         self.slots.insert(id, None);
         Ok(ObjectId::new(id))
@@ -353,6 +348,7 @@ impl Objects {
 
     fn remove(&mut self, id: u32) -> Option<Object> {
         let object = self.slots.remove(&id)?;
+        self.allowance.give_back(1);
         self.free.insert(id);
         self.hwpts -= u64::from(matches!(object, Some(Object::Hwpt(_))));
         object
@@ -498,7 +494,7 @@ impl Objects {
 
     /// Panics unless ids are given as promised. For tests.
     pub fn check(&self) {
-        assert!(self.slots.len() <= self.limit, "more objects than the limit");
+        assert!(self.allowance.used() >= self.slots.len() as u64, "objects are not counted");
         let hwpts = self.slots.values().filter(|object| matches!(object, Some(Object::Hwpt(_))));
         assert_eq!(hwpts.count() as u64, self.hwpts, "the count of hwpts drifted");
         for id in 1..self.fresh {
@@ -530,6 +526,7 @@ impl Objects {
 mod tests {
     use super::*;
     use crate::actors::registry::Registry;
+    use crate::storage::ledger::resource::Resource;
 
     fn device(id: ObjectId) -> Object {
         let (kind, iommu, format) = (DeviceKind::Software, Iommu::Own, FormatId::AmdV1.name());
@@ -540,7 +537,7 @@ mod tests {
 
     #[test]
     fn the_lowest_free_id_is_given_and_given_again_at_once() {
-        let mut objects = Objects::new(10);
+        let mut objects = Objects::new(Allowance::alone(Resource::Objects, 10));
         let ids: Vec<_> = (0..4).map(|_| objects.reserve().unwrap().get()).collect();
         assert_eq!(ids, [1, 2, 3, 4]);
         objects.forget(ObjectId::new(2));
@@ -554,7 +551,7 @@ mod tests {
 
     #[test]
     fn an_object_under_construction_is_absent_and_one_referred_to_is_busy() {
-        let mut objects = Objects::new(1);
+        let mut objects = Objects::new(Allowance::alone(Resource::Objects, 1));
         let id = objects.reserve().unwrap();
         assert_eq!(objects.device(id).unwrap_err().errno(), Errno::NOENT);
         assert_eq!(objects.reserve().unwrap_err().errno(), Errno::NOMEM);

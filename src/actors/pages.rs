@@ -205,13 +205,8 @@ impl PagesCell {
         let charged = self.core.borrow().charged().get();
         let new = Payer { bill: new.bill.by(payer.bill.mode()), ..new };
         let strength = self.parts.source.strength();
-        if enforcement == Enforcement::Forced || payer.bill.is_paid_as(&new.bill) {
-            new.force(Delta::more(charged), strength);
-        } else {
-            new.charge(Delta::more(charged), strength).map_err(|error| Refusal::of(&error))?;
-        }
-        payer.force(Delta::fewer(charged), strength);
-        self.parts.stats.account.set(Uid::from_raw(new.bill.account().key().uid));
+        new.take_over(&payer, (charged, strength), enforcement).map_err(|error| Refusal::of(&error))?;
+        self.parts.stats.account.set(Uid::from_raw(new.bill.account().uid()));
         Ok(std::mem::replace(&mut *payer, new))
     }
 

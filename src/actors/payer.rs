@@ -15,9 +15,10 @@ use ioasd_client::units::PAGE_SIZE;
 use rustix::io::Errno;
 
 use crate::storage::counts::Delta;
-use crate::storage::ledger::bill::{Bill, ProcessAccount};
-use crate::storage::ledger::{AccountMode, ChargeRefused, PageLimit};
+use crate::storage::ledger::bill::{Bill, ChargeRefused, ProcessAccount};
+use crate::storage::ledger::{AccountMode, PageLimit};
 use crate::storage::source::Strength;
+use crate::storage::step::Enforcement;
 use crate::sys::identity::{MemlockLimit, memlock_limit};
 use crate::sys::pidfd::PidFd;
 
@@ -154,12 +155,26 @@ impl Payer {
     /// # Errors
     /// If a limit would be passed; nothing changes then.
     pub fn charge(&self, delta: Delta, strength: Strength) -> Result<(), ChargeRefused> {
-        self.billed(strength).charge(delta, self.limit(delta, strength))
+        self.billed(strength).charge(delta, strength, self.limit(delta, strength))
     }
 
     /// Bills `delta` for pins of a strength whatever the limit.
     pub fn force(&self, delta: Delta, strength: Strength) {
-        self.billed(strength).force(delta);
+        self.billed(strength).force(delta, strength);
+    }
+
+    /// Pays from now on for `pages` pins of a strength that `old` has paid for.
+    ///
+    /// # Errors
+    /// If limits apply and one would be passed; nothing changes then.
+    pub fn take_over(
+        &self,
+        old: &Self,
+        (pages, strength): (u64, Strength),
+        enforcement: Enforcement,
+    ) -> Result<(), ChargeRefused> {
+        let limit = self.limit(Delta::more(pages), strength);
+        self.billed(strength).take_over(&old.billed(strength), (pages, strength), limit, enforcement)
     }
 
     /// What does not lock memory does not count towards a limit for locked memory either, now or later.
@@ -192,7 +207,12 @@ mod tests {
     use rustix::process::{Pid, getpid};
 
     use super::*;
-    use crate::storage::ledger::{AccountKey, Ledger};
+    use crate::storage::ledger::holder::TenantName;
+    use crate::storage::ledger::{Account, Ledger};
+
+    fn account(ledger: &Ledger) -> Account {
+        ledger.account(&TenantName::Unknown, 1, 1)
+    }
 
     /// A process that may lock 40 KiB, until its input is closed.
     fn limited() -> Child {
@@ -228,7 +248,7 @@ mod tests {
         let mut child = limited();
         let paying = PayingProcesses::default();
         let process = paying.find(&handle(Pid::from_child(&child)));
-        let account = Ledger::new().account(AccountKey { uid: 1 });
+        let account = account(&Ledger::new());
         let bill = Bill::new(account, Arc::clone(process.account()), AccountMode::Mm);
         let payer = Payer { bill, binding: Binding::Process(process) };
         payer.charge(Delta::more(1000), Strength::Resident).unwrap();
@@ -245,7 +265,7 @@ mod tests {
 
     #[test]
     fn a_limit_for_locked_memory_binds_whoever_is_not_known() {
-        let account = Ledger::new().account(AccountKey { uid: 1 });
+        let account = account(&Ledger::new());
         let bill = Bill::new(account, ProcessAccount::new(), AccountMode::User);
         let payer = Payer { bill, binding: Binding::Unknown(PageLimit(6)) };
         payer.charge(Delta::more(50), Strength::Resident).unwrap();

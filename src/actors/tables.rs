@@ -13,8 +13,6 @@ use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use ioasd_client::units::ByteLen;
-
 use super::figures::DomainStats;
 use super::guard::or_abort;
 use super::latch::Seat;
@@ -23,7 +21,6 @@ use super::registry::Registered;
 use crate::domains::batch::{BatchWriter, Progress};
 use crate::domains::table::{Budget, DomainTable};
 use crate::error::Errno;
-use crate::storage::ledger::Account;
 use crate::storage::refusal::Refusal;
 
 const NAME: &str = "a FanOut";
@@ -36,14 +33,12 @@ thread_local! {
     static HERE: RefCell<Option<Rc<Tables>>> = const { RefCell::new(None) };
 }
 
-/// A table, and who shows and pays it.
+/// A table, and who shows it.
 pub struct OwnedTable {
     /// The table.
     pub table: Box<dyn DomainTable>,
     /// Its figures.
     pub stats: Registered<DomainStats>,
-    /// Pays for its pages.
-    pub account: Arc<Account>,
 }
 
 /// The tables of one arbiter.
@@ -99,14 +94,13 @@ impl Tables {
         let mut core = self.core.borrow_mut();
         let clash = core.tables.insert(domain, owned);
         debug_assert!(clash.is_none(), "domain {domain} was added twice");
-        core.show_figures(domain, ByteLen::new(0));
+        core.show_figures(domain);
     }
 
     /// Gives a table away; its walkers see that it is dead.
     pub(super) fn remove(&self, domain: u64) {
         let removed = self.core.borrow_mut().tables.remove(&domain);
         if let Some(owned) = removed {
-            owned.account.credit_tables(owned.table.table_bytes());
             owned.table.epochs().mark_dead();
         }
     }
@@ -173,9 +167,8 @@ impl Core {
                 job.next(Err(no_table(domain)));
                 continue;
             };
-            let before = owned.table.table_bytes();
             let worked = job.work(&mut *owned.table, budget);
-            self.show_figures(domain, before);
+            self.show_figures(domain);
             match worked {
                 Some(outcome) => job.next(outcome),
                 None => return Progress::Paused,
@@ -184,12 +177,9 @@ impl Core {
         Progress::Finished
     }
 
-    /// Shows the figures of a table and settles what its pages cost.
-    fn show_figures(&self, domain: u64, before: ByteLen) {
-        let Some(OwnedTable { table, stats, account }) = self.tables.get(&domain) else { return };
-        let (before, now) = (before.get(), table.table_bytes().get());
-        account.charge_tables(ByteLen::new(now.saturating_sub(before)));
-        account.credit_tables(ByteLen::new(before.saturating_sub(now)));
+    /// Shows the figures of a table.
+    fn show_figures(&self, domain: u64) {
+        let Some(OwnedTable { table, stats }) = self.tables.get(&domain) else { return };
         stats.table.set(table.table_bytes());
         stats.mapped.set(table.mapped());
     }

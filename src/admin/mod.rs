@@ -19,7 +19,7 @@
 //! GET /v1/domains/{id}/walk       ?iova=0x..: the way to an address
 //! GET /v1/devices[/{id}]          software and mock devices
 //! GET /v1/accesses                software users
-//! GET /v1/accounts                who pays
+//! GET /v1/accounts                who uses how much of what, and what binds them
 //! GET /v1/payers                  the processes that map, and their limits
 //! GET /v1/events                  what happened lately; ?since=
 //! GET /v1/host                    what anybody on this host holds in place

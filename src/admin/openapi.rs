@@ -127,7 +127,12 @@ fn objects_and_users() -> Vec<Described> {
             &[After, Limit, Context, Ioas],
             Json(listed::<accesses::AccessRow>),
         ),
-        ("/v1/accounts", "who pays", &[After, Limit], Json(listed::<accounts::AccountRow>)),
+        (
+            "/v1/accounts",
+            "who uses how much of what, and what binds them",
+            &[After, Limit],
+            Json(listed::<accounts::AccountRow>),
+        ),
         (
             "/v1/payers",
             "the processes that map, and their limits",

@@ -19,8 +19,10 @@ use crate::actors::mock_hardware::Hardware;
 use crate::actors::registry::Registry;
 use crate::actors::view::View;
 use crate::admin::health::Check;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::storage::Tuning;
+use crate::storage::ledger::limits::{Limit, Limits, TreeLimits};
+use crate::storage::ledger::resource::Resource;
 use crate::storage::pfn::RunLimit;
 use crate::storage::source::PinSettings;
 use crate::uapi::Uapi;
@@ -103,15 +105,22 @@ pub fn settings(config: &Config) -> EngineSettings {
         },
         alarm_after: config.walkers.alarm_after,
         settings: Settings {
-            objects: config.limits.objects_per_context.get(),
             credits: usize::try_from(config.limits.credits_per_channel.get()).unwrap_or(usize::MAX),
             channels: usize::try_from(config.limits.channels_per_context.get()).unwrap_or(usize::MAX),
             tuning: Tuning { runs, ..Tuning::default() },
-            areas: u64::from(config.limits.areas_per_context.get()),
-            table_bytes: config.limits.table_bytes_per_context,
-            first_touch: config.limits.first_touch_bytes_per_context,
             hardware: if config.mock.enabled { Hardware::Mock } else { Hardware::None },
         },
+        limits: TreeLimits::of_contexts(context_limits(&config.limits)),
         dispatch: Arc::new(Uapi),
     }
+}
+
+/// What each context may use.
+fn context_limits(limits: &config::Limits) -> Limits {
+    let hard = |count: u64| Limit::hard(count);
+    Limits::NONE
+        .with(Resource::Objects, hard(limits.objects_per_context.get().into()))
+        .with(Resource::Areas, hard(limits.areas_per_context.get().into()))
+        .with(Resource::Tables, hard(limits.table_bytes_per_context.get()))
+        .with(Resource::FirstTouch, hard(limits.first_touch_bytes_per_context.get()))
 }

@@ -12,7 +12,7 @@
 //! A table that walkers may still look at is *retired*: it waits until all of them have left the epoch in which it was
 //! unlinked. A table is retired when nothing is left in it, so that every allocated page is empty.
 //!
-//! Imports allowed: sys, fault_points, storage::quota, the client crate's formats and layouts.
+//! Imports allowed: sys, fault_points, storage::ledger, the client crate's formats and layouts.
 #![expect(unsafe_code, reason = "plain stores into pages that nobody else can know")]
 
 use std::collections::{BTreeSet, VecDeque};
@@ -27,7 +27,7 @@ use ioasd_client::units::ByteLen;
 use super::epoch::{Epoch, Epochs};
 use super::error::{ArenaError, corrupt};
 use crate::fault_points::{self, Point};
-use crate::storage::quota::Quota;
+use crate::storage::ledger::node::Allowance;
 use crate::sys::failure::SysError;
 use crate::sys::mapping::{MapAccess, SharedMapping, TableWords, map_shared, populate};
 use crate::sys::memfd::{self, Seals};
@@ -58,6 +58,12 @@ impl ArenaSize {
     pub fn new(bytes: ByteLen) -> Self {
         let bytes = bytes.get().clamp(Self::LEAST, u64::MAX - TABLE_BYTES);
         Self(ByteLen::new(bytes.next_multiple_of(TABLE_BYTES)))
+    }
+
+    /// As much as an account may have: [`ArenaSize::DEFAULT`] if that is any amount.
+    #[must_use]
+    pub fn within(hard: u64) -> Self {
+        if hard == u64::MAX { Self::DEFAULT } else { Self::new(ByteLen::new(hard)) }
     }
 
     /// The size.
@@ -92,7 +98,7 @@ pub struct Arena {
     free: Vec<TableAddr>,
     waiting: VecDeque<(Epoch, TableAddr)>,
     /// What the tables of all domains of a context may take together.
-    budget: Arc<Quota>,
+    budget: Allowance,
 }
 
 impl Arena {
@@ -100,7 +106,7 @@ impl Arena {
     ///
     /// # Errors
     /// If the kernel refuses the memory.
-    pub fn new(size: ArenaSize, budget: Arc<Quota>) -> Result<Self, SysError> {
+    pub fn new(size: ArenaSize, budget: Allowance) -> Result<Self, SysError> {
         let fd = memfd::create(NAME, size.bytes())?;
         let memory = Arc::new(map_shared(&fd, NAME, size.bytes(), MapAccess::ReadWrite)?);
         memfd::seal(&fd, NAME, Seals::FixedSizeOneWriter)?;
@@ -285,9 +291,10 @@ mod tests {
     use ioasd_client::layout::SlotIndex;
 
     use super::*;
+    use crate::storage::ledger::resource::Resource;
 
     fn arena(bytes: u64) -> Arena {
-        Arena::new(ArenaSize::new(ByteLen::new(bytes)), Quota::unlimited()).unwrap()
+        Arena::new(ArenaSize::new(ByteLen::new(bytes)), Allowance::unlimited(Resource::Tables)).unwrap()
     }
 
     fn allocate(arena: &mut Arena) -> TableAddr {

@@ -136,13 +136,14 @@ mod tests {
     use crate::domains::spec::{Recording, TableSpec};
     use crate::domains::table::{DomainTable, create};
     use crate::storage::io_pagetable::LargePages;
-    use crate::storage::quota::Quota;
+    use crate::storage::ledger::node::Allowance;
+    use crate::storage::ledger::resource::Resource;
 
     /// A leaf of 2 MiB at 2 MiB, one of 64 KiB where the format has them at 64 KiB, a page behind it, and nothing between.
     fn table<F: Format>() -> Box<dyn DomainTable> {
         let spec = TableSpec::of(F::ID).with_recording(Recording::Writes);
         let size = ArenaSize::new(ByteLen::new(1 << 22));
-        let mut table = create(spec, Quota::unlimited(), size, BootId([0; 16])).unwrap();
+        let mut table = create(spec, Allowance::unlimited(Resource::Tables), size, BootId([0; 16])).unwrap();
         for (iova, length) in [(0x20_0000, 0x20_0000), (0x1_0000, 0x1_0000), (0x2_0000, 0x1000)] {
             let run = MapRun {
                 iova: Iova::new(iova),

@@ -1,6 +1,6 @@
 //! What can go wrong with a table, with errno and code.
 //!
-//! Imports allowed: units, error, sys, storage::quota, the client crate's formats.
+//! Imports allowed: units, error, sys, storage::ledger, the client crate's formats.
 
 use ioasd_client::formats::TableAddr;
 use ioasd_client::units::{ByteLen, Iova, IovaRange, PageIndex, PhysAddr};
@@ -8,11 +8,11 @@ use rustix::io::Errno;
 
 use crate::error::Coded;
 use crate::fault_points::Injected;
-use crate::storage::quota::Exceeded;
+use crate::storage::ledger::exceeded::Exceeded;
 use crate::sys::failure::SysError;
 
 /// Why there is no page for another table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ArenaError {
     /// The arena has its maximum size.
     #[error(
@@ -22,18 +22,9 @@ pub enum ArenaError {
         /// Bytes in the arena.
         size: ByteLen,
     },
-    /// The context has all the table memory it may have.
-    #[error(
-        "the tables of the context have {used} bytes of {limit} they may have, {needed} more are needed: map fewer scattered ranges or attach fewer devices"
-    )]
-    OverBudget {
-        /// Bytes its tables have.
-        used: ByteLen,
-        /// Bytes needed on top.
-        needed: ByteLen,
-        /// The limit.
-        limit: ByteLen,
-    },
+    /// An account has all the table memory it may have.
+    #[error(transparent)]
+    OverBudget(#[from] Exceeded),
     /// The kernel refused the memory.
     #[error("no memory for the table arena: {0}")]
     Sys(#[from] SysError),
@@ -50,25 +41,15 @@ impl Coded for ArenaError {
     fn code(&self) -> &'static str {
         match self {
             Self::Full { .. } => "table-arena-full",
-            Self::OverBudget { .. } => "table-memory-over-budget",
+            Self::OverBudget(exceeded) => exceeded.code(),
             Self::Sys(_) => "table-memory",
             Self::Injected(injected) => injected.code(),
         }
     }
 }
 
-impl From<Exceeded> for ArenaError {
-    fn from(Exceeded { used, needed, limit }: Exceeded) -> Self {
-        Self::OverBudget {
-            used: ByteLen::new(used),
-            needed: ByteLen::new(needed),
-            limit: ByteLen::new(limit),
-        }
-    }
-}
-
 /// Why a range could not be mapped. Nothing of it is mapped then.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MapError {
     /// Something is mapped there already.
     #[error("cannot map {range}: {at} is mapped already; unmap it first")]

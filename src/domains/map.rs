@@ -51,7 +51,6 @@ struct Piece {
 }
 
 /// Why a piece was not mapped.
-#[derive(Clone, Copy)]
 enum Obstacle {
     MappedAt(Iova),
     NoTable(ArenaError),

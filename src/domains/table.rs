@@ -27,8 +27,9 @@ use super::error::{ArenaError, MapError, ReadBackError, UnmapError};
 use super::map::MapRun;
 use super::spec::TableSpec;
 use crate::storage::area::AreaShape;
+use crate::storage::ledger::node::Allowance;
+use crate::storage::ledger::resource::Resource;
 use crate::storage::pfn::PfnBatch;
-use crate::storage::quota::Quota;
 use crate::sys::failure::SysError;
 
 /// How many entries may still be written before others get their turn.
@@ -165,7 +166,7 @@ pub trait DomainTable: Send {
 /// If the kernel refuses the memory, or the budget is used up.
 pub fn create(
     spec: TableSpec,
-    budget: Arc<Quota>,
+    budget: Allowance,
     size: ArenaSize,
     boot: BootId,
 ) -> Result<Box<dyn DomainTable>, ArenaError> {
@@ -174,7 +175,7 @@ pub fn create(
 
 struct Create {
     spec: TableSpec,
-    budget: Arc<Quota>,
+    budget: Allowance,
     size: ArenaSize,
     boot: BootId,
 }
@@ -207,19 +208,14 @@ impl<F: Format> Table<F> {
     /// # Errors
     /// If the kernel refuses the memory.
     pub fn new(size: ArenaSize, boot: BootId) -> Result<Self, ArenaError> {
-        Self::within(TableSpec::of(F::ID), Quota::unlimited(), size, boot)
+        Self::within(TableSpec::of(F::ID), Allowance::unlimited(Resource::Tables), size, boot)
     }
 
     /// An empty table whose pages count towards `budget`.
     ///
     /// # Errors
     /// If the kernel refuses the memory, or the budget is used up.
-    fn within(
-        spec: TableSpec,
-        budget: Arc<Quota>,
-        size: ArenaSize,
-        boot: BootId,
-    ) -> Result<Self, ArenaError> {
+    fn within(spec: TableSpec, budget: Allowance, size: ArenaSize, boot: BootId) -> Result<Self, ArenaError> {
         const { assert!(F::LEVELS >= 2, "leaf tables need a parent") };
         debug_assert_eq!(spec.format(), F::ID, "a table of another format");
         let mut arena = Arena::new(size, budget)?;

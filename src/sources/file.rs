@@ -26,8 +26,8 @@ use super::slots::SLOT_PAGES;
 use crate::error::Coded;
 use crate::storage::extents::Extents;
 use crate::storage::frame_window::FileKey;
+use crate::storage::ledger::exceeded::Exceeded;
 use crate::storage::pfn::PfnBatch;
-use crate::storage::quota::Exceeded;
 use crate::storage::source::{PageSource, SourceError, Strength};
 use crate::sys::client_fd::ClientFd;
 use crate::sys::failure::SysError;
@@ -229,20 +229,17 @@ impl FileSource {
             Absent::Failed(errno) => self.failed(first, errno),
             Absent::Hole(page, exceeded) => {
                 let what = format!("page {page} of the file is a hole");
-                self.missing(self.index_of(page), &what, exceeded)
+                self.missing(self.index_of(page), &what, &exceeded)
             }
             Absent::Somewhere(FileState { size, allocated, .. }, exceeded) => {
                 let what = format!("only {} of {} bytes are allocated", allocated.get(), size.get());
-                self.missing(first, &what, exceeded)
+                self.missing(first, &what, &exceeded)
             }
         }
     }
 
-    fn missing(&self, index: PageIndex, what: &str, Exceeded { used, limit, .. }: Exceeded) -> SourceError {
-        let reason = format!(
-            "{what}; write or populate it before mapping (the agent may allocate {limit} bytes for this context and has \
-             allocated {used})"
-        );
+    fn missing(&self, index: PageIndex, what: &str, exceeded: &Exceeded) -> SourceError {
+        let reason = format!("{what}; write or populate it before mapping ({exceeded})");
         self.error(index, Errno::NOMEM, "source-hole", reason)
     }
 

@@ -13,8 +13,9 @@ use rustix::fs::{
 use super::*;
 use crate::sources::strength::{Abilities, Ladder};
 use crate::storage::frame_window::{FrameError, FrameLimit, FrameSpace, RestToken};
+use crate::storage::ledger::node::Allowance;
+use crate::storage::ledger::resource::Resource;
 use crate::storage::pfn::{Run, RunLimit};
-use crate::storage::quota::Quota;
 use crate::storage::source::StrengthSetting;
 
 /// The real frame space, and the tokens of what was released.
@@ -537,7 +538,10 @@ fn the_count_proves_a_sealed_file_whole_once_it_was_searched() {
 
 #[test]
 fn holes_are_first_touched_up_to_the_limit_and_counted() {
-    let touch = |pages: u64| FirstTouch { allowed: Quota::new(pages * PAGE_SIZE), total: Arc::default() };
+    let touch = |pages: u64| FirstTouch {
+        allowed: Allowance::alone(Resource::FirstTouch, pages * PAGE_SIZE),
+        total: Arc::default(),
+    };
     let file = memfd(6);
     [0, 3].into_iter().for_each(|page| fill(&file, page));
     let host = host(Strength::Resident, Space::new());
@@ -601,7 +605,8 @@ fn a_huge_page_that_is_missing_is_refused_or_first_touched() {
     ftruncate(&file, 4 << 20).unwrap();
     let host = host(Strength::Resident, Space::new());
     let open = |bytes| {
-        let touch = FirstTouch { allowed: Quota::new(bytes), total: Arc::default() };
+        let touch =
+            FirstTouch { allowed: Allowance::alone(Resource::FirstTouch, bytes), total: Arc::default() };
         FileSource::new(file.try_clone().unwrap(), range(0, 1024), &host, touch).unwrap()
     };
     assert_eq!(refusal(&open(2 << 20), range(0, 1024)), (Errno::NOMEM, "source-hole", 0));

@@ -23,7 +23,7 @@ use super::kept_mapping::{KeptMapping, MappedPart, bring_in, joined};
 use super::physical::PhysicalFrames;
 use super::ring_pool::{Place, RingPool};
 use super::slots::{SLOT_PAGES, Slots};
-use crate::storage::quota::Quota;
+use crate::storage::ledger::counter::Counter;
 use crate::storage::source::Strength;
 use crate::sys::failure::SysError;
 use crate::sys::file_state::FileAccess;
@@ -45,14 +45,14 @@ pub(super) enum Hold {
 /// Pages promised to a source out of what the agent may lock; given back with it.
 #[derive(Debug)]
 pub(super) struct Claim {
-    quota: Arc<Quota>,
+    quota: Arc<Counter>,
     pages: u64,
 }
 
 impl Claim {
     /// Takes `pages` of `quota`, if there are as many.
-    pub(super) fn new(quota: &Arc<Quota>, pages: u64) -> Option<Self> {
-        quota.take(pages).ok().map(|()| Self { quota: Arc::clone(quota), pages })
+    pub(super) fn new(quota: &Arc<Counter>, pages: u64) -> Option<Self> {
+        quota.take(pages).ok().map(|_| Self { quota: Arc::clone(quota), pages })
     }
 }
 

@@ -9,7 +9,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use ioasd_client::units::{ByteLen, IndexRange};
+use ioasd_client::units::IndexRange;
 
 use super::frames::Frames;
 use super::hold::{Claim, Hold, Locks, LongtermPins};
@@ -20,7 +20,9 @@ use super::ring_pool::RingPool;
 use super::strength::{Abilities, Ladder, NoStrength};
 use crate::error::{Coded, Errno};
 use crate::storage::frame_window::FileKey;
-use crate::storage::quota::Quota;
+use crate::storage::ledger::counter::Counter;
+use crate::storage::ledger::limits::Limit;
+use crate::storage::ledger::node::Allowance;
 use crate::storage::source::{FrameSetting, PinSettings, ProcessSetting, Strength};
 use crate::sys::failure::SysError;
 use crate::sys::file_state::FileAccess;
@@ -70,8 +72,8 @@ pub struct PinHost {
     frames: Arc<dyn Frames>,
     rings: Arc<RingPool>,
     files: KeptFiles,
-    pinnable: Arc<Quota>,
-    lockable: Arc<Quota>,
+    pinnable: Arc<Counter>,
+    lockable: Arc<Counter>,
     first_touched: Arc<AtomicU64>,
     /// If frames are physical.
     pagemap: Option<Arc<Pagemap>>,
@@ -108,7 +110,7 @@ impl PinHost {
     /// A host whose strengths are those of `ladder`.
     #[must_use]
     pub fn new(ladder: Ladder, frames: Arc<dyn Frames>) -> Self {
-        let quota = || Quota::new(ladder.limit_pages());
+        let quota = || Arc::new(Counter::new(Limit::hard(ladder.limit_pages())));
         let (pinnable, lockable) = (quota(), quota());
         let (rings, files, first_touched) = Default::default();
         let process_memory = ProcessSetting::default();
@@ -149,10 +151,10 @@ impl PinHost {
         Self { first_touched: Arc::clone(total), ..self }
     }
 
-    /// What one context may first-touch.
+    /// What whoever has this allowance may first-touch.
     #[must_use]
-    pub fn first_touch(&self, limit: ByteLen) -> FirstTouch {
-        FirstTouch { allowed: Quota::new(limit.get()), total: Arc::clone(&self.first_touched) }
+    pub fn first_touch(&self, allowed: Allowance) -> FirstTouch {
+        FirstTouch { allowed, total: Arc::clone(&self.first_touched) }
     }
 
     /// How memory of processes is reached; not at all where frames are physical, because a process can lie about those.

@@ -21,15 +21,17 @@ use ioasd_client::units::{ByteLen, IndexRange, PAGE_SIZE, PageIndex};
 use rustix::io::Errno;
 
 use super::kept_file::KeptFile;
-use crate::storage::quota::{Exceeded, Quota};
+use crate::storage::ledger::exceeded::Exceeded;
+use crate::storage::ledger::node::Allowance;
+use crate::storage::ledger::resource::Resource;
 use crate::sys::file_state::{self, FileState, Population};
 use crate::sys::page_cache::allocated_pages;
 
 /// What one context may first-touch, and the count of it over the whole agent.
 #[derive(Clone, Debug)]
 pub struct FirstTouch {
-    /// What is left to the context, in bytes; never given back.
-    pub allowed: Arc<Quota>,
+    /// What the context may have allocated, in bytes; given back with the context.
+    pub allowed: Allowance,
     /// Bytes that the agent has allocated for clients.
     pub total: Arc<AtomicU64>,
 }
@@ -38,12 +40,12 @@ impl FirstTouch {
     /// Nothing may be first-touched.
     #[must_use]
     pub fn none() -> Self {
-        Self { allowed: Quota::new(0), total: Arc::default() }
+        Self { allowed: Allowance::alone(Resource::FirstTouch, 0), total: Arc::default() }
     }
 }
 
 /// Pages that are not there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Absent {
     /// The file is not that long.
     BeyondTheEnd(FileState),
@@ -132,7 +134,6 @@ impl Wanted<'_> {
     }
 }
 
-#[derive(Clone, Copy)]
 enum TouchRefused {
     NotAllowed(Exceeded),
     Failed(Errno),

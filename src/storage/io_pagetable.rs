@@ -12,7 +12,7 @@
 //! costs the logarithm of the number of areas, but for automatic placement, which walks the used ranges below its
 //! result, and for raising the alignment, which looks at every area.
 //!
-//! Imports allowed: units, error, fault_points, area, iova_allocator, quota.
+//! Imports allowed: units, error, fault_points, area, iova_allocator, the ledger.
 
 mod alignment;
 mod allowed;
@@ -49,8 +49,6 @@ pub use request::{
 pub use split::{SplitAreas, SplitError};
 pub use unmap::{UnmapError, UnmapStep};
 
-use std::sync::Arc;
-
 use ioasd_client::units::{ByteLen, Iova, IovaRange};
 
 use alignment::Alignments;
@@ -58,7 +56,8 @@ use area_map::AreaMap;
 use range_set::RangeSet;
 use reserved::Reserved;
 
-use crate::storage::quota::Quota;
+use crate::storage::ledger::node::Allowance;
+use crate::storage::ledger::resource::Resource;
 
 /// The IOVA map of one IOAS.
 #[derive(Debug)]
@@ -79,12 +78,12 @@ impl<P> IoPageTable<P> {
     /// An empty table: no areas, nothing reserved, no restriction, alignment 1, no limit of areas.
     #[must_use]
     pub fn new() -> Self {
-        Self::within(Quota::unlimited())
+        Self::within(Allowance::unlimited(Resource::Areas))
     }
 
     /// An empty table whose areas count towards `quota`.
     #[must_use]
-    pub fn within(quota: Arc<Quota>) -> Self {
+    pub fn within(quota: Allowance) -> Self {
         Self {
             areas: AreaMap::new(quota),
             reserved: Reserved::default(),

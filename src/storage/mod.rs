@@ -12,7 +12,7 @@
 //! | `pin_access`, `unpin_access`, `transfer`, `ending` | iopt_pages_fill_xarray, rw | the machines for accesses |
 //! | [`area`], [`io_pagetable`], [`iova_allocator`] | iopt_area, io_pagetable | the IOVA map |
 //! | [`ioas`] | iommufd_ioas | operations over one IOVA map, its domains and accesses |
-//! | [`ledger`], [`quota`] | pin accounting | accounts; limits that parts of a context share |
+//! | [`ledger`] | pin accounting | the tree of accounts: who uses what, and what binds them |
 //! | [`extents`] | | a set of pages as runs |
 //! | [`frame_window`] | | the agent's one frame space |
 //! | [`refusal`] | | an error on its way to the client |
@@ -38,7 +38,6 @@ pub mod pfn;
 mod pfn_chunk;
 mod pin_access;
 pub mod pinned_pfns;
-pub mod quota;
 mod reader;
 pub mod refusal;
 mod release;

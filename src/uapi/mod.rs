@@ -172,13 +172,10 @@ impl Dispatch for Uapi {
         })
     }
 
-    fn refuse_for_credit(&self, client: &ClientState, message: &[u8]) -> Outgoing {
-        let credits = client.credits();
-        let text = format!("{credits} requests of this channel wait already: read their answers first");
-        let refusal = Refusal::new(Errno::AGAIN, "out-of-credit", text);
-        Line::begin().end(client, UNREAD, Some(&refusal));
-        client.note_refusal(UNREAD, &refusal);
-        refused(Echo::of(message), &refusal)
+    fn refuse(&self, client: &ClientState, message: &[u8], refusal: &Refusal) -> Outgoing {
+        Line::begin().end(client, UNREAD, Some(refusal));
+        client.note_refusal(UNREAD, refusal);
+        refused(Echo::of(message), refusal)
     }
 }
 

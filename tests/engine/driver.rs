@@ -15,6 +15,7 @@ use ioasd::storage::pages::IoptPages;
 use ioasd::storage::pfn::PfnBatch;
 use ioasd::storage::pinned_pfns::PinnedPfns;
 use ioasd::storage::refusal::Refusal;
+use ioasd::storage::source::Strength;
 use ioasd::storage::step::{DomainKey, Enforcement, Next, Reply, Step, StepId};
 
 use crate::memory::{Machine, Payer, Source};
@@ -214,12 +215,12 @@ impl Pages {
     }
 
     fn charge(&self, delta: Delta, enforcement: Enforcement) -> Result<(), Refusal> {
-        let Payer { account, mode, limit } = &self.payer;
+        let Payer { bill, limit } = &self.payer;
         if enforcement == Enforcement::Forced {
-            account.force(*mode, delta);
+            bill.force(delta, Strength::Locked);
             return Ok(());
         }
-        let charged = account.charge(*mode, delta, *limit).map_err(|error| Refusal::of(&error));
+        let charged = bill.charge(delta, Strength::Locked, *limit).map_err(|error| Refusal::of(&error));
         self.machine.counters.borrow_mut().refused_charges += u64::from(charged.is_err());
         charged
     }

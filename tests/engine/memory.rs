@@ -9,7 +9,8 @@ use std::rc::Rc;
 
 use ioasd::error::Errno;
 use ioasd::fault_points::{self, Point};
-use ioasd::storage::ledger::{Account, AccountMode, Ledger, PageLimit};
+use ioasd::storage::ledger::bill::Bill;
+use ioasd::storage::ledger::{Ledger, PageLimit};
 use ioasd::storage::movement::Movement;
 use ioasd::storage::pfn::{PfnBatch, RunLimit};
 use ioasd::storage::refusal::Refusal;
@@ -236,10 +237,8 @@ impl Drop for Source {
 
 /// Who pays for a pages object, and how.
 pub struct Payer {
-    /// The account.
-    pub account: std::sync::Arc<Account>,
-    /// The mode.
-    pub mode: AccountMode,
+    /// Where, and by which rule.
+    pub bill: Bill,
     /// The limit.
     pub limit: Option<PageLimit>,
 }

@@ -13,7 +13,9 @@ use ioasd::storage::io_pagetable::{
     check_copy_request, check_file_range, check_map_request, check_range, check_unmap_request,
 };
 use ioasd::storage::ioas::{AccessKey, AccessNeeds, DomainNeeds, Ioas};
-use ioasd::storage::ledger::{AccountKey, AccountMode, PageLimit};
+use ioasd::storage::ledger::bill::{Bill, ProcessAccount};
+use ioasd::storage::ledger::holder::TenantName;
+use ioasd::storage::ledger::{AccountMode, PageLimit};
 use ioasd::storage::step::DomainKey;
 use ioasd_client::units::{ByteLen, Iova, IovaRange, PAGE_SIZE, PageIndex, Permission};
 
@@ -78,9 +80,10 @@ impl World {
         let first = *offset / PAGE_SIZE;
         let len = (*offset + *length).div_ceil(PAGE_SIZE) - first;
         let uid = self.spec.accounts[self.spec.ioases[*ioas].context];
+        let mode = if *limited == Asked::Yes { AccountMode::User } else { AccountMode::None };
+        let account = self.machine.ledger.account(&TenantName::Unknown, uid, *ioas as u64);
         let payer = Payer {
-            account: self.machine.ledger.account(AccountKey { uid }),
-            mode: if *limited == Asked::Yes { AccountMode::User } else { AccountMode::None },
+            bill: Bill::new(account, ProcessAccount::new(), mode),
             limit: self.spec.limits.get(&uid).copied().map(PageLimit),
         };
         let source = Source::new(*pages, Rc::clone(&self.memories[*memory]), first, len);
@@ -282,7 +285,7 @@ impl System for World {
 
     async fn observe(&self) -> Observation {
         let accounts = self.spec.accounts.iter();
-        let charged = |uid: &u32| self.machine.ledger.account(AccountKey { uid: *uid }).charged().get();
+        let charged = |uid: &u32| self.machine.ledger.charged_to(*uid).get();
         let seen = |ioas: &Rc<Ioas<Link>>| ioas.with_table(|table| table.areas().map(seen_area).collect());
         Observation {
             areas: self.ioases.iter().map(seen).collect(),

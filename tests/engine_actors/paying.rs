@@ -15,7 +15,8 @@ use ioasd::storage::counts::ArrayLen;
 use ioasd::storage::io_pagetable::{Placement, Writable};
 use ioasd::storage::iova_allocator::OriginAddr;
 use ioasd::storage::ledger::bill::{Bill, ProcessAccount};
-use ioasd::storage::ledger::{AccountKey, AccountMode, Ledger, PageLimit};
+use ioasd::storage::ledger::holder::TenantName;
+use ioasd::storage::ledger::{AccountMode, Ledger, PageLimit};
 use ioasd::storage::step::Enforcement;
 use ioasd_client::formats::FormatId;
 use ioasd_client::units::{ByteLen, Iova, Permission};
@@ -28,7 +29,8 @@ use crate::system::engine;
 const PAGES: u64 = 3;
 
 fn payer(ledger: &Ledger, uid: u32, limit: u64) -> Payer {
-    let bill = Bill::new(ledger.account(AccountKey { uid }), ProcessAccount::new(), AccountMode::User);
+    let bill =
+        Bill::new(ledger.account(&TenantName::Unknown, uid, 0), ProcessAccount::new(), AccountMode::User);
     Payer { bill, binding: Binding::Fixed(PageLimit(limit)) }
 }
 
@@ -53,7 +55,7 @@ async fn charges_move_to_another_payer_or_stay_with_the_old_one() {
     let mapping = Mapping { permission: Permission::ReadWrite, placement: Placement::Fixed(Iova::new(0)) };
     let slice = ((ByteLen::new(0), ByteLen::new(PAGES * 4096)), Writable::Yes);
     state.map_pages(ioas, handle.clone(), slice, mapping).await.unwrap();
-    let charged = |uid| agent.ledger.account(AccountKey { uid }).charged().get();
+    let charged = |uid| agent.ledger.charged_to(uid).get();
     let pay = |payer, enforcement| handle.pages().send(ChangePayer { payer, enforcement });
     assert_eq!((charged(1000), charged(7)), (PAGES, 0));
 

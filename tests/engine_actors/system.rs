@@ -35,7 +35,10 @@ use ioasd::storage::io_pagetable::{
 use ioasd::storage::ioas::{AccessKey, AccessNeeds};
 use ioasd::storage::iova_allocator::OriginAddr;
 use ioasd::storage::ledger::bill::{Bill, ProcessAccount};
-use ioasd::storage::ledger::{AccountKey, AccountMode, PageLimit};
+use ioasd::storage::ledger::holder::TenantName;
+use ioasd::storage::ledger::limits::{Limit, Limits, TreeLimits};
+use ioasd::storage::ledger::resource::Resource;
+use ioasd::storage::ledger::{AccountMode, PageLimit};
 use ioasd::storage::source::{PageSource, PinSettings};
 use ioasd_client::formats::FormatId;
 use ioasd_client::ids::ObjectId;
@@ -51,22 +54,14 @@ use crate::source::{Memory, Source};
 
 /// Starts an engine with two more arbiters for tables, and what the clients of this arbiter need.
 pub async fn engine(tuning: Tuning) -> (Arc<Engine>, Local) {
-    let settings = Settings {
-        objects: 1000,
-        credits: 64,
-        channels: 16,
-        tuning,
-        areas: 1000,
-        table_bytes: ByteLen::new(1 << 20),
-        first_touch: ByteLen::new(0),
-        hardware: Hardware::None,
-    };
+    let settings = Settings { credits: 64, channels: 16, tuning, hardware: Hardware::None };
     let start = EngineSettings {
         arbiters: 2,
         pin_threads: 2,
         pins: PinSettings::default(),
         alarm_after: Duration::from_secs(10),
         settings,
+        limits: limits(),
         dispatch: Arc::new(ioasd::uapi::Uapi),
     };
     let engine = Engine::start(start, Registry::new()).await.unwrap();
@@ -240,7 +235,7 @@ impl Actors {
         };
         let uid = self.spec.accounts[self.spec.ioases[*ioas].context];
         let mode = if *limited == Asked::Yes { AccountMode::User } else { AccountMode::None };
-        let account = self.agent.ledger.account(AccountKey { uid });
+        let account = self.agent.ledger.account(&TenantName::Unknown, uid, 0);
         let limit = self.spec.limits.get(&uid).copied().map(PageLimit);
         let payer = Payer {
             bill: Bill::new(account, ProcessAccount::new(), mode),
@@ -516,9 +511,7 @@ impl Actors {
             seen.translations.push(self.translations(domain).await);
         }
         let accounts = self.spec.accounts.iter();
-        seen.charges = accounts
-            .map(|uid| (*uid, self.agent.ledger.account(AccountKey { uid: *uid }).charged().get()))
-            .collect();
+        seen.charges = accounts.map(|uid| (*uid, self.agent.ledger.charged_to(*uid).get())).collect();
         self.agent.ledger.check();
         assert_eq!(self.agent.ledger.sum_charged().get(), charged, "accounts and pages objects differ");
         seen
@@ -602,4 +595,14 @@ fn placed(range: IovaRange) -> Value {
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 fn errno(error: impl Coded) -> Errno {
     error.errno()
+}
+
+/// What each context may use.
+fn limits() -> TreeLimits {
+    let hard = Limits::NONE
+        .with(Resource::Objects, Limit::hard(1000))
+        .with(Resource::Areas, Limit::hard(1000))
+        .with(Resource::Tables, Limit::hard(1 << 20))
+        .with(Resource::FirstTouch, Limit::hard(0));
+    TreeLimits::of_contexts(hard)
 }

@@ -13,6 +13,7 @@ use ioasd::actors::objects::{Iommu, Objects};
 use ioasd::fault_points::{Armed, Point};
 use ioasd::storage::Tuning;
 use ioasd::storage::io_pagetable::Placement;
+use ioasd::storage::ledger::resource::Resource;
 use ioasd::sys::pidfd::PidFd;
 use ioasd::sys::sender::Sender;
 use ioasd::sys::socket::Credentials;
@@ -52,7 +53,7 @@ fn figures(state: &ClientState, engine: &ioasd::actors::engine::Engine) -> Vec<u
     let mapped = seen.domains.iter().map(|domain| domain.stats.mapped.get().get()).sum();
     let charged = engine.agent().ledger.sum_charged().get();
     let objects = state.with_objects(Objects::count) as u64;
-    let paid = engine.agent().ledger.accounts().iter().map(|account| account.tables().get()).sum();
+    let paid = engine.agent().ledger.host().used(Resource::Tables);
     vec![objects, seen.pinned().get(), charged, seen.domains.len() as u64, tables, mapped, paid]
 }
 

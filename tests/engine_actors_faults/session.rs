@@ -14,6 +14,8 @@ use ioasd::actors::mock_hardware::Hardware;
 use ioasd::actors::registry::Registry;
 use ioasd::fault_points::{Armed, Point};
 use ioasd::storage::Tuning;
+use ioasd::storage::ledger::limits::{Limit, Limits, TreeLimits};
+use ioasd::storage::ledger::resource::Resource;
 use ioasd::storage::source::PinSettings;
 use ioasd_client::calls::{AccessKind, ExportChannel, FileSlice, Iommu, Placement};
 use ioasd_client::connection::Connection;
@@ -54,16 +56,8 @@ async fn serve(
     ready: std::sync::mpsc::Sender<()>,
     stopped: oneshot::Receiver<()>,
 ) -> Vec<u64> {
-    let settings = Settings {
-        objects: 100,
-        credits: 64,
-        channels: 16,
-        tuning: Tuning::default(),
-        areas: 1000,
-        table_bytes: ByteLen::new(1 << 20),
-        first_touch: ByteLen::new(0),
-        hardware: Hardware::None,
-    };
+    let settings =
+        Settings { credits: 64, channels: 16, tuning: Tuning::default(), hardware: Hardware::None };
     let dispatch = Arc::new(ioasd::uapi::Uapi);
     let start = EngineSettings {
         arbiters: 1,
@@ -71,6 +65,7 @@ async fn serve(
         pins: PinSettings::default(),
         alarm_after: Duration::from_secs(10),
         settings,
+        limits: limits(),
         dispatch,
     };
     let engine = Engine::start(start, Registry::new()).await.unwrap();
@@ -175,4 +170,14 @@ fn sweep(tally: &mut BTreeMap<String, u64>) {
         let Some(point) = fired else { break };
         *tally.entry(format!("{point:?}")).or_default() += 1;
     }
+}
+
+/// What each context may use.
+fn limits() -> TreeLimits {
+    let hard = Limits::NONE
+        .with(Resource::Objects, Limit::hard(100))
+        .with(Resource::Areas, Limit::hard(1000))
+        .with(Resource::Tables, Limit::hard(1 << 20))
+        .with(Resource::FirstTouch, Limit::hard(0));
+    TreeLimits::of_contexts(hard)
 }

@@ -12,7 +12,7 @@ use ioasd::actors::engine::{Engine, EngineSettings};
 use ioasd::actors::registry::{Registry, Snapshot};
 use ioasd::cli::agent::settings;
 use ioasd::config::Config;
-use ioasd::storage::ledger::AccountKey;
+use ioasd::storage::ledger::resource::Resource as Counted;
 use ioasd_client::connection::Connection;
 use ioasd_client::error::CallError;
 use rustix::fs::Mode;
@@ -93,7 +93,7 @@ impl Agent {
 
     /// Pages charged to a user.
     pub(crate) fn charged_to(&self, uid: u32) -> u64 {
-        self.shared.ledger.account(AccountKey { uid }).charged().get()
+        self.shared.ledger.charged_to(uid).get()
     }
 
     /// Asserts that it holds nothing for anybody, as soon as those who have just hung up are taken down.
@@ -102,10 +102,11 @@ impl Agent {
         let clean = eventually(|| leftovers(&self.snapshot()).is_empty());
         assert!(clean, "left behind: {}", leftovers(&self.snapshot()));
         assert_eq!(self.ledger_sum(), 0, "the ledger still bills pages");
-        for account in self.shared.ledger.accounts() {
-            assert_eq!(account.tables().get(), 0, "{} still pays for tables", account.key());
-            account.check();
+        let host = self.shared.ledger.host();
+        for resource in Counted::ALL {
+            assert_eq!(host.used(resource), 0, "somebody still pays for {resource}");
         }
+        self.shared.ledger.check();
     }
 
     /// Stops it now; clients that are still there are hung up on.

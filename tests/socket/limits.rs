@@ -2,10 +2,11 @@
 
 use std::os::fd::AsFd;
 
+use ioasd::storage::ledger::limits::Limit;
+use ioasd::storage::ledger::resource::Resource;
 use ioasd_client::calls::{ExportChannel, Iommu};
 use ioasd_client::connection::Connection;
 use ioasd_client::formats::FormatId;
-use ioasd_client::units::ByteLen;
 use ioasd_client::wire::command::{Command, encode};
 use ioasd_client::wire::own::WalkerOpen;
 use ioasd_client::wire::uapi::IoasAlloc;
@@ -17,7 +18,7 @@ use crate::raw::{call_message, request};
 
 #[test]
 fn a_context_has_a_limited_number_of_objects() {
-    let agent = Agent::with(|start| start.settings.objects = 3);
+    let agent = Agent::with(|start| start.limits.unnamed.context.set(Resource::Objects, Limit::hard(3)));
     let (mut client, memory) = (agent.connect(), Memory::new(3));
     let ioas = client.ioas_alloc().unwrap();
     map(&mut client, ioas, memory.whole(), at(0x1000)).unwrap();
@@ -45,7 +46,7 @@ fn fill_the_arena(client: &mut Connection, ioas: ioasd_client::ids::IoasId, memo
 
 #[test]
 fn the_areas_of_all_address_spaces_of_a_context_count_together() {
-    let agent = Agent::with(|start| start.settings.areas = 3);
+    let agent = Agent::with(|start| start.limits.unnamed.context.set(Resource::Areas, Limit::hard(3)));
     let (mut client, memory) = (agent.connect(), Memory::new(1));
     let ioases = [(); 2].map(|()| client.ioas_alloc().unwrap());
     for (ioas, page) in [(ioases[0], 1), (ioases[0], 2), (ioases[1], 1)] {
@@ -59,7 +60,8 @@ fn the_areas_of_all_address_spaces_of_a_context_count_together() {
 
 #[test]
 fn the_tables_of_all_domains_of_a_context_count_together() {
-    let agent = Agent::with(|start| start.settings.table_bytes = ByteLen::new(600 << 10));
+    let agent =
+        Agent::with(|start| start.limits.unnamed.context.set(Resource::Tables, Limit::hard(600 << 10)));
     let mut client = agent.connect();
     let ioas = client.ioas_alloc().unwrap();
     let mut attach = || {
@@ -77,7 +79,7 @@ fn the_tables_of_all_domains_of_a_context_count_together() {
 
 #[test]
 fn a_full_arena_refuses_maps_without_a_trace_and_is_as_good_as_new_when_emptied() {
-    let agent = Agent::with(|start| start.settings.table_bytes = ByteLen::new(1 << 20));
+    let agent = Agent::with(|start| start.limits.unnamed.context.set(Resource::Tables, Limit::hard(1 << 20)));
     let ((mut client, ioas, _), memory) = (client_with_domain(&agent), Memory::new(1));
     let mut bystander = Bystander::new(&agent);
     let room = fill_the_arena(&mut client, ioas, &memory);

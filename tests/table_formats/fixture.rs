@@ -6,7 +6,8 @@ use ioasd::domains::map::MapRun;
 use ioasd::domains::spec::TableSpec;
 use ioasd::domains::table::{Budget, DomainTable, create};
 use ioasd::storage::io_pagetable::LargePages;
-use ioasd::storage::quota::Quota;
+use ioasd::storage::ledger::node::Allowance;
+use ioasd::storage::ledger::resource::Resource;
 use ioasd_client::formats::FormatId;
 use ioasd_client::layout::{ArenaHeader, BootId, HEADER_WORDS};
 use ioasd_client::mapping::{MapAccess, SharedMapping};
@@ -43,8 +44,13 @@ pub struct Run {
 impl Setup {
     /// An empty table.
     pub fn new(spec: TableSpec) -> Self {
-        let table =
-            create(spec, Quota::unlimited(), ArenaSize::new(ByteLen::new(ARENA)), BootId([7; 16])).unwrap();
+        let table = create(
+            spec,
+            Allowance::unlimited(Resource::Tables),
+            ArenaSize::new(ByteLen::new(ARENA)),
+            BootId([7; 16]),
+        )
+        .unwrap();
         let arena =
             SharedMapping::new(table.export().unwrap(), ByteLen::new(ARENA), MapAccess::ReadOnly).unwrap();
         let words: [u64; HEADER_WORDS] = std::array::from_fn(|word| arena.load(8 * word as u64).unwrap());

@@ -15,7 +15,7 @@ use crate::actors::pages_handle::PagesHandle;
 use crate::actors::payer::{Binding, Payer, PayingProcess, Surety};
 use crate::error::Errno;
 use crate::storage::ledger::bill::{Bill, ProcessAccount};
-use crate::storage::ledger::{AccountKey, AccountMode, PageLimit};
+use crate::storage::ledger::{Account, AccountMode, PageLimit};
 use crate::storage::refusal::Refusal;
 use crate::storage::step::Enforcement;
 use crate::sys::identity::{Privilege, holds};
@@ -79,7 +79,7 @@ impl ClientState {
     #[must_use]
     pub fn payer(&self, who: Option<&Sender>) -> Payer {
         let uid = who.map_or(NOBODY, |who| who.credentials.uid);
-        let account = self.agent.ledger.account(AccountKey { uid });
+        let account = self.account_of(uid);
         match who.and_then(|who| who.process.as_ref()) {
             Some(process) => {
                 let paying = self.paying(uid, process);
@@ -95,6 +95,14 @@ impl ClientState {
                 }
             }
         }
+    }
+
+    /// The account of user `uid` in this context: mostly that of its opener, which is at hand.
+    fn account_of(&self, uid: u32) -> Account {
+        if self.account.uid() == uid {
+            return self.account.clone();
+        }
+        self.agent.ledger.account(&self.stats.tenant, uid, self.number().get())
     }
 
     fn mode_of(&self, process: &PidFd) -> AccountMode {

@@ -26,6 +26,7 @@ use crate::sources::file::FileSource;
 use crate::storage::counts::ArrayLen;
 use crate::storage::io_pagetable::{Piece, Placement, UnmapRequest, Writable};
 use crate::storage::iova_allocator::OriginAddr;
+use crate::storage::ledger::resource::Resource;
 use crate::storage::refusal::Refusal;
 use crate::storage::source::PageSource;
 use crate::sys::client_fd::ClientFd;
@@ -74,7 +75,7 @@ impl ClientState {
         fault_points::hit(Point::ActorStart).map_err(|injected| Refusal::of(&injected))?;
         let stats = self.agent.registry.register_ioas(IoasStats::new(self.stats.number(), reserved.id()));
         let (id, number) = (reserved.id(), stats.number());
-        let ioas = Ioas::new(Arc::clone(&self.areas), self.local.retirement.clone(), stats);
+        let ioas = Ioas::new(self.allowance(Resource::Areas), self.local.retirement.clone(), stats);
         let (cell, ioas) = (ioas.cell(), ioas.start());
         reserved.publish(Object::Ioas(Rc::new(IoasObject::new(id, (ioas, cell), number))));
         Ok(id)
@@ -126,7 +127,7 @@ impl ClientState {
     pub fn start_pages(&self, new: NewPages, payer: Payer) -> Result<PagesHandle, Refusal> {
         fault_points::hit(Point::ActorStart).map_err(|injected| Refusal::of(&injected))?;
         let NewPages { source, len, origin, backing } = new;
-        let account = Uid::from_raw(payer.bill.account().key().uid);
+        let account = Uid::from_raw(payer.bill.account().uid());
         // As with ranges, 2^64-1 stands for the 2^64 bytes of the longest array.
         let length = ByteLen::new(len.get().saturating_mul(PAGE_SIZE));
         let (source_name, strength) = (source.name(), source.strength());

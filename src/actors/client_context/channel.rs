@@ -8,7 +8,7 @@
 //! The socket is always read: a request over the credits gets EAGAIN at once. What takes something back needs no credit
 //! and never waits behind another request. Who goes on asking without reading answers is hung up on.
 //!
-//! Imports allowed: sys, messages, figures, state.
+//! Imports allowed: sys, messages, figures, state, storage's ledger and refusals.
 
 use std::collections::VecDeque;
 use std::io;
@@ -22,6 +22,10 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use super::state::ClientState;
 use crate::actors::figures::UnderWay;
 use crate::actors::messages::dispatch::{Incoming, Lane, Outgoing};
+use crate::error::Errno;
+use crate::storage::ledger::node::Allowance;
+use crate::storage::ledger::resource::Resource;
+use crate::storage::refusal::Refusal;
 use crate::sys::sender::Senders;
 use crate::sys::socket;
 use crate::sys::watched::Watched;
@@ -34,9 +38,33 @@ pub(super) struct Channel {
     state: Rc<ClientState>,
     socket: Rc<Watched<OwnedFd>>,
     senders: Senders,
-    waiting: VecDeque<(Incoming, UnderWay)>,
+    waiting: VecDeque<Taken>,
     running: FuturesUnordered<LocalBoxFuture<'static, Lane>>,
     in_order_runs: bool,
+}
+
+/// A request that waits, and will run.
+struct Taken {
+    incoming: Incoming,
+    under_way: UnderWay,
+    /// What takes something back is not counted.
+    in_flight: Option<InFlight>,
+}
+
+/// A request that waits or runs, on the accounts.
+struct InFlight(Allowance);
+
+impl InFlight {
+    fn admit(allowance: Allowance) -> Result<Self, Refusal> {
+        allowance.take(1).map_err(|exceeded| Refusal::of(&exceeded))?;
+        Ok(Self(allowance))
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.give_back(1);
+    }
 }
 
 /// What a channel waits for.
@@ -91,22 +119,31 @@ impl Channel {
     }
 
     fn take(&mut self, incoming: Incoming) -> io::Result<()> {
-        let credits = self.state.credits();
         let dispatch = &self.state.agent.dispatch;
         match dispatch.lane(&incoming.message) {
             Lane::Express if self.running.len() < UNREAD_MAX => {
-                self.run((incoming, self.state.stats.requests.enter()), Lane::Express);
+                self.run(self.taken(incoming, None), Lane::Express);
             }
             Lane::Express => return Err(io::ErrorKind::WouldBlock.into()),
-            Lane::InOrder if self.waiting.len() < credits => {
-                self.waiting.push_back((incoming, self.state.stats.requests.enter()));
-            }
-            Lane::InOrder => {
-                let refusal = dispatch.refuse_for_credit(&self.state, &incoming.message);
-                return socket::send((*self.socket).as_fd(), &[&refusal.message], &[]);
-            }
+            Lane::InOrder => match self.admit() {
+                Ok(in_flight) => self.waiting.push_back(self.taken(incoming, Some(in_flight))),
+                Err(refusal) => {
+                    let answer = dispatch.refuse(&self.state, &incoming.message, &refusal);
+                    return socket::send((*self.socket).as_fd(), &[&answer.message], &[]);
+                }
+            },
         }
         Ok(())
+    }
+
+    /// One more request may wait, if the channel has a credit for it and the accounts have room.
+    fn admit(&self) -> Result<InFlight, Refusal> {
+        let credits = self.state.credits();
+        if self.waiting.len() >= credits {
+            let text = format!("{credits} requests of this channel wait already: read their answers first");
+            return Err(Refusal::new(Errno::AGAIN, "out-of-credit", text));
+        }
+        InFlight::admit(self.state.allowance(Resource::Requests))
     }
 
     fn start_next(&mut self) {
@@ -119,11 +156,17 @@ impl Channel {
         }
     }
 
-    fn run(&mut self, (incoming, under_way): (Incoming, UnderWay), lane: Lane) {
+    fn taken(&self, incoming: Incoming, in_flight: Option<InFlight>) -> Taken {
+        Taken { incoming, under_way: self.state.stats.requests.enter(), in_flight }
+    }
+
+    fn run(&mut self, Taken { incoming, under_way, in_flight }: Taken, lane: Lane) {
         let answer = self.state.agent.dispatch.dispatch(Rc::clone(&self.state), incoming);
         let socket = Rc::clone(&self.socket);
         self.running.push(Box::pin(async move {
-            if let Err(error) = send(&socket, answer.await).await {
+            let answer = answer.await;
+            drop(in_flight);
+            if let Err(error) = send(&socket, answer).await {
                 tracing::debug!(%error, "an answer could not be sent: the client must not wait for it");
                 hang_up(&socket);
             }

@@ -27,7 +27,7 @@ use crate::error::{Coded, Errno};
 use crate::fault_points::{self, Point};
 use crate::sources::file::FileSource;
 use crate::storage::ioas::DomainNeeds;
-use crate::storage::ledger::AccountKey;
+use crate::storage::ledger::resource::Resource;
 use crate::storage::refusal::Refusal;
 use crate::storage::step::DomainKey;
 
@@ -84,8 +84,9 @@ impl ClientState {
     ) -> Result<Rc<HwptObject>, Refusal> {
         let reserved = self.reserve()?;
         let (key, shard, arbiter) = self.place_domain()?;
-        let size = ArenaSize::new(self.agent.settings.table_bytes);
-        let table = table::create(spec, Arc::clone(&self.tables), size, self.agent.boot);
+        let tables = self.allowance(Resource::Tables);
+        let size = ArenaSize::within(tables.hard());
+        let table = table::create(spec, tables, size, self.agent.boot);
         let table = table.map_err(|error| Refusal::of(&error))?;
         fault_points::hit(Point::ActorStart).map_err(|injected| Refusal::of(&injected))?;
         let needs = DomainNeeds { alignment: spec.alignment(), aperture: spec.aperture() };
@@ -135,8 +136,7 @@ impl ClientState {
             stats: stats.share(),
             frames: Arc::clone(&self.agent.frames),
         };
-        let account = self.agent.ledger.account(AccountKey { uid: self.stats.uid.as_raw() });
-        let owned = OwnedTable { table, stats, account };
+        let owned = OwnedTable { table, stats };
         shard.fan_out.send(AddTable(key.id, owned)).await.map_err(|_| poisoned("a FanOut"))?;
         Ok(Domain::start_in_arbiter(arbiter, |_| Domain::new(parts)))
     }

@@ -23,7 +23,9 @@ use crate::actors::objects::{Object, ObjectError, Objects};
 use crate::actors::registry::Registered;
 use crate::actors::tables::Tables;
 use crate::sources::presence::FirstTouch;
-use crate::storage::quota::Quota;
+use crate::storage::ledger::Account;
+use crate::storage::ledger::node::Allowance;
+use crate::storage::ledger::resource::Resource;
 use crate::storage::refusal::Refusal;
 
 /// One context.
@@ -34,10 +36,8 @@ pub struct ClientState {
     pub(super) local: Local,
     /// Its objects.
     pub(super) objects: RefCell<Objects>,
-    /// Areas of all its address spaces.
-    pub(super) areas: Arc<Quota>,
-    /// Bytes of all its tables.
-    pub(super) tables: Arc<Quota>,
+    /// What it uses, as far as its opener pays.
+    pub(super) account: Account,
     /// Holes that are allocated for it.
     pub(super) first_touch: FirstTouch,
     /// Where messages are received into.
@@ -62,11 +62,11 @@ impl ClientState {
     /// A context without objects.
     #[must_use]
     pub fn new(agent: Arc<Agent>, local: Local, stats: Registered<ContextStats>) -> Self {
-        let limits = agent.settings;
-        let objects = RefCell::new(Objects::new(limits.objects));
-        let (areas, tables) = (Quota::new(limits.areas), Quota::new(limits.table_bytes.get()));
-        let first_touch = agent.pins.first_touch(limits.first_touch);
-        let channels = Channels::new(limits.channels);
+        let account = agent.ledger.account(&stats.tenant, stats.uid.as_raw(), stats.number().get());
+        let allowance = |resource| Allowance::new(Arc::clone(account.node()), resource);
+        let objects = RefCell::new(Objects::new(allowance(Resource::Objects)));
+        let first_touch = agent.pins.first_touch(allowance(Resource::FirstTouch));
+        let channels = Channels::new(agent.settings.channels);
         let buffer = RefCell::new(vec![0; FRAME_MAX]);
         let (accounting, container, memory, mock) = Default::default();
         let near_tables = Tables::here(local.shard);
@@ -74,8 +74,7 @@ impl ClientState {
             agent,
             local,
             objects,
-            areas,
-            tables,
+            account,
             first_touch,
             buffer,
             accounting,
@@ -92,6 +91,12 @@ impl ClientState {
     #[must_use]
     pub const fn number(&self) -> Number<ContextStats> {
         self.stats.number()
+    }
+
+    /// What the context may use of a resource.
+    #[must_use]
+    pub(super) fn allowance(&self, resource: Resource) -> Allowance {
+        Allowance::new(Arc::clone(self.account.node()), resource)
     }
 
     /// Requests of one channel that may wait.

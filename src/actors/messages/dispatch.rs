@@ -3,7 +3,7 @@
 //! ClientContext knows sockets, credits and order, not commands; [`Dispatch`] knows commands. The uAPI implements it and
 //! `main` plugs it in, so that actors never import the uAPI.
 //!
-//! Imports allowed: sys, client_context.
+//! Imports allowed: sys, client_context, storage refusals.
 
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -11,6 +11,7 @@ use std::rc::Rc;
 use futures_util::future::LocalBoxFuture;
 
 use crate::actors::client_context::state::ClientState;
+use crate::storage::refusal::Refusal;
 use crate::sys::client_fd::ClientFd;
 use crate::sys::sender::Sender;
 use crate::sys::socket::Loss;
@@ -54,6 +55,6 @@ pub trait Dispatch: Send + Sync {
     /// Does what a message asks, and answers it.
     fn dispatch(&self, client: Rc<ClientState>, incoming: Incoming) -> LocalBoxFuture<'static, Outgoing>;
 
-    /// Answers a message for which the channel has no credit left.
-    fn refuse_for_credit(&self, client: &ClientState, message: &[u8]) -> Outgoing;
+    /// Answers a message that is not even looked at.
+    fn refuse(&self, client: &ClientState, message: &[u8], refusal: &Refusal) -> Outgoing;
 }

@@ -30,8 +30,8 @@ use crate::domains::spec::TableSpec;
 use crate::domains::table::{self, Budget, DomainTable};
 use crate::storage::io_pagetable::LargePages;
 use crate::storage::ioas::DomainNeeds;
-use crate::storage::ledger::AccountKey;
-use crate::storage::quota::Quota;
+use crate::storage::ledger::node::Allowance;
+use crate::storage::ledger::resource::Resource;
 use crate::storage::refusal::Refusal;
 use crate::storage::source::PageSource;
 use crate::storage::step::DomainKey;
@@ -106,9 +106,8 @@ impl Rig {
             object: object.id,
             key: domain.id,
         }));
-        let account = bed.agent.ledger.account(AccountKey { uid: rustix::process::getuid().as_raw() });
         let shard = bed.agent.shards.get(0).ok_or(BenchError::Lost)?;
-        let added = shard.fan_out.send(AddTable(domain.id, OwnedTable { table, stats, account })).await;
+        let added = shard.fan_out.send(AddTable(domain.id, OwnedTable { table, stats })).await;
         added.map_err(|_| BenchError::Lost)?;
         let attach = object.ioas.send(AttachDomain { domain, needs, epochs });
         let (time, attached) = timed_async(attach).await;
@@ -130,9 +129,9 @@ impl Rig {
 
 /// An empty table that has been full.
 fn warm_table(bed: &Bed) -> Result<Box<dyn DomainTable>, Refusal> {
-    let size = ArenaSize::new(bed.agent.settings.table_bytes);
+    let size = ArenaSize::DEFAULT;
     let spec = TableSpec::of(FormatId::AmdV1);
-    let table = table::create(spec, Quota::unlimited(), size, bed.agent.boot);
+    let table = table::create(spec, Allowance::unlimited(Resource::Tables), size, bed.agent.boot);
     let mut table = table.map_err(|error| Refusal::of(&error))?;
     let mut budget = Budget::unlimited();
     let run = MapRun {

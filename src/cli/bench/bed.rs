@@ -33,8 +33,9 @@ use crate::sources::presence::FirstTouch;
 use crate::storage::counts::ArrayLen;
 use crate::storage::io_pagetable::{Placement, UnmapRequest, Writable};
 use crate::storage::iova_allocator::OriginAddr;
+use crate::storage::ledger::AccountMode;
 use crate::storage::ledger::bill::{Bill, ProcessAccount};
-use crate::storage::ledger::{AccountKey, AccountMode};
+use crate::storage::ledger::holder::TenantName;
 use crate::storage::refusal::Refusal;
 use crate::storage::source::{PageSource, PinSettings, Strength, StrengthSetting};
 
@@ -125,7 +126,7 @@ impl Bed {
     ) -> Result<Addr<Pages>, Refusal> {
         let len = ArrayLen::new(range.length().get() / PAGE_SIZE);
         let new = NewPages { source, len, origin: OriginAddr::new(0), backing: Backing::Nothing };
-        let account = self.agent.ledger.account(AccountKey { uid: getuid().as_raw() });
+        let account = self.agent.ledger.account(&TenantName::Unknown, getuid().as_raw(), 0);
         let bill = Bill::new(account, ProcessAccount::new(), AccountMode::None);
         let payer = Payer { bill, binding: Binding::Nothing };
         let pages = self.state.start_pages(new, payer)?;

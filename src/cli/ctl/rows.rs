@@ -239,17 +239,34 @@ impl Row for AccessRow {
 }
 
 impl Row for AccountRow {
-    const COLUMNS: &'static [Column] =
-        &[("UID", Right), ("CHARGED", Right), ("LIMITED", Right), ("TABLES", Right), ("PINNED", Left)];
+    const COLUMNS: &'static [Column] = &[
+        ("ID", Right),
+        ("ABOVE", Right),
+        ("TENANT", Left),
+        ("UID", Right),
+        ("CONTEXT", Right),
+        ("PINNED", Right),
+        ("LIMIT", Right),
+        ("LIMITED", Right),
+        ("TABLES", Right),
+        ("AREAS", Right),
+        ("OBJECTS", Right),
+    ];
 
     fn cells(&self) -> Vec<String> {
-        let strengths = self.pinned_bytes.iter().map(|(name, bytes)| format!("{name} {}", size(*bytes)));
+        let counter = |name: &str| self.counters.get(name).copied().unwrap_or_default();
         vec![
-            self.uid.to_string(),
-            size(self.charged_bytes),
-            size(self.limited_bytes),
-            size(self.table_bytes),
-            strengths.collect::<Vec<_>>().join(", "),
+            self.id.to_string(),
+            or_dash(self.parent.as_ref()),
+            or_dash(self.tenant.as_ref()),
+            or_dash(self.uid.as_ref()),
+            or_dash(self.context.as_ref()),
+            size(counter("pinned").used),
+            counter("pinned").hard.map_or_else(|| "none".to_owned(), size),
+            or_dash(self.limited_bytes.map(size).as_ref()),
+            size(counter("tables").used),
+            counter("areas").used.to_string(),
+            counter("objects").used.to_string(),
         ]
     }
 }

@@ -4,12 +4,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::sync::Arc;
 
 use ioasd_client::units::{ByteLen, Iova, IovaRange, Permission};
 
 use crate::storage::area::AreaShape;
-use crate::storage::quota::{Exceeded, Quota};
+use crate::storage::ledger::exceeded::Exceeded;
+use crate::storage::ledger::node::Allowance;
 
 /// Names an area for the lifetime of its table; never given to another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -158,12 +158,12 @@ pub(super) struct AreaMap<P> {
     /// Disjoint ranges can add up to 2^64.
     mapped: u128,
     next_id: u64,
-    quota: Arc<Quota>,
+    quota: Allowance,
 }
 
 impl<P> AreaMap<P> {
     /// An empty map whose areas count towards `quota`.
-    pub(super) fn new(quota: Arc<Quota>) -> Self {
+    pub(super) fn new(quota: Allowance) -> Self {
         Self { by_start: BTreeMap::new(), starts: HashMap::new(), mapped: 0, next_id: 0, quota }
     }
 

@@ -9,21 +9,14 @@ use super::constraints::Owner;
 use crate::error::{Coded, Errno};
 use crate::fault_points::Injected;
 use crate::storage::iova_allocator::AllocateError;
-use crate::storage::quota::Exceeded;
+use crate::storage::ledger::exceeded::Exceeded;
 
 /// Why areas cannot be placed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlaceError {
-    /// The context has all the areas it may have.
-    #[error("the context has {used} areas of {limit} it may have, {needed} more are needed: unmap some")]
-    TooManyAreas {
-        /// Areas there are.
-        used: u64,
-        /// Areas needed on top.
-        needed: u64,
-        /// The limit.
-        limit: u64,
-    },
+    /// An account has all the areas it may have.
+    #[error(transparent)]
+    TooManyAreas(#[from] Exceeded),
     /// There is nothing to place.
     #[error("nothing to map: the length, or that of a piece, is 0")]
     ZeroLength,
@@ -107,7 +100,7 @@ impl Coded for PlaceError {
             Self::Occupied { .. } => Errno::EXIST,
             Self::NotWritable { .. } => Errno::PERM,
             Self::Allocate(error) => error.errno(),
-            Self::TooManyAreas { .. } => Errno::NOMEM,
+            Self::TooManyAreas(exceeded) => exceeded.errno(),
             Self::Injected(error) => error.errno(),
             Self::ZeroLength
             | Self::LengthMisaligned { .. }
@@ -129,14 +122,8 @@ impl Coded for PlaceError {
             Self::Allocate(error) => error.code(),
             Self::NotWritable { .. } => "pages-not-writable",
             Self::OffsetMisaligned { .. } => "offset-misaligned",
-            Self::TooManyAreas { .. } => "too-many-areas",
+            Self::TooManyAreas(exceeded) => exceeded.code(),
             Self::Injected(error) => error.code(),
         }
-    }
-}
-
-impl From<Exceeded> for PlaceError {
-    fn from(Exceeded { used, needed, limit }: Exceeded) -> Self {
-        Self::TooManyAreas { used, needed, limit }
     }
 }

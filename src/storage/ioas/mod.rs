@@ -36,9 +36,10 @@ pub use port::{Notified, Port};
 
 use super::area::AreaShape;
 use super::io_pagetable::{Area, AreaId, IoPageTable, LargePages};
+use super::ledger::node::Allowance;
+use super::ledger::resource::Resource;
 use super::order::{MoveFailure, Moved, Order, Showing};
 use super::pages::{AreaKey, RetireKey};
-use super::quota::Quota;
 use super::refusal::Refusal;
 use super::step::DomainKey;
 use crate::error::Errno;
@@ -76,11 +77,11 @@ type Retired<H> = Vec<(H, RetireKey)>;
 impl<P: Port> Ioas<P> {
     /// An empty address space without a limit of areas. `key` is unique among all that share pages.
     pub fn new(key: u64, port: P) -> Self {
-        Self::within(Quota::unlimited(), key, port)
+        Self::within(Allowance::unlimited(Resource::Areas), key, port)
     }
 
     /// An empty address space whose areas count towards `areas`.
-    pub fn within(areas: Arc<Quota>, key: u64, port: P) -> Self {
+    pub fn within(areas: Allowance, key: u64, port: P) -> Self {
         let core = Core { table: IoPageTable::within(areas), domains: Vec::new(), accesses: BTreeMap::new() };
         Self { key, port, gate: RwLock::new(()), holds_changed: Notify::new(), core: RefCell::new(core) }
     }

@@ -1,25 +1,89 @@
 //! Bills: who pays for the pins of one pages object, and by which rule.
 //!
-//! Two counters may be concerned: the account of the user, and in mode mm that of the process. All pins count with the
-//! user; which of the two a limit binds is the mode's. What a process has pinned is shown whatever the mode.
+//! All pins count in the tree of accounts, whose limits bind them whatever the rule. The kernel's rules for locked memory
+//! bind besides: in mode user the pages of the user, in mode mm those of the process. What a process has pinned is shown
+//! whatever the mode.
 //!
-//! Imports allowed: units, error, counts, the ledger.
+//! Imports allowed: units, error, fault_points, counts, source, the ledger.
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{Account, AccountKey, AccountMode, ChargeRefused, PageLimit, add_within, apply};
+use ioasd_client::units::PAGE_SIZE;
+
+use super::counter::Counter;
+use super::exceeded::Exceeded;
+use super::limits::Limit;
+use super::node::Want;
+use super::resource::Resource;
+use super::{Account, AccountMode, PageLimit};
+use crate::error::{Coded, Errno};
+use crate::fault_points::{self, Injected, Point};
 use crate::storage::counts::{Charged, Delta};
+use crate::storage::source::Strength;
+use crate::storage::step::Enforcement;
+
+/// Why a charge was refused; nothing is charged then.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ChargeRefused {
+    /// A limit for locked memory would be passed.
+    #[error(
+        "{account} may not pin {needed} pages more: {} of {} pages are in use; unmap something, or raise the limit \
+         for locked memory",
+        used.get(),
+        limit.0
+    )]
+    OverLimit {
+        /// Whose limit it is.
+        account: LimitedBy,
+        /// What is charged against it already.
+        used: Charged,
+        /// Pages that were asked for.
+        needed: u64,
+        /// Pages allowed.
+        limit: PageLimit,
+    },
+    /// A limit of the tree would be passed.
+    #[error(transparent)]
+    Exceeded(#[from] Exceeded),
+    /// A test asked for it.
+    #[error("user {uid} was not charged: {cause}")]
+    Injected {
+        /// Who was to pay.
+        uid: u32,
+        /// What failed.
+        cause: Injected,
+    },
+}
+
+impl Coded for ChargeRefused {
+    fn errno(&self) -> Errno {
+        Errno::NOMEM
+    }
+
+    fn code(&self) -> &'static str {
+        match self {
+            Self::OverLimit { .. } => "over-limit",
+            Self::Exceeded(exceeded) => exceeded.code(),
+            Self::Injected { .. } => "fault-injected",
+        }
+    }
+}
 
 /// What one process has been billed for: the agent's own `VmPin` and `VmLck` of it.
 ///
 /// It ends with the last bill that names it. A process that has ended leaves its pins here, and a later one of the same
 /// number begins anew.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct ProcessAccount {
-    pinned: AtomicU64,
-    locked: AtomicU64,
+    pinned: Counter,
+    locked: Counter,
+}
+
+impl Default for ProcessAccount {
+    fn default() -> Self {
+        Self { pinned: Counter::new(Limit::NONE), locked: Counter::new(Limit::NONE) }
+    }
 }
 
 impl ProcessAccount {
@@ -32,30 +96,30 @@ impl ProcessAccount {
     /// Pages pinned for the process, in any mode.
     #[must_use]
     pub fn pinned(&self) -> Charged {
-        Charged::new(self.pinned.load(Ordering::Relaxed))
+        Charged::new(self.pinned.used())
     }
 
     /// The part of them in mode mm.
     #[must_use]
     pub fn locked(&self) -> Charged {
-        Charged::new(self.locked.load(Ordering::Relaxed))
+        Charged::new(self.locked.used())
     }
 }
 
-/// Who is named when a limit is met.
+/// Whose limit for locked memory was met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LimitedBy {
-    /// The limit of the user.
-    User(AccountKey),
-    /// The limit of one process of the user.
-    Process(AccountKey),
+    /// That of the user.
+    User(u32),
+    /// That of one process of the user.
+    Process(u32),
 }
 
 impl fmt::Display for LimitedBy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::User(account) => account.fmt(f),
-            Self::Process(account) => write!(f, "a process of {account}"),
+            Self::User(uid) => write!(f, "user {uid}"),
+            Self::Process(uid) => write!(f, "a process of user {uid}"),
         }
     }
 }
@@ -63,7 +127,7 @@ impl fmt::Display for LimitedBy {
 /// Who pays for one pages object.
 #[derive(Clone, Debug)]
 pub struct Bill {
-    account: Arc<Account>,
+    account: Account,
     process: Arc<ProcessAccount>,
     mode: AccountMode,
 }
@@ -71,13 +135,13 @@ pub struct Bill {
 impl Bill {
     /// `account` pays by the rule `mode` for what `process` pins.
     #[must_use]
-    pub const fn new(account: Arc<Account>, process: Arc<ProcessAccount>, mode: AccountMode) -> Self {
+    pub const fn new(account: Account, process: Arc<ProcessAccount>, mode: AccountMode) -> Self {
         Self { account, process, mode }
     }
 
-    /// The account of the user.
+    /// The account that pays.
     #[must_use]
-    pub const fn account(&self) -> &Arc<Account> {
+    pub const fn account(&self) -> &Account {
         &self.account
     }
 
@@ -93,61 +157,164 @@ impl Bill {
         Self { mode, ..self.clone() }
     }
 
-    /// Whether both are paid by the same, so that nothing moves from one to the other.
+    /// Whether the kernel's rule counts both at the same place, so that it moves nothing from one to the other.
     #[must_use]
     pub fn is_paid_as(&self, other: &Self) -> bool {
         let same_process = Arc::ptr_eq(&self.process, &other.process);
         match self.mode {
             AccountMode::None => true,
-            AccountMode::User => Arc::ptr_eq(&self.account, &other.account) && same_process,
+            AccountMode::User => self.account.uid == other.account.uid && same_process,
             AccountMode::Mm => same_process,
         }
     }
 
-    /// Changes the bill by `delta`; `limit` binds what is added in modes user and mm. Taking off is never refused.
+    /// Changes the bill by `delta`, pins of `strength`; `limit` binds what is added in modes user and mm. Taking off is
+    /// never refused.
     ///
     /// # Errors
-    /// If the limit would be passed; nothing changes then.
-    pub fn charge(&self, delta: Delta, limit: Option<PageLimit>) -> Result<(), ChargeRefused> {
+    /// If a limit would be passed; nothing changes then.
+    pub fn charge(
+        &self,
+        delta: Delta,
+        strength: Strength,
+        limit: Option<PageLimit>,
+    ) -> Result<(), ChargeRefused> {
         let Delta::More(pages) = delta else {
-            self.force(delta);
+            self.force(delta, strength);
             return Ok(());
         };
-        let by_process = self.mode == AccountMode::Mm;
-        if by_process {
-            let by = LimitedBy::Process(self.account.key());
-            add_within(&self.process.locked, pages.get(), limit, by)?;
+        let uid = self.account.uid;
+        fault_points::hit(Point::Charge).map_err(|cause| ChargeRefused::Injected { uid, cause })?;
+        self.lock(pages.get(), limit)?;
+        let taken = self.account.node.take(&wants(pages.get(), strength));
+        Ok(taken.inspect_err(|_| self.unlock(pages.get()))?)
+    }
+
+    /// Whether a charge would succeed now.
+    ///
+    /// # Errors
+    /// What [`Bill::charge`] would say; nothing is counted.
+    pub fn would_charge(
+        &self,
+        pages: u64,
+        strength: Strength,
+        limit: Option<PageLimit>,
+    ) -> Result<(), ChargeRefused> {
+        if let (Some(PageLimit(limit)), Some(counter)) = (limit, self.counted()) {
+            let used = counter.used();
+            if used.checked_add(pages).is_none_or(|sum| sum > limit) {
+                return Err(self.over_limit((used, limit), pages));
+            }
         }
-        let charged = self.account.charge(self.mode, delta, limit);
-        match charged {
-            Ok(()) => apply(&self.process.pinned, delta),
-            Err(_) if by_process => apply(&self.process.locked, Delta::fewer(pages.get())),
-            Err(_) => {}
-        }
-        charged
+        Ok(self.account.node.would_take(&wants(pages, strength))?)
     }
 
     /// Changes the bill by `delta` whatever the limit: for pages that are held already, and for taking off.
-    pub fn force(&self, delta: Delta) {
-        self.account.force(self.mode, delta);
-        if self.mode == AccountMode::Mm {
-            apply(&self.process.locked, delta);
+    pub fn force(&self, delta: Delta, strength: Strength) {
+        match delta {
+            Delta::None => {}
+            Delta::More(pages) => {
+                self.lock_anyway(pages.get());
+                self.account.node.take_anyway(&wants(pages.get(), strength));
+            }
+            Delta::Fewer(pages) => {
+                self.unlock(pages.get());
+                self.account.node.give_back(&wants(pages.get(), strength));
+            }
         }
-        apply(&self.process.pinned, delta);
     }
+
+    /// Pays from now on for `pages` pins of `strength` that `old` has paid for. An account above both counts them on and
+    /// on, so that its limit does not stand in the way.
+    ///
+    /// # Errors
+    /// If limits apply and one would be passed; nothing changes then.
+    pub fn take_over(
+        &self,
+        old: &Self,
+        (pages, strength): (u64, Strength),
+        limit: Option<PageLimit>,
+        enforcement: Enforcement,
+    ) -> Result<(), ChargeRefused> {
+        let (node, wants) = (&self.account.node, wants(pages, strength));
+        let below = Some(&*old.account.node);
+        if enforcement == Enforcement::Limited && !self.is_paid_as(old) {
+            self.lock(pages, limit)?;
+        } else {
+            self.lock_anyway(pages);
+        }
+        match enforcement {
+            Enforcement::Forced => node.take_anyway_below(below, &wants),
+            Enforcement::Limited => {
+                node.take_below(below, &wants).inspect_err(|_| self.unlock(pages))?;
+            }
+        }
+        old.unlock(pages);
+        old.account.node.give_back_below(Some(node), &wants);
+        Ok(())
+    }
+
+    /// What the kernel's rule counts.
+    fn counted(&self) -> Option<&Counter> {
+        match self.mode {
+            AccountMode::None => None,
+            AccountMode::User => Some(&self.account.locked),
+            AccountMode::Mm => Some(&self.process.locked),
+        }
+    }
+
+    fn lock(&self, pages: u64, limit: Option<PageLimit>) -> Result<(), ChargeRefused> {
+        let limit = limit.map_or(u64::MAX, |limit| limit.0);
+        if let Some(counter) = self.counted() {
+            let taken = counter.take_within(pages, || limit);
+            taken.map_err(|full| self.over_limit((full.used, full.limit), pages))?;
+        }
+        self.process.pinned.take_anyway(pages);
+        Ok(())
+    }
+
+    fn lock_anyway(&self, pages: u64) {
+        self.counted().map(|counter| counter.take_anyway(pages));
+        self.process.pinned.take_anyway(pages);
+    }
+
+    fn unlock(&self, pages: u64) {
+        if let Some(counter) = self.counted() {
+            counter.give_back(pages);
+        }
+        self.process.pinned.give_back(pages);
+    }
+
+    fn over_limit(&self, (used, limit): (u64, u64), needed: u64) -> ChargeRefused {
+        let uid = self.account.uid;
+        let account =
+            if self.mode == AccountMode::Mm { LimitedBy::Process(uid) } else { LimitedBy::User(uid) };
+        ChargeRefused::OverLimit { account, used: Charged::new(used), needed, limit: PageLimit(limit) }
+    }
+}
+
+/// The parts of a charge for pins.
+const fn wants(pages: u64, strength: Strength) -> [Want; 2] {
+    let bytes = pages.saturating_mul(PAGE_SIZE);
+    [(Resource::Pinned, bytes), (Resource::of(strength), bytes)]
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::Ledger;
     use super::*;
-    use crate::error::{Coded, Errno};
+    use crate::storage::ledger::holder::TenantName;
 
-    const KEY: AccountKey = AccountKey { uid: 1000 };
+    const UID: u32 = 1000;
+    const HELD: Strength = Strength::Locked;
     const LIMIT: Option<PageLimit> = Some(PageLimit(100));
 
     fn bill(ledger: &Ledger, process: &Arc<ProcessAccount>, mode: AccountMode) -> Bill {
-        Bill::new(ledger.account(KEY), Arc::clone(process), mode)
+        Bill::new(account(ledger, UID), Arc::clone(process), mode)
+    }
+
+    fn account(ledger: &Ledger, uid: u32) -> Account {
+        ledger.account(&TenantName::Unknown, uid, 1)
     }
 
     fn figures(bill: &Bill) -> [u64; 4] {
@@ -159,13 +326,13 @@ mod tests {
     fn mode_mm_counts_with_the_process_and_mode_user_with_the_user() {
         let (ledger, process, other) = (Ledger::new(), ProcessAccount::new(), ProcessAccount::new());
         let of_mm = bill(&ledger, &process, AccountMode::Mm);
-        of_mm.charge(Delta::more(90), LIMIT).unwrap();
+        of_mm.charge(Delta::more(90), HELD, LIMIT).unwrap();
         assert_eq!(figures(&of_mm), [90, 0, 90, 90]);
         let of_user = bill(&ledger, &process, AccountMode::User);
-        of_user.charge(Delta::more(90), LIMIT).unwrap();
+        of_user.charge(Delta::more(90), HELD, LIMIT).unwrap();
         assert_eq!(figures(&of_user), [180, 90, 180, 90]);
-        bill(&ledger, &other, AccountMode::Mm).charge(Delta::more(100), LIMIT).unwrap();
-        let refused = of_mm.charge(Delta::more(11), LIMIT).unwrap_err();
+        bill(&ledger, &other, AccountMode::Mm).charge(Delta::more(100), HELD, LIMIT).unwrap();
+        let refused = of_mm.charge(Delta::more(11), HELD, LIMIT).unwrap_err();
         assert_eq!((refused.errno(), refused.code()), (Errno::NOMEM, "over-limit"));
         let text = refused.to_string();
         assert!(text.starts_with("a process of user 1000 may not pin 11 pages more: 90 of 100"), "{text}");
@@ -177,29 +344,30 @@ mod tests {
     fn mode_none_is_shown_and_never_refused() {
         let (ledger, process) = (Ledger::new(), ProcessAccount::new());
         let of_none = bill(&ledger, &process, AccountMode::None);
-        of_none.charge(Delta::more(1000), LIMIT).unwrap();
+        of_none.charge(Delta::more(1000), HELD, LIMIT).unwrap();
         assert_eq!(figures(&of_none), [1000, 0, 1000, 0]);
-        of_none.force(Delta::fewer(1000));
+        of_none.force(Delta::fewer(1000), HELD);
         assert_eq!(figures(&of_none), [0, 0, 0, 0]);
     }
 
     #[test]
     fn a_bill_that_the_user_cannot_pay_is_not_left_with_the_process() {
         let (ledger, process) = (Ledger::new(), ProcessAccount::new());
-        bill(&ledger, &process, AccountMode::User).charge(Delta::more(95), LIMIT).unwrap();
+        let before = bill(&ledger, &process, AccountMode::User);
+        before.charge(Delta::more(95), HELD, LIMIT).unwrap();
         let of_user = bill(&ledger, &process, AccountMode::User);
-        assert!(of_user.charge(Delta::more(6), LIMIT).is_err());
+        assert!(of_user.charge(Delta::more(6), HELD, LIMIT).is_err());
         assert_eq!(figures(&of_user), [95, 95, 95, 0]);
     }
 
     #[test]
     fn charges_move_only_where_another_would_pay() {
         let (ledger, one, two) = (Ledger::new(), ProcessAccount::new(), ProcessAccount::new());
-        let account = ledger.account(AccountKey { uid: 1 });
-        let of = |account: &Arc<Account>, process: &Arc<ProcessAccount>, mode| {
-            Bill::new(Arc::clone(account), Arc::clone(process), mode)
+        let account = account(&ledger, 1);
+        let of = |account: &Account, process: &Arc<ProcessAccount>, mode| {
+            Bill::new(account.clone(), Arc::clone(process), mode)
         };
-        let (mine, other) = (ledger.account(KEY), account);
+        let (mine, other) = (self::account(&ledger, UID), account);
         for (mode, same_user, same_process, moves) in [
             (AccountMode::None, false, false, false),
             (AccountMode::User, true, true, false),
