@@ -65,10 +65,10 @@ start_agent() {
     wait_for 20 get "$port" /readyz >/dev/null 2>&1
 }
 
-# hold SOCKET MEBIBYTES: a client that maps so much and holds it until it is killed; its number is in holder.
+# hold SOCKET MEBIBYTES [AREAS]: a client that maps so much, in so many parts, and holds it until it is killed; its number is in holder.
 hold() {
     rm -f "$folder/held"
-    sleep infinity | "$holder_program" "$1" "$2" >"$folder/held" 2>&1 &
+    sleep infinity | "$holder_program" "$@" >"$folder/held" 2>&1 &
     holder=$!
     running+=("$holder")
     wait_for 20 grep -q '^holding' "$folder/held"
