@@ -5,23 +5,33 @@
 //!
 //! ```text
 //!   MockDevice ──▶ Device ──▶ Hwpt ──▶ Ioas ◀── Access
+//!                     └──▶ NestedHwpt ──▶ Viommu ──▶ Hwpt
+//!                                Vdevice ──┘
 //! ```
 //!
+//! What is nested in a HWPT is in [`nesting`], what a device is attached to in [`attachment`].
+//!
 //! Imports allowed: messages, the object actors, domains::spec, the client crate's formats.
+
+pub mod attachment;
+pub mod mock_state;
+pub mod nesting;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::{Rc, Weak};
-use std::time::SystemTime;
 
 use actix::Addr;
 use ioasd_client::formats::FormatId;
 use ioasd_client::ids::ObjectId;
 use tokio::sync::Mutex;
 
+use self::attachment::{AnyHwpt, Attached};
+use self::mock_state::MockState;
+use self::nesting::{NestedHwptObject, VdeviceObject, ViommuObject};
 use super::access::Access;
 use super::domain::Domain;
-use super::figures::{AccessStats, AttachedTo, DeviceStats, IoasStats};
+use super::figures::{AccessStats, DeviceStats, IoasStats};
 pub use super::figures::{DeviceIdentity, DeviceKind, Iommu};
 use super::ioas::{Ioas, IoasCell};
 use super::number::Number;
@@ -86,6 +96,8 @@ pub struct HwptObject {
     pub made: Made,
     /// What its table is.
     pub spec: TableSpec,
+    /// What it was made to be: `HWPT_*`.
+    pub flags: u32,
 }
 
 /// A test object: a mock device and its being there.
@@ -106,17 +118,29 @@ pub struct DeviceObject {
     pub spec: TableSpec,
     /// Its figures, and what it stands for.
     pub stats: Registered<DeviceStats>,
-    attached: RefCell<Option<Rc<HwptObject>>>,
+    /// How many PASIDs it has.
+    pub pasids: u32,
+    attached: RefCell<Attached>,
     /// Held while that changes.
     pub changing: Mutex<()>,
+    /// What a vIOMMU knows it as.
+    pub vdevice: RefCell<Weak<VdeviceObject>>,
+    /// What mock hardware keeps of it.
+    pub mock: MockState,
 }
 
 impl DeviceObject {
     /// A device that is attached to nothing.
     #[must_use]
     pub fn new(stats: Registered<DeviceStats>, spec: TableSpec) -> Self {
-        let (attached, changing) = Default::default();
-        Self { id: stats.object, spec, stats, attached, changing }
+        let (attached, changing, vdevice, mock) = Default::default();
+        Self { id: stats.object, spec, stats, pasids: 0, attached, changing, vdevice, mock }
+    }
+
+    /// The same with so many PASIDs.
+    #[must_use]
+    pub fn with_pasids(self, pasids: u32) -> Self {
+        Self { pasids, ..self }
     }
 
     /// The devices it can share a domain with.
@@ -126,23 +150,6 @@ impl DeviceObject {
             Iommu::Shared => Sharing::Shared(self.spec.format()),
             Iommu::Own => Sharing::Only(self.stats.number()),
         }
-    }
-
-    /// The HWPT it is attached to.
-    #[must_use]
-    pub fn hwpt(&self) -> Option<Rc<HwptObject>> {
-        self.attached.borrow().clone()
-    }
-
-    /// Attaches it to `hwpt`, or to nothing; gives what it was attached to.
-    pub fn attach(&self, hwpt: Option<Rc<HwptObject>>) -> Option<Rc<HwptObject>> {
-        let shown = |hwpt: &Rc<HwptObject>| AttachedTo {
-            hwpt: hwpt.id,
-            ioas: hwpt.ioas.number,
-            since: SystemTime::now(),
-        };
-        self.stats.show(hwpt.as_ref().map(shown));
-        self.attached.replace(hwpt)
     }
 }
 
@@ -208,6 +215,12 @@ pub enum Object {
     Access(Rc<AccessObject>),
     /// A test object.
     MockDevice(Rc<MockDeviceObject>),
+    /// A HWPT nested in another.
+    NestedHwpt(Rc<NestedHwptObject>),
+    /// A slice of an IOMMU.
+    Viommu(Rc<ViommuObject>),
+    /// A device as a vIOMMU knows it.
+    Vdevice(Rc<VdeviceObject>),
 }
 
 /// What a device can be attached to.
@@ -215,8 +228,8 @@ pub enum Object {
 pub enum AttachTarget {
     /// An address space, through a domain of its own choice.
     Ioas(Rc<IoasObject>),
-    /// A domain.
-    Hwpt(Rc<HwptObject>),
+    /// A HWPT.
+    Hwpt(AnyHwpt),
 }
 
 impl Object {
@@ -225,11 +238,12 @@ impl Object {
         let all = match self {
             Self::Ioas(object) => Rc::strong_count(object),
             Self::Hwpt(object) => Rc::strong_count(object),
-            Self::Device(object) => {
-                Rc::strong_count(object) + usize::from(object.attached.borrow().is_some())
-            }
+            Self::Device(object) => Rc::strong_count(object) + object.attached.borrow().count(),
             Self::Access(object) => Rc::strong_count(object),
             Self::MockDevice(object) => Rc::strong_count(object),
+            Self::NestedHwpt(object) => Rc::strong_count(object),
+            Self::Viommu(object) => Rc::strong_count(object),
+            Self::Vdevice(object) => Rc::strong_count(object),
         };
         all.saturating_sub(1)
     }
@@ -241,6 +255,9 @@ impl Object {
             Self::Device(_) => "a device",
             Self::Access(_) => "an access",
             Self::MockDevice(_) => "a mock device",
+            Self::NestedHwpt(_) => "a nested hwpt",
+            Self::Viommu(_) => "a viommu",
+            Self::Vdevice(_) => "a vdevice",
         }
     }
 }
@@ -306,6 +323,41 @@ impl Coded for ObjectError {
     }
 }
 
+/// Declares how objects of one kind are found: any other is absent.
+macro_rules! lookups {
+    ($($(#[doc = $note:literal])* $name:ident: $kind:ident($object:ty), $wanted:literal;)*) => {
+        impl Objects { $(
+            $(#[doc = $note])*
+            ///
+            /// # Errors
+            /// If there is none.
+            pub fn $name(&self, id: ObjectId) -> Result<Rc<$object>, ObjectError> {
+                match self.get(id, $wanted)? {
+                    Object::$kind(object) => Ok(Rc::clone(object)),
+                    _ => Err(ObjectError::Absent { id, wanted: $wanted }),
+                }
+            }
+        )* }
+    };
+}
+
+lookups! {
+    /// The address space `id`.
+    ioas: Ioas(IoasObject), "an ioas";
+    /// The domain `id`.
+    hwpt: Hwpt(HwptObject), "a hwpt";
+    /// The device `id`.
+    device: Device(DeviceObject), "a device";
+    /// The access `id`.
+    access: Access(AccessObject), "an access";
+    /// The test object `id`.
+    mock_device: MockDevice(MockDeviceObject), "a mock device";
+    /// The nested HWPT `id`.
+    nested_hwpt: NestedHwpt(NestedHwptObject), "a nested hwpt";
+    /// The vIOMMU `id`.
+    viommu: Viommu(ViommuObject), "a viommu";
+}
+
 /// The table of objects.
 #[derive(Debug)]
 pub struct Objects {
@@ -313,6 +365,8 @@ pub struct Objects {
     slots: BTreeMap<u32, Option<Object>>,
     /// Ids below `fresh` that are free.
     free: BTreeSet<u32>,
+    /// Ids below `fresh` that name nothing any more, and never will.
+    buried: BTreeSet<u32>,
     /// The lowest id never given.
     fresh: u32,
     /// Counts ids that are taken.
@@ -324,7 +378,14 @@ impl Objects {
     /// An empty table whose objects count towards `allowance`.
     #[must_use]
     pub const fn new(allowance: Allowance) -> Self {
-        Self { slots: BTreeMap::new(), free: BTreeSet::new(), fresh: 1, allowance, hwpts: 0 }
+        Self {
+            slots: BTreeMap::new(),
+            free: BTreeSet::new(),
+            buried: BTreeSet::new(),
+            fresh: 1,
+            allowance,
+            hwpts: 0,
+        }
     }
 
     /// Takes the lowest free id; nobody finds an object there until [`Objects::publish`].
@@ -347,11 +408,17 @@ impl Objects {
     }
 
     fn remove(&mut self, id: u32) -> Option<Object> {
-        let object = self.slots.remove(&id)?;
+        let object = self.vacate(id)?;
         self.allowance.give_back(1);
         self.free.insert(id);
-        self.hwpts -= u64::from(matches!(object, Some(Object::Hwpt(_))));
         object
+    }
+
+    /// Empties the slot of a taken id.
+    fn vacate(&mut self, id: u32) -> Option<Option<Object>> {
+        let object = self.slots.remove(&id)?;
+        self.hwpts -= u64::from(matches!(object, Some(Object::Hwpt(_))));
+        Some(object)
     }
 
     /// Lets the object be found under a reserved id.
@@ -373,26 +440,12 @@ impl Objects {
         self.slots.get(&id.get()).and_then(Option::as_ref).ok_or(ObjectError::Absent { id, wanted })
     }
 
-    /// The address space `id`.
+    /// The object `id`, whatever it is.
     ///
     /// # Errors
     /// If there is none.
-    pub fn ioas(&self, id: ObjectId) -> Result<Rc<IoasObject>, ObjectError> {
-        match self.get(id, "an ioas")? {
-            Object::Ioas(object) => Ok(Rc::clone(object)),
-            _ => Err(ObjectError::Absent { id, wanted: "an ioas" }),
-        }
-    }
-
-    /// The domain `id`.
-    ///
-    /// # Errors
-    /// If there is none.
-    pub fn hwpt(&self, id: ObjectId) -> Result<Rc<HwptObject>, ObjectError> {
-        match self.get(id, "a hwpt")? {
-            Object::Hwpt(object) => Ok(Rc::clone(object)),
-            _ => Err(ObjectError::Absent { id, wanted: "a hwpt" }),
-        }
+    pub fn any(&self, id: ObjectId) -> Result<Object, ObjectError> {
+        self.get(id, "an object").cloned()
     }
 
     /// What a device is to be attached to.
@@ -403,30 +456,9 @@ impl Objects {
         const WANTED: &str = "an ioas or a hwpt";
         match self.get(id, WANTED)? {
             Object::Ioas(object) => Ok(AttachTarget::Ioas(Rc::clone(object))),
-            Object::Hwpt(object) => Ok(AttachTarget::Hwpt(Rc::clone(object))),
+            Object::Hwpt(object) => Ok(AttachTarget::Hwpt(AnyHwpt::Paging(Rc::clone(object)))),
+            Object::NestedHwpt(object) => Ok(AttachTarget::Hwpt(AnyHwpt::Nested(Rc::clone(object)))),
             other => Err(ObjectError::WrongKind { id, kind: other.kind(), wanted: WANTED }),
-        }
-    }
-
-    /// The device `id`.
-    ///
-    /// # Errors
-    /// If there is none.
-    pub fn device(&self, id: ObjectId) -> Result<Rc<DeviceObject>, ObjectError> {
-        match self.get(id, "a device")? {
-            Object::Device(object) => Ok(Rc::clone(object)),
-            _ => Err(ObjectError::Absent { id, wanted: "a device" }),
-        }
-    }
-
-    /// The access `id`.
-    ///
-    /// # Errors
-    /// If there is none.
-    pub fn access(&self, id: ObjectId) -> Result<Rc<AccessObject>, ObjectError> {
-        match self.get(id, "an access")? {
-            Object::Access(object) => Ok(Rc::clone(object)),
-            _ => Err(ObjectError::Absent { id, wanted: "an access" }),
         }
     }
 
@@ -444,14 +476,11 @@ impl Objects {
         taken.ok_or(ObjectError::Absent { id, wanted: "an object" })
     }
 
-    /// The test object `id`.
-    ///
-    /// # Errors
-    /// If there is none.
-    pub fn mock_device(&self, id: ObjectId) -> Result<Rc<MockDeviceObject>, ObjectError> {
-        match self.get(id, "a mock device")? {
-            Object::MockDevice(object) => Ok(Rc::clone(object)),
-            _ => Err(ObjectError::Absent { id, wanted: "a mock device" }),
+    /// Takes an object that something else takes down with itself out of the table; nothing gets its id again, which goes on to
+    /// count.
+    pub fn bury(&mut self, id: ObjectId) {
+        if self.vacate(id.get()).is_some() {
+            self.buried.insert(id.get());
         }
     }
 
@@ -494,13 +523,18 @@ impl Objects {
 
     /// Panics unless ids are given as promised. For tests.
     pub fn check(&self) {
-        assert!(self.allowance.used() >= self.slots.len() as u64, "objects are not counted");
+        let taken = self.slots.len().saturating_add(self.buried.len());
+        assert!(self.allowance.used() >= taken as u64, "objects are not counted");
         let hwpts = self.slots.values().filter(|object| matches!(object, Some(Object::Hwpt(_))));
         assert_eq!(hwpts.count() as u64, self.hwpts, "the count of hwpts drifted");
         for id in 1..self.fresh {
             assert!(
-                self.slots.contains_key(&id) != self.free.contains(&id),
-                "id {id} is both free and taken, or neither"
+                [self.slots.contains_key(&id), self.free.contains(&id), self.buried.contains(&id)]
+                    .into_iter()
+                    .filter(|holds| *holds)
+                    .count()
+                    == 1,
+                "id {id} is not one of free, taken and buried"
             );
         }
         assert!(
@@ -563,5 +597,19 @@ mod tests {
         assert!(objects.take(id).is_ok());
         assert_eq!(objects.take(id).unwrap_err().errno(), Errno::NOENT);
         objects.check();
+    }
+
+    #[test]
+    fn the_id_of_a_buried_object_is_never_given_again_and_counts() {
+        let mut objects = Objects::new(Allowance::alone(Resource::Objects, 2));
+        let id = objects.reserve().unwrap();
+        objects.publish(id, device(id));
+        objects.bury(id);
+        objects.bury(id);
+        objects.check();
+        assert_eq!(objects.take(id).unwrap_err().errno(), Errno::NOENT);
+        assert_eq!(objects.reserve().unwrap().get(), 2);
+        assert_eq!(objects.reserve().unwrap_err().errno(), Errno::NOMEM);
+        assert_eq!(objects.count(), 1);
     }
 }

@@ -61,14 +61,18 @@ impl<'m> Array<'m> {
     /// # Errors
     /// EFAULT if the array ends before, ENOMEM if it is longer than any may be.
     pub(super) fn read<R: Record>(&self, count: u32) -> Result<Vec<R>, Refusal> {
+        self.read_at(self.offset, count)
+    }
+
+    fn read_at<R: Record>(&self, offset: ByteLen, count: u32) -> Result<Vec<R>, Refusal> {
         let bytes = self.bytes_of::<R>(count)?;
         let Some(memfd) = &self.memfd else {
-            let start = usize::try_from(self.offset.get()).ok();
+            let start = usize::try_from(offset.get()).ok();
             let array = start.and_then(|start| self.payload.get(start..start.checked_add(bytes)?));
             return array.map(load_all).ok_or_else(|| self.unreadable(bytes, "the message"));
         };
         let mut array = vec![0; bytes];
-        let read = read_exact_at(memfd.as_fd(), self.offset, &mut array);
+        let read = read_exact_at(memfd.as_fd(), offset, &mut array);
         read.map_err(|errno| self.unreadable(bytes, "the memfd").within(&errno.to_string()))?;
         Ok(load_all(&array))
     }
@@ -79,7 +83,17 @@ impl<'m> Array<'m> {
     /// # Errors
     /// EFAULT if the element ends before, E2BIG if something unknown is not zero, ENOMEM if it is longer than any may be.
     pub(super) fn read_sized<R: Record>(&self, size: u32) -> Result<R, Refusal> {
-        let bytes: Vec<Byte> = self.read(size)?;
+        self.read_nth_sized(0, size)
+    }
+
+    /// Reads element `index` of those of which the client has `size` bytes each, by the same rules.
+    ///
+    /// # Errors
+    /// As [`Array::read_sized`].
+    pub(super) fn read_nth_sized<R: Record>(&self, index: u32, size: u32) -> Result<R, Refusal> {
+        let before = u64::from(index).saturating_mul(u64::from(size));
+        let offset = ByteLen::new(self.offset.get().saturating_add(before));
+        let bytes: Vec<Byte> = self.read_at(offset, size)?;
         let bytes: Vec<u8> = bytes.into_iter().map(|Byte(byte)| byte).collect();
         if let Some(behind) = bytes.iter().skip(R::BYTES).position(|byte| *byte != 0) {
             let text = format!(

@@ -1,4 +1,4 @@
-//! HWPT_ALLOC: for a software device, with data that say what its table shall be.
+//! HWPT_ALLOC: on an address space, with data that say what the table shall be, or nested in another HWPT.
 //!
 //! Imports allowed: actors, domains::spec, the client crate's wire and formats.
 
@@ -9,12 +9,13 @@ use ioasd_client::wire::command::Command;
 use ioasd_client::wire::mock::{HWPT_DATA_MOCK, MockTableChoice};
 use ioasd_client::wire::own::HWPT_DATA_SOFTWARE;
 use ioasd_client::wire::record::{Record, TableChoice};
-use ioasd_client::wire::uapi::{HWPT_DATA_NONE, HWPT_FAULT_ID_VALID, HWPT_PASID, HwptAlloc};
+use ioasd_client::wire::uapi::{HWPT_DATA_NONE, HWPT_NEST_PARENT, HWPT_PASID, HwptAlloc};
 
 use super::array::Array;
 use super::{Call, Done, Serve, check_flags, check_no_fds, check_reserved};
-use crate::actors::client_context::hwpts::HwptParent;
+use crate::actors::client_context::hwpts::{HwptParent, HwptPlan};
 use crate::actors::client_context::mock::devices::MockTable;
+use crate::actors::objects::nesting::NestParent;
 use crate::actors::objects::{DeviceKind, DeviceObject};
 use crate::domains::spec::TableSpec;
 use crate::error::Errno;
@@ -25,15 +26,51 @@ impl Serve for HwptAlloc {
     async fn serve(self, call: Call<'_>) -> Result<Done<Self>, Refusal> {
         check_reserved(Self::NAME, self.reserved)?;
         check_data_length(&self)?;
-        match call.client.hwpt_parent(self.dev_id.into(), self.pt_id)? {
-            HwptParent::Hwpt => return Err(no_nesting(&self)),
-            // A software device has nothing of what the flags ask for.
-            HwptParent::Ioas => check_flags(Self::NAME, self.flags, 0)?,
-        }
-        let choose = choice(&self, call.payload, call.fds)?;
-        let id = call.client.hwpt_alloc(self.dev_id.into(), self.pt_id, choose).await?;
+        let (device, parent) = call.client.hwpt_parent(self.dev_id.into(), self.pt_id)?;
+        let id = match parent {
+            HwptParent::Ioas(ioas) => {
+                check_paging_flags(&self, &device)?;
+                let spec = choice(&self, call.payload, call.fds)?(&device)?;
+                call.client.hwpt_alloc(&device, ioas, HwptPlan::by_hand(spec, self.flags)).await?
+            }
+            HwptParent::Nest(parent) => {
+                check_nested(&self, &device, &parent)?;
+                let (_, word) = mock_choice(&self, call.payload, call.fds)?;
+                call.client.nested_alloc(&device, parent, (self.flags, word))?
+            }
+        };
         Ok(Done::value(Self { out_hwpt_id: HwptId::new(id.get()), ..self }))
     }
+}
+
+/// A software device has nothing of what the flags ask for.
+fn check_paging_flags(alloc: &HwptAlloc, device: &DeviceObject) -> Result<(), Refusal> {
+    let known = match device.stats.kind {
+        DeviceKind::Software => 0,
+        DeviceKind::Mock => HWPT_NEST_PARENT | HWPT_PASID,
+    };
+    check_flags(HwptAlloc::NAME, alloc.flags, known)
+}
+
+/// Who could not be nested in anything is told first.
+fn check_nested(alloc: &HwptAlloc, device: &DeviceObject, parent: &NestParent) -> Result<(), Refusal> {
+    if let NestParent::Viommu(viommu) = parent
+        && viommu.parent.sharing != device.sharing()
+    {
+        let text = format!("device {} is behind another IOMMU than viommu {}", device.id, viommu.id);
+        return Err(Refusal::new(Errno::INVAL, "viommu-other-iommu", text));
+    }
+    let unknown = alloc.flags & !HWPT_PASID;
+    if unknown != 0 || alloc.data_len == 0 {
+        let text = format!("a nested hwpt needs data, and cannot have the flags {unknown:#x}");
+        return Err(Refusal::new(Errno::OPNOTSUPP, "nesting-unsupported", text));
+    }
+    parent.hwpt().require_nest_parent(device)?;
+    if alloc.data_type == HWPT_DATA_MOCK {
+        return Ok(());
+    }
+    let text = format!("a nested hwpt has no data of type {:#x}", alloc.data_type);
+    Err(Refusal::new(Errno::OPNOTSUPP, "hwpt-data-unknown", text))
 }
 
 /// There are data exactly if they have a type.
@@ -43,17 +80,6 @@ fn check_data_length(alloc: &HwptAlloc) -> Result<(), Refusal> {
     }
     let text = format!("data of type {} cannot have {} bytes", alloc.data_type, alloc.data_len);
     Err(Refusal::new(Errno::INVAL, "hwpt-data-length", text))
-}
-
-/// No domain of a software device can be a parent; what a nested one could not be either is told first.
-fn no_nesting(alloc: &HwptAlloc) -> Refusal {
-    let unknown = alloc.flags & !(HWPT_FAULT_ID_VALID | HWPT_PASID);
-    if unknown != 0 || alloc.data_len == 0 {
-        let text = format!("a nested hwpt needs data, and cannot have the flags {unknown:#x}");
-        return Refusal::new(Errno::OPNOTSUPP, "nesting-unsupported", text);
-    }
-    let text = format!("hwpt {} was not made to be a parent: name an ioas", alloc.pt_id);
-    Refusal::new(Errno::INVAL, "hwpt-no-parent", text)
 }
 
 type Choose = Box<dyn FnOnce(&DeviceObject) -> Result<TableSpec, Refusal>>;
@@ -80,10 +106,10 @@ fn choice(alloc: &HwptAlloc, payload: &[u8], fds: Vec<ClientFd>) -> Result<Choos
             }))
         }
         HWPT_DATA_MOCK => {
-            let table = mock_table(alloc, payload, fds)?;
+            let (table, _) = mock_choice(alloc, payload, fds)?;
             Ok(Box::new(move |device| {
                 require_kind(device, DeviceKind::Mock, HWPT_DATA_MOCK)?;
-                table.spec()
+                mock_table(table)?.spec()
             }))
         }
         other => {
@@ -102,15 +128,19 @@ fn require_kind(device: &DeviceObject, kind: DeviceKind, data_type: u32) -> Resu
     Err(Refusal::new(Errno::OPNOTSUPP, "hwpt-data-unknown", text))
 }
 
-/// What the data make of a mock domain: two words, of which the second chooses the table and may be missing.
-fn mock_table(alloc: &HwptAlloc, payload: &[u8], fds: Vec<ClientFd>) -> Result<MockTable, Refusal> {
+/// The data of a mock domain: the table, whose choice may be missing, and what caches of a nested one begin with.
+fn mock_choice(alloc: &HwptAlloc, payload: &[u8], fds: Vec<ClientFd>) -> Result<(u32, u32), Refusal> {
     if !(4..=8).contains(&alloc.data_len) {
         let text = format!("the data of a mock domain have 4 to 8 bytes, not {}", alloc.data_len);
         return Err(Refusal::new(Errno::INVAL, "hwpt-data-length", text));
     }
     let data = Array::of(HwptAlloc::NAME, payload, fds, alloc.data_uptr)?;
     let choice: MockTableChoice = data.read_sized(alloc.data_len)?;
-    match choice.table {
+    Ok((choice.table, choice.iotlb))
+}
+
+fn mock_table(number: u32) -> Result<MockTable, Refusal> {
+    match number {
         0 => Ok(MockTable::Default),
         1 => Ok(MockTable::Huge),
         other => {

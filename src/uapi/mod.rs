@@ -11,6 +11,7 @@
 //! | [`option`] | OPTION |
 //! | [`change_process`] | IOAS_CHANGE_PROCESS |
 //! | [`hwpts`], [`hw_info`] | HWPT_ALLOC, GET_HW_INFO |
+//! | [`nesting`] | HWPT_INVALIDATE, VIOMMU_ALLOC, VDEVICE_ALLOC |
 //! | [`devices`] | DEVICE_CREATE, DEVICE_ATTACH, DEVICE_REPLACE, DEVICE_DETACH, DOMAIN_EXPORT |
 //! | [`channels`] | CHANNEL_OPEN |
 //! | [`accesses`] | ACCESS_CREATE, ACCESS_ATTACH, ACCESS_REPLACE, ACCESS_DETACH, ACCESS_PIN, ACCESS_UNPIN, ACCESS_RW |
@@ -35,6 +36,7 @@ mod line;
 pub mod lists;
 mod memory;
 mod mock;
+pub mod nesting;
 pub mod option;
 mod vfio;
 
@@ -51,8 +53,8 @@ use ioasd_client::wire::own::{
     DeviceCreate, DeviceDetach, DeviceReplace, DomainExport, IoasMapFiles, IoasUnmapRanges,
 };
 use ioasd_client::wire::uapi::{
-    Destroy, GetHwInfo, HwptAlloc, IoasAlloc, IoasAllowIovas, IoasChangeProcess, IoasCopy, IoasIovaRanges,
-    IoasMap, IoasMapFile, IoasUnmap, IommuOption,
+    Destroy, GetHwInfo, HwptAlloc, HwptInvalidate, IoasAlloc, IoasAllowIovas, IoasChangeProcess, IoasCopy,
+    IoasIovaRanges, IoasMap, IoasMapFile, IoasUnmap, IommuOption, VdeviceAlloc, ViommuAlloc,
 };
 use ioasd_client::wire::vfio::{
     VfioCheckExtension, VfioGetInfo, VfioIoas, VfioMapDma, VfioSetIommu, VfioUnmapDma,
@@ -191,44 +193,66 @@ async fn answer(client: &Rc<ClientState>, incoming: Incoming) -> (&'static str, 
     };
     client.reap_mock_accesses().await;
     let call = Call { client, payload: &[], fds, sender };
-    match request.echo.command {
-        Destroy::NUMBER => run::<Destroy>(request.argument, call).await,
-        IoasAlloc::NUMBER => run::<IoasAlloc>(request.argument, call).await,
-        IoasAllowIovas::NUMBER => run::<IoasAllowIovas>(request.argument, call).await,
-        IoasIovaRanges::NUMBER => run::<IoasIovaRanges>(request.argument, call).await,
-        IoasCopy::NUMBER => run::<IoasCopy>(request.argument, call).await,
-        IoasMap::NUMBER => run::<IoasMap>(request.argument, call).await,
-        IoasMapFile::NUMBER => run::<IoasMapFile>(request.argument, call).await,
-        IoasUnmap::NUMBER => run::<IoasUnmap>(request.argument, call).await,
-        DeviceCreate::NUMBER => run::<DeviceCreate>(request.argument, call).await,
-        DeviceAttach::NUMBER => run::<DeviceAttach>(request.argument, call).await,
-        DeviceReplace::NUMBER => run::<DeviceReplace>(request.argument, call).await,
-        IoasMapFiles::NUMBER => run::<IoasMapFiles>(request.argument, call).await,
-        IoasUnmapRanges::NUMBER => run::<IoasUnmapRanges>(request.argument, call).await,
-        GetHwInfo::NUMBER => run::<GetHwInfo>(request.argument, call).await,
-        IoasChangeProcess::NUMBER => run::<IoasChangeProcess>(request.argument, call).await,
-        IommuOption::NUMBER => run::<IommuOption>(request.argument, call).await,
-        HwptAlloc::NUMBER => run::<HwptAlloc>(request.argument, call).await,
-        DeviceDetach::NUMBER => run::<DeviceDetach>(request.argument, call).await,
-        DomainExport::NUMBER => run::<DomainExport>(request.argument, call).await,
-        AccessCreate::NUMBER => run::<AccessCreate>(request.argument, call).await,
-        AccessAttach::NUMBER => run::<AccessAttach>(request.argument, call).await,
-        AccessReplace::NUMBER => run::<AccessReplace>(request.argument, call).await,
-        AccessDetach::NUMBER => run::<AccessDetach>(request.argument, call).await,
-        AccessPin::NUMBER => run::<AccessPin>(request.argument, call).await,
-        AccessUnpin::NUMBER => run::<AccessUnpin>(request.argument, call).await,
-        AccessRw::NUMBER => run::<AccessRw>(request.argument, call).await,
-        ChannelOpen::NUMBER => run::<ChannelOpen>(request.argument, call).await,
-        MemoryServe::NUMBER => run::<MemoryServe>(request.argument, call).await,
-        VfioIoas::NUMBER => run::<VfioIoas>(request.argument, call).await,
-        VfioCheckExtension::NUMBER => run::<VfioCheckExtension>(request.argument, call).await,
-        VfioSetIommu::NUMBER => run::<VfioSetIommu>(request.argument, call).await,
-        VfioGetInfo::NUMBER => run::<VfioGetInfo>(request.argument, call).await,
-        VfioMapDma::NUMBER => run::<VfioMapDma>(request.argument, call).await,
-        VfioUnmapDma::NUMBER => run::<VfioUnmapDma>(request.argument, call).await,
-        TestCmd::NUMBER if client.mock_hardware().is_some() => run::<TestCmd>(request.argument, call).await,
-        other => (UNKNOWN, Err(unknown_command(other, request.argument))),
-    }
+    carry_out(request, call).await
+}
+
+/// Runs the command of a request if it is one of those listed.
+macro_rules! run_listed {
+    ($request:ident, $call:ident, [$($command:ident),* $(,)?]) => {
+        match $request.echo.command {
+            $( $command::NUMBER => run::<$command>($request.argument, $call).await, )*
+            TestCmd::NUMBER if $call.client.mock_hardware().is_some() => {
+                run::<TestCmd>($request.argument, $call).await
+            }
+            other => (UNKNOWN, Err(unknown_command(other, $request.argument))),
+        }
+    };
+}
+
+async fn carry_out(request: Request<'_>, call: Call<'_>) -> (&'static str, Result<Answer, Refusal>) {
+    run_listed!(
+        request,
+        call,
+        [
+            Destroy,
+            IoasAlloc,
+            IoasAllowIovas,
+            IoasIovaRanges,
+            IoasCopy,
+            IoasMap,
+            IoasMapFile,
+            IoasUnmap,
+            DeviceCreate,
+            DeviceAttach,
+            DeviceReplace,
+            IoasMapFiles,
+            IoasUnmapRanges,
+            GetHwInfo,
+            IoasChangeProcess,
+            IommuOption,
+            HwptAlloc,
+            HwptInvalidate,
+            ViommuAlloc,
+            VdeviceAlloc,
+            DeviceDetach,
+            DomainExport,
+            AccessCreate,
+            AccessAttach,
+            AccessReplace,
+            AccessDetach,
+            AccessPin,
+            AccessUnpin,
+            AccessRw,
+            ChannelOpen,
+            MemoryServe,
+            VfioIoas,
+            VfioCheckExtension,
+            VfioSetIommu,
+            VfioGetInfo,
+            VfioMapDma,
+            VfioUnmapDma,
+        ]
+    )
 }
 
 fn whole(loss: Loss) -> Result<(), Refusal> {

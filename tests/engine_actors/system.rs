@@ -11,6 +11,7 @@ use std::time::Duration;
 use actix::prelude::*;
 use ioasd::actors::agent::{Agent, Local, Settings};
 use ioasd::actors::client_context::address_spaces::{Mapping, NewPages};
+use ioasd::actors::client_context::hwpts::{HwptParent, HwptPlan};
 use ioasd::actors::client_context::state::ClientState;
 use ioasd::actors::engine::{Engine, EngineSettings};
 use ioasd::actors::fan_out::LookAt;
@@ -18,6 +19,7 @@ use ioasd::actors::figures::ContextStats;
 use ioasd::actors::ioas::{Ioas, IoasCell, Map};
 use ioasd::actors::messages::ioas::{ChangeTable, Check, LetGoWithin, LookAtTable, SetLargePages};
 use ioasd::actors::mock_hardware::Hardware;
+use ioasd::actors::objects::attachment::{AnyHwpt, Pasid};
 use ioasd::actors::objects::{HwptObject, Iommu, Objects};
 use ioasd::actors::pages::{CacheOf, LookAtPages, Pages};
 use ioasd::actors::payer::{Binding, Payer};
@@ -268,11 +270,11 @@ impl Actors {
         if domain.is_multiple_of(2) {
             return Ok(self.ioas_id(ioas));
         }
-        let hwpt = self
-            .state(ioas)
-            .hwpt_alloc(device, self.ioas_id(ioas), |device| Ok(device.spec))
-            .await
-            .map_err(errno)?;
+        let state = self.state(ioas);
+        let (device, parent) = state.hwpt_parent(device, self.ioas_id(ioas)).map_err(errno)?;
+        let HwptParent::Ioas(shown) = parent else { panic!("not an address space") };
+        let plan = HwptPlan::by_hand(device.spec, 0);
+        let hwpt = state.hwpt_alloc(&device, shown, plan).await.map_err(errno)?;
         self.clients.borrow_mut()[self.spec.ioases[ioas].context].hwpts.insert(domain, hwpt);
         Ok(hwpt)
     }
@@ -550,7 +552,10 @@ impl Actors {
         let client = &clients[self.spec.ioases[self.spec.domains[domain].ioas].context];
         let device =
             client.state.with_objects(|objects| objects.device(*client.devices.get(&domain)?).ok())?;
-        device.hwpt()
+        match device.hwpt(Pasid::NONE)? {
+            AnyHwpt::Paging(hwpt) => Some(hwpt),
+            AnyHwpt::Nested(_) => None,
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use ioasd::actors::client_context::address_spaces::{FileSlice, Mapping};
 use ioasd::actors::client_context::state::ClientState;
 use ioasd::actors::figures::ContextStats;
+use ioasd::actors::objects::attachment::Pasid;
 use ioasd::actors::objects::{Iommu, Objects};
 use ioasd::fault_points::{Armed, Point};
 use ioasd::storage::Tuning;
@@ -89,8 +90,8 @@ async fn disturb(n: u64) -> Option<Point> {
             _ => {
                 let hwpt = state.with_objects(|objects| {
                     let device = objects.device(device.unwrap()).unwrap();
-                    let attached = device.hwpt();
-                    attached.unwrap().id
+                    let attached = device.hwpt(Pasid::NONE);
+                    attached.unwrap().id()
                 });
                 state.domain_export(hwpt).await.map(|channel| export = Some(channel))
             }

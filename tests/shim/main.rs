@@ -16,6 +16,7 @@ mod descriptors;
 mod device;
 mod mapping;
 mod mock;
+mod nesting;
 mod options;
 mod private;
 mod processes;

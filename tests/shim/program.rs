@@ -20,6 +20,7 @@ fn parts() -> impl Iterator<Item = &'static Part> {
         crate::descriptors::PARTS,
         crate::mapping::PARTS,
         crate::mock::PARTS,
+        crate::nesting::PARTS,
         crate::options::PARTS,
         crate::private::PARTS,
         crate::processes::PARTS,

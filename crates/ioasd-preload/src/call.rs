@@ -7,7 +7,7 @@
 use ioasd_client::wire::command::Command;
 use ioasd_client::wire::field::Field;
 use ioasd_client::wire::mock::TestCmd;
-use ioasd_client::wire::uapi::{Destroy, IoasMap, MAP_WRITEABLE};
+use ioasd_client::wire::uapi::{Destroy, HwptInvalidate, IoasMap, MAP_WRITEABLE};
 
 use crate::backing::{self, Backing, Use};
 use crate::channels;
@@ -16,7 +16,7 @@ use crate::memory::{self, Address, Range};
 use crate::message::{Inbound, Outbound, Packed, STRUCT_MAX, exchange};
 use crate::shape::{self, Array, Beside, Shape};
 use crate::sys::Errno;
-use crate::{mock, pinning, vfio};
+use crate::{invalidate, mock, pinning, vfio};
 
 /// Commands of the table, known or not: for these a bad argument is noticed before an empty place is.
 const TABLE: std::ops::RangeInclusive<u32> = 0x80..=0x95;
@@ -34,8 +34,10 @@ pub(crate) fn ioctl(lease: Lease, command: u32, argument: Address) -> Result<i32
         return answered.unwrap_or_else(|| Err(unknown(command, argument)));
     };
     let given = Given::read(shape, argument)?;
-    if command == TestCmd::NUMBER {
-        return mock::test(lease, &given);
+    match command {
+        TestCmd::NUMBER => return mock::test(lease, &given),
+        HwptInvalidate::NUMBER => return invalidate::ioctl(lease, &given),
+        _ => {}
     }
     let reply = given.carry_out(lease)?;
     if reply.errno != 0 && reply.body().is_empty() {
@@ -45,7 +47,7 @@ pub(crate) fn ioctl(lease: Lease, command: u32, argument: Address) -> Result<i32
         undo(lease, shape, &reply);
         return Err(errno);
     }
-    if reply.errno == 0 { Ok(0) } else { Err(Errno::from_raw_os_error(reply.errno)) }
+    reply.outcome().map(|()| 0)
 }
 
 fn unknown(command: u32, argument: Address) -> Errno {

@@ -26,6 +26,7 @@
 //! | `call` | one ioctl, from its argument to its result |
 //! | `vmas`, `backing` | what the program's memory is, and the file behind it |
 //! | `pinning`, `thread` | pinning the program's memory when the agent asks for it, in a thread of its own |
+//! | `invalidate` | HWPT_INVALIDATE |
 //! | `vfio` | the calls of a VFIO container |
 //! | `mock` | the test command |
 //! | `sys` | system calls |
@@ -36,6 +37,7 @@ pub mod interpose;
 mod backing;
 mod call;
 mod channels;
+mod invalidate;
 mod lease;
 mod memory;
 mod message;

@@ -50,13 +50,17 @@ impl Packed {
         value.store(&mut bytes);
         Self { command: C::NUMBER, bytes, len: C::SIZE }
     }
+
+    /// The struct.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or_default()
+    }
 }
 
 impl<'a> Outbound<'a> {
     /// A request with nothing beside its struct.
     pub(crate) fn plain(packed: &'a Packed) -> Self {
-        let argument = packed.bytes.get(..packed.len).unwrap_or_default();
-        Self { command: packed.command, argument, payload: None, fd: None }
+        Self { command: packed.command, argument: packed.bytes(), payload: None, fd: None }
     }
 }
 
@@ -73,6 +77,21 @@ pub(crate) struct Inbound {
     pub(crate) fd: Option<Fd>,
 }
 
+impl Inbound {
+    /// The struct that came back; empty if none did.
+    pub(crate) fn body(&self) -> &[u8] {
+        self.body.get(..self.head.body).unwrap_or_default()
+    }
+
+    /// What the agent says.
+    ///
+    /// # Errors
+    /// The errno of the reply.
+    pub(crate) fn outcome(&self) -> Result<(), Errno> {
+        if self.errno == 0 { Ok(()) } else { Err(Errno::from_raw_os_error(self.errno)) }
+    }
+}
+
 /// Why there is no reply.
 #[derive(Debug)]
 pub(crate) enum Failure {
@@ -82,13 +101,6 @@ pub(crate) enum Failure {
     Lost,
     /// The kernel refuses.
     Refused(Errno),
-}
-
-impl Inbound {
-    /// The struct that came back; empty if none did.
-    pub(crate) fn body(&self) -> &[u8] {
-        self.body.get(..self.head.body).unwrap_or_default()
-    }
 }
 
 /// Control data with one descriptor.

@@ -72,7 +72,7 @@ fn with_memory(
 fn move_bytes(lease: Lease, command: &TestCmd) -> Result<c_int, Errno> {
     let (iova, length, memory) = (command.at_16, command.at_24, Address(command.at_32));
     if length == 0 || length > ACCESS_MAX {
-        return outcome(&send(lease, command, None, None)?);
+        return send(lease, command, None, None)?.outcome().map(|()| 0);
     }
     let (length, mut done) = (usize::try_from(length).unwrap_or(usize::MAX), 0);
     while done < length {
@@ -81,7 +81,7 @@ fn move_bytes(lease: Lease, command: &TestCmd) -> Result<c_int, Errno> {
         let part = TestCmd { at_16: at, at_24: piece.len as u64, ..*command };
         let writes = command.field::<u32>(40) & ACCESS_WRITE != 0;
         let (payload, into) = if writes { (Some(piece), None) } else { (None, Some(piece)) };
-        outcome(&send(lease, &part, payload, into)?)?;
+        send(lease, &part, payload, into)?.outcome()?;
         done += piece.len;
     }
     Ok(0)
@@ -90,7 +90,7 @@ fn move_bytes(lease: Lease, command: &TestCmd) -> Result<c_int, Errno> {
 /// The new access is the descriptor of the reply; its number goes where the program looks for it.
 fn create(lease: Lease, given: &Given, command: &TestCmd) -> Result<c_int, Errno> {
     let reply = send(lease, command, None, None)?;
-    outcome(&reply)?;
+    reply.outcome()?;
     let access = reply.fd.ok_or(Errno::MFILE)?;
     given.write_back(&struct_of(&command.with(16, access.number())))?;
     kept(access)
@@ -114,13 +114,9 @@ fn send(
     channels::call(lease, |channel| exchange(channel, outbound, into))
 }
 
-fn outcome(reply: &Inbound) -> Result<c_int, Errno> {
-    if reply.errno == 0 { Ok(0) } else { Err(Errno::from_raw_os_error(reply.errno)) }
-}
-
 /// Writes the struct of a reply back, with the id that the program gave.
 fn finish(given: &Given, command: &TestCmd, reply: &Inbound) -> Result<c_int, Errno> {
-    outcome(reply)?;
+    reply.outcome()?;
     if !reply.body().is_empty() {
         let id = TestCmd::load(given.known()).id;
         let answer = TestCmd { id, reserved: command.reserved, ..TestCmd::load(reply.body()) };

@@ -7,8 +7,8 @@ use ioasd_client::wire::command::Command;
 use ioasd_client::wire::mock::TestCmd;
 use ioasd_client::wire::record::{IovaBounds, Record};
 use ioasd_client::wire::uapi::{
-    Destroy, GetHwInfo, HwptAlloc, IoasAlloc, IoasAllowIovas, IoasChangeProcess, IoasCopy, IoasIovaRanges,
-    IoasMap, IoasMapFile, IoasUnmap, IommuOption,
+    Destroy, GetHwInfo, HwptAlloc, HwptInvalidate, IoasAlloc, IoasAllowIovas, IoasChangeProcess, IoasCopy,
+    IoasIovaRanges, IoasMap, IoasMapFile, IoasUnmap, IommuOption, VdeviceAlloc, ViommuAlloc,
 };
 use ioasd_client::wire::vfio::VfioIoas;
 
@@ -62,7 +62,7 @@ pub(crate) struct Array {
 /// The array of both commands about addresses.
 const BOUNDS: Array = Array { pointer: 16, count: 8, element: IovaBounds::BYTES };
 
-const ALL: [Shape; 14] = [
+const ALL: [Shape; 17] = [
     Shape::of::<Destroy>(Beside::Nothing),
     Shape::of::<IoasAlloc>(Beside::Nothing).making(8),
     Shape::of::<IoasAllowIovas>(Beside::Reads(BOUNDS)),
@@ -74,6 +74,9 @@ const ALL: [Shape; 14] = [
     Shape::of::<GetHwInfo>(Beside::Fills(Array { pointer: 16, count: 12, element: 1 })),
     Shape::of::<VfioIoas>(Beside::Nothing),
     Shape::of::<HwptAlloc>(Beside::Reads(Array { pointer: 32, count: 28, element: 1 })).making(16),
+    Shape::of::<HwptInvalidate>(Beside::Nothing),
+    Shape::of::<ViommuAlloc>(Beside::Nothing).making(20),
+    Shape::of::<VdeviceAlloc>(Beside::Nothing).making(12),
     Shape::of::<TestCmd>(Beside::Nothing),
     Shape::of::<IoasMapFile>(Beside::File { fd: 12 }),
     Shape::of::<IoasUnmap>(Beside::Nothing),
@@ -122,6 +125,10 @@ mod tests {
             (place::<HwptAlloc>("data_uptr"), place::<HwptAlloc>("data_len"))
         );
         assert_eq!(hwpt.makes, Some(place::<HwptAlloc>("out_hwpt_id")));
+        let viommu = of(ViommuAlloc::NUMBER).unwrap();
+        assert_eq!(viommu.makes, Some(place::<ViommuAlloc>("out_viommu_id")));
+        let vdevice = of(VdeviceAlloc::NUMBER).unwrap();
+        assert_eq!(vdevice.makes, Some(place::<VdeviceAlloc>("out_vdevice_id")));
         let Beside::File { fd } = of(IoasMapFile::NUMBER).unwrap().beside else { panic!("no file") };
         assert_eq!(fd, place::<IoasMapFile>("fd"));
     }

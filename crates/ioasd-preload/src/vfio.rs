@@ -44,7 +44,7 @@ pub(crate) fn ioctl(lease: Lease, command: u32, argument: u64) -> Option<Result<
         GET_API_VERSION => Ok(API_VERSION),
         VfioCheckExtension::NUMBER => check_extension(lease, number),
         VfioSetIommu::NUMBER => {
-            plain(lease, &VfioSetIommu { kind: number }).and_then(|reply| outcome(&reply)).map(|()| 0)
+            plain(lease, &VfioSetIommu { kind: number }).and_then(|reply| reply.outcome()).map(|()| 0)
         }
         VfioGetInfo::NUMBER => get_info(lease, at),
         VfioMapDma::NUMBER => map_dma(lease, at),
@@ -55,7 +55,7 @@ pub(crate) fn ioctl(lease: Lease, command: u32, argument: u64) -> Option<Result<
 
 fn check_extension(lease: Lease, extension: u32) -> Result<c_int, Errno> {
     let reply = plain(lease, &VfioCheckExtension { extension, ..VfioCheckExtension::default() })?;
-    outcome(&reply)?;
+    reply.outcome()?;
     Ok(VfioCheckExtension::load(reply.body()).out_value.cast_signed())
 }
 
@@ -83,7 +83,7 @@ fn map_dma(lease: Lease, at: Address) -> Result<c_int, Errno> {
         ..Outbound::plain(&packed)
     };
     let reply = channels::call(lease, |channel| exchange(channel, outbound, None))?;
-    outcome(&reply).map(|()| 0)
+    reply.outcome().map(|()| 0)
 }
 
 /// The bytes that were unmapped are written although it failed, if it was tried.
@@ -92,7 +92,7 @@ fn unmap_dma(lease: Lease, at: Address) -> Result<c_int, Errno> {
     if let Some(answer) = reply.body().get(size_of::<u32>()..) {
         memory::write(at.behind(size_of::<u32>()), answer)?;
     }
-    outcome(&reply).map(|()| 0)
+    reply.outcome().map(|()| 0)
 }
 
 fn get_info(lease: Lease, at: Address) -> Result<c_int, Errno> {
@@ -108,7 +108,7 @@ fn get_info(lease: Lease, at: Address) -> Result<c_int, Errno> {
         let into = Range::of_mut(&mut bounds);
         exchange(channel, Outbound::plain(&packed), Some(into))
     })?;
-    outcome(&reply)?;
+    reply.outcome()?;
     let info = VfioGetInfo::load(reply.body());
     let ranges = bounds.get(..reply.head.payload.min(bounds.len())).unwrap_or_default();
     write_info(at, room, info.out_page_sizes, ranges)
@@ -151,8 +151,4 @@ fn header((id, _): (u16, usize), next: u32) -> [u8; 16] {
 fn plain<C: Command>(lease: Lease, value: &C) -> Result<Inbound, Errno> {
     let packed = Packed::of(value);
     channels::call(lease, |channel| exchange(channel, Outbound::plain(&packed), None))
-}
-
-fn outcome(reply: &Inbound) -> Result<(), Errno> {
-    if reply.errno == 0 { Ok(()) } else { Err(Errno::from_raw_os_error(reply.errno)) }
 }

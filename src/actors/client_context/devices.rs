@@ -3,6 +3,8 @@
 //! Devices that can share a domain do so on an address space: the HWPT that was made automatically for the first of them
 //! serves all, and goes with the last.
 //!
+//! A device is attached itself, and so may be each of its PASIDs: the one is the other with PASID 0.
+//!
 //! Imports allowed: state, storage, the object actors, domains::spec.
 
 use std::rc::Rc;
@@ -10,10 +12,12 @@ use std::rc::Rc;
 use ioasd_client::formats::FormatId;
 use ioasd_client::ids::ObjectId;
 
+use super::hwpts::HwptPlan;
 use super::state::ClientState;
 use crate::actors::figures::DeviceStats;
+use crate::actors::objects::attachment::{AnyHwpt, Pasid};
 use crate::actors::objects::{
-    AttachTarget, DeviceIdentity, DeviceKind, DeviceObject, HwptObject, IoasObject, Iommu, Made, Object,
+    AttachTarget, DeviceIdentity, DeviceKind, DeviceObject, HwptObject, IoasObject, Iommu, Object,
 };
 use crate::domains::spec::TableSpec;
 use crate::error::Errno;
@@ -59,16 +63,7 @@ impl ClientState {
     /// the device is attached, and what filling a new domain meets.
     pub async fn device_attach(&self, device: ObjectId, target: ObjectId) -> Result<ObjectId, Refusal> {
         let device = self.look(|objects| objects.device(device))?;
-        let target = self.look(|objects| objects.attach_target(target))?;
-        let _changing = device.changing.lock().await;
-        if device.hwpt().is_some() {
-            let text = format!("device {} is attached already: replace or detach it", device.id);
-            return Err(Refusal::new(Errno::BUSY, "device-attached", text));
-        }
-        let hwpt = self.hwpt_of(&device, target).await?;
-        let id = hwpt.id;
-        device.attach(Some(hwpt));
-        Ok(id)
+        self.attach(&device, Pasid::NONE, target).await
     }
 
     /// Attaches a device, which is attached already, to something else instead; tells the HWPT that serves it now. The new
@@ -78,18 +73,7 @@ impl ClientState {
     /// As attaching, and EINVAL if the device is not attached; it stays where it is then.
     pub async fn device_replace(&self, device: ObjectId, target: ObjectId) -> Result<ObjectId, Refusal> {
         let device = self.look(|objects| objects.device(device))?;
-        let target = self.look(|objects| objects.attach_target(target))?;
-        let _changing = device.changing.lock().await;
-        if device.hwpt().is_none() {
-            let text =
-                format!("device {} is attached to nothing that could be replaced: attach it", device.id);
-            return Err(Refusal::new(Errno::INVAL, "device-not-attached", text));
-        }
-        let hwpt = self.hwpt_of(&device, target).await?;
-        let id = hwpt.id;
-        let old = device.attach(Some(hwpt));
-        self.leave(old).await;
-        Ok(id)
+        self.replace(&device, Pasid::NONE, target).await
     }
 
     /// Detaches a device; a HWPT that was made for an attachment goes with its last device.
@@ -98,28 +82,91 @@ impl ClientState {
     /// ENOENT without such a device. Detaching what is not attached does nothing.
     pub async fn device_detach(&self, device: ObjectId) -> Result<(), Refusal> {
         let device = self.look(|objects| objects.device(device))?;
-        self.detach(&device).await;
+        self.detach(&device, Pasid::NONE).await;
         Ok(())
     }
 
-    pub(super) async fn detach(&self, device: &DeviceObject) {
+    /// Attaches a PASID of a device, or the device itself.
+    pub(super) async fn attach(
+        &self,
+        device: &DeviceObject,
+        pasid: Pasid,
+        target: ObjectId,
+    ) -> Result<ObjectId, Refusal> {
+        let target = self.look(|objects| objects.attach_target(target))?;
         let _changing = device.changing.lock().await;
-        let old = device.attach(None);
+        if device.hwpt(pasid).is_some() {
+            let text = format!("device {} is attached already: replace or detach it", device.id);
+            return Err(Refusal::new(Errno::BUSY, "device-attached", text));
+        }
+        let hwpt = self.hwpt_of(device, pasid, target).await?;
+        self.switch(device, pasid, hwpt).await
+    }
+
+    /// Attaches a PASID of a device, or the device itself, to something else instead.
+    pub(super) async fn replace(
+        &self,
+        device: &DeviceObject,
+        pasid: Pasid,
+        target: ObjectId,
+    ) -> Result<ObjectId, Refusal> {
+        let target = self.look(|objects| objects.attach_target(target))?;
+        let _changing = device.changing.lock().await;
+        let Some(old) = device.hwpt(pasid) else {
+            let text =
+                format!("device {} is attached to nothing that could be replaced: attach it", device.id);
+            return Err(Refusal::new(Errno::INVAL, "device-not-attached", text));
+        };
+        match target {
+            AttachTarget::Hwpt(hwpt) if hwpt.is(&old) => Ok(hwpt.id()),
+            target => {
+                let hwpt = self.hwpt_of(device, pasid, target).await?;
+                drop(old);
+                self.switch(device, pasid, hwpt).await
+            }
+        }
+    }
+
+    /// Points a device at a HWPT that it uses from now on, and leaves the one before.
+    async fn switch(&self, device: &DeviceObject, pasid: Pasid, hwpt: AnyHwpt) -> Result<ObjectId, Refusal> {
+        if device.mock.set_pasid(pasid.get()).is_err() {
+            self.leave(Some(hwpt)).await;
+            let text = format!("the mock hardware fails every second attachment of PASID {}", pasid.get());
+            return Err(Refusal::new(Errno::NOMEM, "pasid-trapped", text));
+        }
+        let id = hwpt.id();
+        let old = device.attach(pasid, Some(hwpt));
+        self.leave(old).await;
+        Ok(id)
+    }
+
+    pub(super) async fn detach(&self, device: &DeviceObject, pasid: Pasid) {
+        let _changing = device.changing.lock().await;
+        device.mock.block_pasid(pasid.get());
+        let old = device.attach(pasid, None);
         self.leave(old).await;
     }
 
+    /// Detaches a device and all of its PASIDs.
+    pub(super) async fn detach_all(&self, device: &DeviceObject) {
+        for pasid in device.attached_pasids().into_iter().rev() {
+            self.detach(device, pasid).await;
+        }
+    }
+
     /// The HWPT through which a device uses a target.
-    async fn hwpt_of(&self, device: &DeviceObject, target: AttachTarget) -> Result<Rc<HwptObject>, Refusal> {
+    async fn hwpt_of(
+        &self,
+        device: &DeviceObject,
+        pasid: Pasid,
+        target: AttachTarget,
+    ) -> Result<AnyHwpt, Refusal> {
         match target {
-            AttachTarget::Ioas(ioas) => self.hwpt_on(device, ioas).await,
-            AttachTarget::Hwpt(hwpt) if hwpt.sharing == device.sharing() => Ok(hwpt),
-            AttachTarget::Hwpt(hwpt) => {
-                let text = format!(
-                    "hwpt {} was made for other devices than {}: attach it to ioas {}",
-                    hwpt.id, device.id, hwpt.ioas.id
-                );
-                Err(Refusal::new(Errno::INVAL, "hwpt-incompatible", text))
+            AttachTarget::Ioas(ioas) => {
+                device.admits_automatic(pasid)?;
+                Ok(AnyHwpt::Paging(self.hwpt_on(device, ioas).await?))
             }
+            AttachTarget::Hwpt(hwpt) => device.admits(pasid, &hwpt).map(|()| hwpt),
         }
     }
 
@@ -129,14 +176,15 @@ impl ClientState {
         match ioas.hwpt_for(device.sharing()) {
             Some(hwpt) => Ok(hwpt),
             None => {
-                self.hwpt_create(Rc::clone(&ioas), device.sharing(), Made::Automatically, device.spec).await
+                let plan = HwptPlan::automatic(device.spec);
+                self.hwpt_create(Rc::clone(&ioas), device.sharing(), plan).await
             }
         }
     }
 
     /// Drops a device's hold on a HWPT, and ends the HWPT if it was made automatically and this was the last.
-    async fn leave(&self, hwpt: Option<Rc<HwptObject>>) {
-        let Some(hwpt) = hwpt.filter(|hwpt| hwpt.made == Made::Automatically) else { return };
+    async fn leave(&self, hwpt: Option<AnyHwpt>) {
+        let Some(hwpt) = hwpt.and_then(AnyHwpt::automatic) else { return };
         let (id, ioas) = (hwpt.id, Rc::clone(&hwpt.ioas));
         let _choosing = ioas.choosing.lock().await;
         drop(hwpt);

@@ -16,14 +16,15 @@ use crate::actors::figures::{DomainIdentity, DomainStats, IoasStats};
 use crate::actors::guard::poisoned;
 use crate::actors::messages::ioas::{AttachDomain, DetachDomain, LookAtTable};
 use crate::actors::number::Number;
-use crate::actors::objects::{AttachTarget, DeviceObject, HwptObject, IoasObject, Made, Object, Sharing};
+use crate::actors::objects::nesting::NestParent;
+use crate::actors::objects::{DeviceObject, HwptObject, IoasObject, Made, Object, Sharing};
 use crate::actors::shards::Shard;
 use crate::actors::tables::OwnedTable;
 use crate::domains::arena::ArenaSize;
 use crate::domains::epoch::Epochs;
 use crate::domains::spec::TableSpec;
 use crate::domains::table::{self, DomainTable};
-use crate::error::{Coded, Errno};
+use crate::error::Errno;
 use crate::fault_points::{self, Point};
 use crate::sources::file::FileSource;
 use crate::storage::ioas::DomainNeeds;
@@ -34,44 +35,73 @@ use crate::storage::step::DomainKey;
 /// Domains of a context that stay on its own arbiter before others are used.
 const SMALL_CONTEXT: u64 = 4;
 
-/// The kind of object that a HWPT is to show.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a HWPT is to show.
+#[derive(Clone, Debug)]
 pub enum HwptParent {
     /// An address space.
-    Ioas,
-    /// Another HWPT.
-    Hwpt,
+    Ioas(Rc<IoasObject>),
+    /// Another HWPT, or a vIOMMU.
+    Nest(NestParent),
+}
+
+/// What a domain shall be.
+#[derive(Clone, Copy, Debug)]
+pub struct HwptPlan {
+    /// Who asks for it.
+    pub made: Made,
+    /// Its table.
+    pub spec: TableSpec,
+    /// `HWPT_*`.
+    pub flags: u32,
+}
+
+impl HwptPlan {
+    /// One that an attach to its address space asks for.
+    #[must_use]
+    pub const fn automatic(spec: TableSpec) -> Self {
+        Self { made: Made::Automatically, spec, flags: 0 }
+    }
+
+    /// One that a client asks for.
+    #[must_use]
+    pub const fn by_hand(spec: TableSpec, flags: u32) -> Self {
+        Self { made: Made::ByHand, spec, flags }
+    }
 }
 
 impl ClientState {
-    /// HWPT_ALLOC on an address space: a domain for `device` and those it can share one with, filled. `choose` says
-    /// what the table shall be.
+    /// HWPT_ALLOC on an address space: a domain for `device` and those it can share one with, filled.
     ///
     /// # Errors
-    /// ENOENT without such a device or address space, what `choose` says, and what filling the domain meets.
+    /// What filling the domain meets.
     pub async fn hwpt_alloc(
         &self,
-        device: ObjectId,
-        ioas: ObjectId,
-        choose: impl FnOnce(&DeviceObject) -> Result<TableSpec, Refusal>,
+        device: &DeviceObject,
+        ioas: Rc<IoasObject>,
+        plan: HwptPlan,
     ) -> Result<ObjectId, Refusal> {
-        let device = self.look(|objects| objects.device(device))?;
-        let ioas = self.look(|objects| objects.ioas(ioas))?;
-        let spec = choose(&device)?;
-        let hwpt = self.hwpt_create(ioas, device.sharing(), Made::ByHand, spec).await?;
+        let hwpt = self.hwpt_create(ioas, device.sharing(), plan).await?;
         Ok(hwpt.id)
     }
 
-    /// What HWPT_ALLOC is to show.
+    /// The device that HWPT_ALLOC names, and what the HWPT is to show.
     ///
     /// # Errors
     /// ENOENT without such a device; EINVAL without such an object, or if it is of a kind that nothing can show.
-    pub fn hwpt_parent(&self, device: ObjectId, parent: ObjectId) -> Result<HwptParent, Refusal> {
-        self.look(|objects| objects.device(device))?;
-        match self.look(|objects| objects.attach_target(parent)) {
-            Ok(AttachTarget::Ioas(_)) => Ok(HwptParent::Ioas),
-            Ok(AttachTarget::Hwpt(_)) => Ok(HwptParent::Hwpt),
-            Err(refusal) => Err(Refusal::new(Errno::INVAL, refusal.code(), refusal.to_string())),
+    pub fn hwpt_parent(
+        &self,
+        device: ObjectId,
+        parent: ObjectId,
+    ) -> Result<(Rc<DeviceObject>, HwptParent), Refusal> {
+        let device = self.look(|objects| objects.device(device))?;
+        match self.look(|objects| objects.any(parent)) {
+            Ok(Object::Ioas(ioas)) => Ok((device, HwptParent::Ioas(ioas))),
+            Ok(Object::Hwpt(hwpt)) => Ok((device, HwptParent::Nest(NestParent::Hwpt(hwpt)))),
+            Ok(Object::Viommu(viommu)) => Ok((device, HwptParent::Nest(NestParent::Viommu(viommu)))),
+            Ok(_) | Err(_) => {
+                let text = format!("object {parent} is nothing that a hwpt can show: name an ioas");
+                Err(Refusal::new(Errno::INVAL, "hwpt-parent", text))
+            }
         }
     }
 
@@ -79,8 +109,7 @@ impl ClientState {
         &self,
         ioas: Rc<IoasObject>,
         sharing: Sharing,
-        made: Made,
-        spec: TableSpec,
+        HwptPlan { made, spec, flags }: HwptPlan,
     ) -> Result<Rc<HwptObject>, Refusal> {
         let reserved = self.reserve()?;
         let (key, shard, arbiter) = self.place_domain()?;
@@ -93,7 +122,7 @@ impl ClientState {
         let epochs = table.epochs();
         let domain = self.start_domain((key, ioas.number, reserved.id()), &shard, &arbiter, table).await?;
         let ioas_actor = ioas.ioas.clone();
-        let hwpt = Rc::new(HwptObject { id: reserved.id(), ioas, domain, key, sharing, made, spec });
+        let hwpt = Rc::new(HwptObject { id: reserved.id(), ioas, domain, key, sharing, made, spec, flags });
         let attached = ioas_actor.send(AttachDomain { domain: key, needs, epochs }).await;
         if let Err(refusal) = attached.unwrap_or_else(|_| Err(poisoned("an ioas"))) {
             self.remove_table(&hwpt).await;

@@ -14,7 +14,7 @@
 //! | `notices` | the notice channel of an access |
 //! | [`container`] | the address space that a VFIO container stands for |
 //! | [`mock`] | mock hardware |
-//! | [`address_spaces`], [`process_memory`], [`devices`], [`accesses`] | operations |
+//! | [`address_spaces`], [`process_memory`], [`devices`], [`accesses`], [`nesting`] | operations |
 //!
 //! Imports allowed: sys, messages, state and its operations.
 
@@ -30,6 +30,7 @@ pub mod iova_rules;
 pub mod lists;
 mod memory_services;
 pub mod mock;
+pub mod nesting;
 mod notices;
 pub mod process_memory;
 pub mod state;
@@ -64,7 +65,7 @@ impl ClientState {
             Object::Hwpt(hwpt) => self.end_hwpt(hwpt).await,
             Object::Access(access) => self.end_access(access).await,
             Object::MockDevice(stdev) => self.end_mock_device(stdev).await,
-            Object::Device(_) => {}
+            Object::Device(_) | Object::NestedHwpt(_) | Object::Viommu(_) | Object::Vdevice(_) => {}
         }
     }
 
@@ -80,7 +81,7 @@ impl ClientState {
     pub async fn close(&self) {
         let devices = self.objects.borrow().devices();
         for device in devices {
-            self.detach(&device).await;
+            self.detach_all(&device).await;
         }
         loop {
             let object = self.objects.borrow_mut().take_any_unreferenced();

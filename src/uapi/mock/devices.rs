@@ -4,15 +4,12 @@
 
 use ioasd_client::ids::ObjectId;
 use ioasd_client::units::{ByteLen, Iova};
-use ioasd_client::wire::mock::{OP_MOCK_DOMAIN_FLAGS, TestCmd};
+use ioasd_client::wire::mock::{DEVICE_NO_DIRTY, DEVICE_PASIDS, OP_MOCK_DOMAIN_FLAGS, PASIDS, TestCmd};
 
 use crate::error::Errno;
 use crate::storage::io_pagetable::check_range;
 use crate::storage::refusal::Refusal;
 use crate::uapi::{Call, Done};
-
-/// MOCK_DOMAIN_FLAGS: the device cannot track what it has written; it may have PASIDs.
-const DEVICE_FLAGS: u32 = 1 | 4;
 
 /// Bytes that a run takes in the kernel's batch.
 const RUN_BYTES: u32 = 12;
@@ -25,12 +22,14 @@ pub(super) async fn add_reserved(command: TestCmd, call: Call<'_>) -> Result<Don
 }
 
 pub(super) async fn mock_domain(command: TestCmd, call: Call<'_>) -> Result<Done<TestCmd>, Refusal> {
+    const KNOWN: u32 = DEVICE_NO_DIRTY | DEVICE_PASIDS;
     let flags: u32 = if command.op == OP_MOCK_DOMAIN_FLAGS { command.field(28) } else { 0 };
-    if flags & !DEVICE_FLAGS != 0 {
-        let text = format!("a mock device has no flags {:#x}", flags & !DEVICE_FLAGS);
+    if flags & !KNOWN != 0 {
+        let text = format!("a mock device has no flags {:#x}", flags & !KNOWN);
         return Err(Refusal::new(Errno::INVAL, "flags-unknown", text));
     }
-    let made = call.client.mock_domain(ObjectId::new(command.id)).await?;
+    let pasids = if flags & DEVICE_PASIDS == 0 { 0 } else { PASIDS };
+    let made = call.client.mock_domain(ObjectId::new(command.id), pasids).await?;
     Ok(Done::value(command.with(16, made.stdev).with(20, made.hwpt).with(24, made.idev)))
 }
 

@@ -5,17 +5,20 @@
 //! | [`devices`] | ADD_RESERVED, MOCK_DOMAIN, MOCK_DOMAIN_FLAGS, MOCK_DOMAIN_REPLACE, SET_TEMP_MEMORY_LIMIT |
 //! | [`accesses`] | CREATE_ACCESS, ACCESS_PAGES, DESTROY_ACCESS_PAGES, ACCESS_RW, ACCESS_REPLACE_IOAS |
 //! | [`checks`] | MD_CHECK_MAP, MD_CHECK_REFS |
+//! | [`nesting`] | MD_CHECK_IOTLB, DEV_CHECK_CACHE, PASID_ATTACH, PASID_REPLACE, PASID_DETACH, PASID_CHECK_HWPT |
 //!
 //! Imports allowed: actors, storage's request checks, the client crate's wire.
 
 mod accesses;
 mod checks;
 mod devices;
+mod nesting;
 
 use ioasd_client::wire::mock::{
     OP_ACCESS_PAGES, OP_ACCESS_REPLACE_IOAS, OP_ACCESS_RW, OP_ADD_RESERVED, OP_CREATE_ACCESS,
-    OP_DESTROY_ACCESS_PAGES, OP_MD_CHECK_MAP, OP_MD_CHECK_REFS, OP_MOCK_DOMAIN, OP_MOCK_DOMAIN_FLAGS,
-    OP_MOCK_DOMAIN_REPLACE, OP_SET_TEMP_MEMORY_LIMIT, TestCmd,
+    OP_DESTROY_ACCESS_PAGES, OP_DEV_CHECK_CACHE, OP_MD_CHECK_IOTLB, OP_MD_CHECK_MAP, OP_MD_CHECK_REFS,
+    OP_MOCK_DOMAIN, OP_MOCK_DOMAIN_FLAGS, OP_MOCK_DOMAIN_REPLACE, OP_PASID_ATTACH, OP_PASID_CHECK_HWPT,
+    OP_PASID_DETACH, OP_PASID_REPLACE, OP_SET_TEMP_MEMORY_LIMIT, TestCmd,
 };
 
 use super::{Call, Done, Serve};
@@ -31,6 +34,12 @@ impl Serve for TestCmd {
             OP_SET_TEMP_MEMORY_LIMIT => devices::set_temp_memory_limit(self, &call),
             OP_MD_CHECK_MAP => checks::check_map(self, call).await,
             OP_MD_CHECK_REFS => checks::check_refs(self, call).await,
+            OP_MD_CHECK_IOTLB => nesting::check_iotlb(self, &call),
+            OP_DEV_CHECK_CACHE => nesting::check_cache(self, &call),
+            OP_PASID_ATTACH => nesting::attach(self, call).await,
+            OP_PASID_REPLACE => nesting::replace(self, call).await,
+            OP_PASID_DETACH => nesting::detach(self, call).await,
+            OP_PASID_CHECK_HWPT => nesting::check(self, &call),
             OP_CREATE_ACCESS => accesses::create(self, call).await,
             OP_ACCESS_PAGES => accesses::pin(self, call).await,
             OP_DESTROY_ACCESS_PAGES => accesses::unpin(self, call).await,

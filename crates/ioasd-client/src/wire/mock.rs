@@ -37,6 +37,32 @@ pub const OP_ACCESS_REPLACE_IOAS: u32 = 11;
 /// As [`OP_MOCK_DOMAIN`], with flags.
 pub const OP_MOCK_DOMAIN_FLAGS: u32 = 12;
 
+/// Compares a word of a nested HWPT's cache.
+pub const OP_MD_CHECK_IOTLB: u32 = 14;
+/// Compares a word of a device's cache.
+pub const OP_DEV_CHECK_CACHE: u32 = 16;
+/// Attaches a PASID.
+pub const OP_PASID_ATTACH: u32 = 18;
+/// Attaches a PASID to something else.
+pub const OP_PASID_REPLACE: u32 = 19;
+/// Detaches a PASID.
+pub const OP_PASID_DETACH: u32 = 20;
+/// Compares what a PASID is attached to.
+pub const OP_PASID_CHECK_HWPT: u32 = 21;
+
+/// MOCK_DOMAIN_FLAGS: the device cannot track what it has written.
+pub const DEVICE_NO_DIRTY: u32 = 1;
+/// MOCK_DOMAIN_FLAGS: the device has PASIDs.
+pub const DEVICE_PASIDS: u32 = 4;
+/// How many PASIDs such a device has.
+pub const PASIDS: u32 = 1 << 20;
+
+/// VIOMMU_ALLOC: a vIOMMU of mock devices.
+pub const VIOMMU_MOCK: u32 = 0xdead_beef;
+/// HWPT_INVALIDATE: the entries are [`MockInvalidation`]s, of a vIOMMU [`MockDeviceInvalidation`]s.
+pub const INVALIDATE_MOCK: u32 = 0xdead_beef;
+/// In such an entry: all words, not one.
+pub const INVALIDATE_ALL: u32 = 1;
 /// HWPT_ALLOC: the data choose the table of a mock device.
 pub const HWPT_DATA_MOCK: u32 = 0xdead;
 /// CREATE_ACCESS: the access may pin.
@@ -152,6 +178,86 @@ impl Record for MockTableChoice {
     fn store(self, bytes: &mut [u8]) {
         self.iotlb.store(bytes, 0);
         self.table.store(bytes, 4);
+    }
+}
+
+/// One entry of HWPT_INVALIDATE on a nested HWPT of a mock device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct MockInvalidation {
+    /// [`INVALIDATE_ALL`].
+    pub flags: u32,
+    /// Which word, if not all.
+    pub word: u32,
+}
+
+impl Record for MockInvalidation {
+    const BYTES: usize = 8;
+
+    fn load(bytes: &[u8]) -> Self {
+        Self { flags: Field::load(bytes, 0), word: Field::load(bytes, 4) }
+    }
+
+    fn store(self, bytes: &mut [u8]) {
+        self.flags.store(bytes, 0);
+        self.word.store(bytes, 4);
+    }
+}
+
+/// One entry of HWPT_INVALIDATE on a vIOMMU of mock devices.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct MockDeviceInvalidation {
+    /// [`INVALIDATE_ALL`].
+    pub flags: u32,
+    /// The guest's number of the device.
+    pub virt_id: u32,
+    /// Which word of its cache, if not all.
+    pub word: u32,
+}
+
+impl Record for MockDeviceInvalidation {
+    const BYTES: usize = 12;
+
+    fn load(bytes: &[u8]) -> Self {
+        Self { flags: Field::load(bytes, 0), virt_id: Field::load(bytes, 4), word: Field::load(bytes, 8) }
+    }
+
+    fn store(self, bytes: &mut [u8]) {
+        self.flags.store(bytes, 0);
+        self.virt_id.store(bytes, 4);
+        self.word.store(bytes, 8);
+    }
+}
+
+/// Data of VIOMMU_ALLOC with type [`VIOMMU_MOCK`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct MockViommu {
+    /// In: a word.
+    pub given: u32,
+    /// Out: the same word.
+    pub out_given: u32,
+    /// Out: where in the device the pages of the vIOMMU can be mapped.
+    pub out_offset: u64,
+    /// Out: their bytes.
+    pub out_length: u64,
+}
+
+impl Record for MockViommu {
+    const BYTES: usize = 24;
+
+    fn load(bytes: &[u8]) -> Self {
+        Self {
+            given: Field::load(bytes, 0),
+            out_given: Field::load(bytes, 4),
+            out_offset: Field::load(bytes, 8),
+            out_length: Field::load(bytes, 16),
+        }
+    }
+
+    fn store(self, bytes: &mut [u8]) {
+        self.given.store(bytes, 0);
+        self.out_given.store(bytes, 4);
+        self.out_offset.store(bytes, 8);
+        self.out_length.store(bytes, 16);
     }
 }
 

@@ -32,6 +32,14 @@ pub const HWPT_FAULT_ID_VALID: u32 = 4;
 pub const HWPT_PASID: u32 = 8;
 /// HWPT_ALLOC: there are no data.
 pub const HWPT_DATA_NONE: u32 = 0;
+/// HWPT_INVALIDATE: where the entries begin if there are none.
+pub const NOWHERE: ByteLen = ByteLen::new(u64::MAX);
+/// HWPT_INVALIDATE: entries that one call can have.
+pub const INVALIDATE_ENTRIES_MAX: u32 = 1 << 19;
+/// HWPT_INVALIDATE: bytes that one entry can have.
+pub const INVALIDATE_ENTRY_MAX: u32 = 4096;
+/// VIOMMU_ALLOC, VEVENTQ_ALLOC, HW_QUEUE_ALLOC: no type.
+pub const TYPE_NONE: u32 = 0;
 /// OPTION: whether the address space of a process pays for its pins, not its user.
 pub const OPTION_RLIMIT_MODE: u32 = 0;
 /// OPTION: whether domains may use leaves larger than a page.
@@ -188,6 +196,22 @@ commands! {
         out_capabilities: u64 = 32,
     }
 
+    /// Drops what a nested HWPT, or a vIOMMU, has cached. The struct comes back also with an error.
+    HwptInvalidate = 0x3b8d "HWPT_INVALIDATE", min 32, size 32 {
+        /// The nested HWPT or vIOMMU.
+        hwpt_id: ObjectId = 4,
+        /// Where the entries begin; all ones if there are none.
+        data_uptr: ByteLen = 8,
+        /// What the entries are.
+        data_type: u32 = 16,
+        /// Bytes of an entry.
+        entry_len: u32 = 20,
+        /// In: entries; out: entries carried out.
+        entry_num: u32 = 24,
+        /// Must be 0.
+        reserved: u32 = 28,
+    }
+
     /// Maps a file.
     IoasMapFile = 0x3b8f "IOAS_MAP_FILE", min 40, size 40 {
         /// `MAP_*`.
@@ -202,6 +226,38 @@ commands! {
         length: ByteLen = 24,
         /// In if fixed, out.
         iova: Iova = 32,
+    }
+
+    /// Makes a vIOMMU: a slice of a device's IOMMU, for a guest. Its data come back as payload, or in the memfd.
+    ViommuAlloc = 0x3b90 "VIOMMU_ALLOC", min 24, size 40 {
+        /// Must be 0.
+        flags: u32 = 4,
+        /// What it is.
+        kind: u32 = 8,
+        /// A device behind the IOMMU.
+        dev_id: DeviceId = 12,
+        /// What the guest's tables are nested in.
+        hwpt_id: HwptId = 16,
+        /// Out: the new vIOMMU.
+        out_viommu_id: ObjectId = 20,
+        /// Bytes of data.
+        data_len: u32 = 24,
+        /// Not looked at.
+        reserved: u32 = 28,
+        /// Where the data begin.
+        data_uptr: ByteLen = 32,
+    }
+
+    /// Makes a device known to a vIOMMU, under the number that the guest has for it.
+    VdeviceAlloc = 0x3b91 "VDEVICE_ALLOC", min 24, size 24 {
+        /// The vIOMMU.
+        viommu_id: ObjectId = 4,
+        /// The device.
+        dev_id: DeviceId = 8,
+        /// Out: the new vDEVICE.
+        out_vdevice_id: ObjectId = 12,
+        /// The guest's number.
+        virt_id: u64 = 16,
     }
 
     /// Lets the sender pay for all that the context has mapped.

@@ -72,15 +72,16 @@ impl ClientState {
         added.map_err(|error| Refusal::of(&error))
     }
 
-    /// Makes a mock device and attaches it to `target`; if that fails nothing is left.
+    /// Makes a mock device with so many PASIDs, and attaches it to `target`; if that fails nothing is left.
     ///
     /// # Errors
     /// As attaching.
-    pub async fn mock_domain(&self, target: ObjectId) -> Result<MockDomain, Refusal> {
+    pub async fn mock_domain(&self, target: ObjectId, pasids: u32) -> Result<MockDomain, Refusal> {
         let (stdev, device) = (self.reserve()?, self.reserve()?);
         let (stdev_id, idev) = (stdev.id(), device.id());
         let spec = MockTable::Default.spec()?;
-        let object = Rc::new(self.new_device(idev, (DeviceKind::Mock, Iommu::Shared), spec));
+        let object = self.new_device(idev, (DeviceKind::Mock, Iommu::Shared), spec);
+        let object = Rc::new(object.with_pasids(pasids));
         device.publish(Object::Device(Rc::clone(&object)));
         stdev.publish(Object::MockDevice(Rc::new(MockDeviceObject { id: stdev_id, device: object })));
         match self.device_attach(idev, target).await {
@@ -104,7 +105,8 @@ impl ClientState {
     /// Ends a mock device that is out of the table.
     pub(in crate::actors::client_context) async fn end_mock_device(&self, stdev: Rc<MockDeviceObject>) {
         let id = stdev.device.id;
-        self.detach(&stdev.device).await;
+        self.detach_all(&stdev.device).await;
+        self.bury_vdevice(&stdev.device);
         drop(stdev);
         let ended = self.objects.borrow_mut().take(id);
         if let Err(error) = ended {

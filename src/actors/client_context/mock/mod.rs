@@ -3,14 +3,18 @@
 //! | file | what it is |
 //! |---|---|
 //! | [`devices`] | mock devices |
+//! | [`pasids`] | PASIDs of mock devices |
 //! | [`accesses`] | accesses that a program holds as a descriptor |
 //! | [`checks`] | what tables and pins say, against the program's memory |
+//! | [`caches`] | what caches of devices and nested domains hold |
 //!
 //! Imports allowed: state and what it may import.
 
 pub mod accesses;
+pub mod caches;
 pub mod checks;
 pub mod devices;
+pub mod pasids;
 
 use std::sync::Arc;
 

@@ -1,0 +1,108 @@
+//! What is nested in a HWPT: tables of a guest, and the slice of an IOMMU that a guest sees.
+//!
+//! Tables of a guest lie in its own memory. Nothing here reads them: a nested HWPT is what a device of a guest is attached
+//! to, and a cache that the guest drops entries of.
+//!
+//! Imports allowed: objects.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::{Rc, Weak};
+
+use ioasd_client::ids::ObjectId;
+
+use super::mock_state::Words;
+use super::{DeviceObject, HwptObject, Sharing};
+
+/// A HWPT nested in another.
+#[derive(Debug)]
+pub struct NestedHwptObject {
+    /// Its id.
+    pub id: ObjectId,
+    /// What it is nested in.
+    pub parent: NestParent,
+    /// The devices it was made for.
+    pub sharing: Sharing,
+    /// What it was made to be: `HWPT_*`.
+    pub flags: u32,
+    /// What its devices have cached.
+    pub iotlb: Words,
+}
+
+/// What a HWPT is nested in.
+#[derive(Clone, Debug)]
+pub enum NestParent {
+    /// A HWPT.
+    Hwpt(Rc<HwptObject>),
+    /// A HWPT, through a vIOMMU that knows the devices.
+    Viommu(Rc<ViommuObject>),
+}
+
+impl NestParent {
+    /// The HWPT.
+    #[must_use]
+    pub fn hwpt(&self) -> &Rc<HwptObject> {
+        match self {
+            Self::Hwpt(hwpt) => hwpt,
+            Self::Viommu(viommu) => &viommu.parent,
+        }
+    }
+}
+
+/// A slice of an IOMMU, for a guest.
+#[derive(Debug)]
+pub struct ViommuObject {
+    /// Its id.
+    pub id: ObjectId,
+    /// What the guest's tables are nested in.
+    pub parent: Rc<HwptObject>,
+    /// The devices of the guest, by the guest's numbers.
+    devices: RefCell<BTreeMap<u64, Weak<VdeviceObject>>>,
+}
+
+/// A device as a vIOMMU knows it.
+#[derive(Debug)]
+pub struct VdeviceObject {
+    /// Its id.
+    pub id: ObjectId,
+    /// The vIOMMU.
+    pub viommu: Rc<ViommuObject>,
+    /// The guest's number of the device.
+    pub virt_id: u64,
+    /// The device; its end ends this, too.
+    pub device: Weak<DeviceObject>,
+}
+
+impl ViommuObject {
+    /// One that knows no device.
+    #[must_use]
+    pub fn new(id: ObjectId, parent: Rc<HwptObject>) -> Self {
+        Self { id, parent, devices: RefCell::default() }
+    }
+
+    /// What it knows under a number of the guest's.
+    #[must_use]
+    pub fn vdevice(&self, virt_id: u64) -> Option<Rc<VdeviceObject>> {
+        self.devices.borrow().get(&virt_id).and_then(Weak::upgrade)
+    }
+
+    /// The device under a number of the guest's.
+    #[must_use]
+    pub fn device(&self, virt_id: u64) -> Option<Rc<DeviceObject>> {
+        self.vdevice(virt_id)?.device.upgrade()
+    }
+
+    /// Makes a device known, until it or what it is known as ends.
+    pub fn know(&self, vdevice: &Rc<VdeviceObject>) {
+        let mut devices = self.devices.borrow_mut();
+        devices.retain(|_, known| known.strong_count() > 0);
+        devices.insert(vdevice.virt_id, Rc::downgrade(vdevice));
+    }
+
+    /// The guest's number of a device, if it knows the device.
+    #[must_use]
+    pub fn virt_id_of(&self, device: &DeviceObject) -> Option<u64> {
+        let vdevice = device.vdevice.borrow().upgrade()?;
+        std::ptr::eq(&raw const *vdevice.viommu, self).then_some(vdevice.virt_id)
+    }
+}

@@ -1,0 +1,153 @@
+//! HWPT_INVALIDATE, VIOMMU_ALLOC, VDEVICE_ALLOC: for mock devices, the only ones whose tables can be nested.
+//!
+//! Imports allowed: actors, the client crate's wire.
+
+use ioasd_client::units::Flag;
+use ioasd_client::wire::command::Command;
+use ioasd_client::wire::mock::{
+    INVALIDATE_ALL, INVALIDATE_MOCK, MockDeviceInvalidation, MockInvalidation, VIOMMU_MOCK,
+};
+use ioasd_client::wire::record::Record;
+use ioasd_client::wire::uapi::{
+    HwptInvalidate, INVALIDATE_ENTRIES_MAX, INVALIDATE_ENTRY_MAX, NOWHERE, TYPE_NONE, VdeviceAlloc,
+    ViommuAlloc,
+};
+
+use super::array::Array;
+use super::{Call, Done, Serve, check_flags, check_no_fds, check_reserved};
+use crate::actors::client_context::nesting::Invalidated;
+use crate::actors::objects::mock_state::{Drops, WORDS};
+use crate::actors::objects::nesting::{NestedHwptObject, ViommuObject};
+use crate::actors::objects::{DeviceKind, DeviceObject};
+use crate::error::Errno;
+use crate::storage::refusal::Refusal;
+
+impl Serve for HwptInvalidate {
+    async fn serve(self, call: Call<'_>) -> Result<Done<Self>, Refusal> {
+        let mut done = 0;
+        let outcome = invalidate(&self, call, &mut done);
+        let answer = Done::value(Self { entry_num: done, ..self });
+        Ok(match outcome {
+            Ok(()) => answer,
+            Err(refusal) => answer.but(refusal),
+        })
+    }
+}
+
+fn invalidate(command: &HwptInvalidate, call: Call<'_>, done: &mut u32) -> Result<(), Refusal> {
+    check_reserved(HwptInvalidate::NAME, command.reserved)?;
+    check_entries(command)?;
+    let target = call.client.invalidated(command.hwpt_id)?;
+    if command.data_type != INVALIDATE_MOCK {
+        return Err(invalid(&format!("there are no entries of type {:#x}", command.data_type)));
+    }
+    let entries = Array::of(HwptInvalidate::NAME, call.payload, call.fds, command.data_uptr)?;
+    match target {
+        Invalidated::Nested(nested) => nested_entries(command, &entries, &nested, done),
+        Invalidated::Viommu(viommu) => viommu_entries(command, &entries, &viommu, done),
+    }
+}
+
+fn check_entries(command: &HwptInvalidate) -> Result<(), Refusal> {
+    let HwptInvalidate { data_uptr, entry_len, entry_num, .. } = *command;
+    let sane = data_uptr != NOWHERE && (1..=INVALIDATE_ENTRY_MAX).contains(&entry_len);
+    if entry_num == 0 || sane && entry_num <= INVALIDATE_ENTRIES_MAX {
+        return Ok(());
+    }
+    let text = format!("{entry_num} entries of {entry_len} bytes at {data_uptr} cannot be");
+    Err(Refusal::new(Errno::INVAL, "invalidate-entries", text))
+}
+
+/// One after the other.
+fn nested_entries(
+    command: &HwptInvalidate,
+    entries: &Array<'_>,
+    nested: &NestedHwptObject,
+    done: &mut u32,
+) -> Result<(), Refusal> {
+    for index in 0..command.entry_num {
+        if command.entry_len as usize != MockInvalidation::BYTES {
+            return Err(invalid(&format!("an entry has 8 bytes, not {}", command.entry_len)));
+        }
+        let entry: MockInvalidation = entries.read_nth_sized(index, command.entry_len)?;
+        nested.iotlb.clear(drops(entry.flags, entry.word)?);
+        *done = index.saturating_add(1);
+    }
+    Ok(())
+}
+
+/// All are read before the first is carried out.
+fn viommu_entries(
+    command: &HwptInvalidate,
+    entries: &Array<'_>,
+    viommu: &ViommuObject,
+    done: &mut u32,
+) -> Result<(), Refusal> {
+    let read = |index| entries.read_nth_sized(index, command.entry_len);
+    let all: Result<Vec<MockDeviceInvalidation>, Refusal> = (0..command.entry_num).map(read).collect();
+    for (before, entry) in (0_u32..).zip(all?) {
+        let drops = drops(entry.flags, entry.word)?;
+        let device = viommu.device(entry.virt_id.into());
+        let device = device.ok_or_else(|| invalid(&format!("the guest has no device {}", entry.virt_id)))?;
+        device.mock.cache.clear(drops);
+        *done = before.saturating_add(1);
+    }
+    Ok(())
+}
+
+fn drops(flags: u32, word: u32) -> Result<Drops, Refusal> {
+    check_flags(HwptInvalidate::NAME, flags, INVALIDATE_ALL)?;
+    match Flag::of(flags, INVALIDATE_ALL) {
+        _ if word >= WORDS => Err(invalid(&format!("a cache has {WORDS} words, there is none {word}"))),
+        Flag::Set => Ok(Drops::All),
+        Flag::Clear => Ok(Drops::One(word)),
+    }
+}
+
+fn invalid(text: &str) -> Refusal {
+    Refusal::new(Errno::INVAL, "invalidate-entry", text)
+}
+
+impl Serve for ViommuAlloc {
+    async fn serve(self, call: Call<'_>) -> Result<Done<Self>, Refusal> {
+        check_flags(Self::NAME, self.flags, 0)?;
+        require_type(Self::NAME, self.kind)?;
+        let device = call.client.viommu_device(self.dev_id.into())?;
+        require_viommu(&device, self.kind)?;
+        let parent = call.client.viommu_parent(&device, self.hwpt_id.into())?;
+        check_no_fds(Self::NAME, &call.fds)?;
+        require_no_data(self.data_len)?;
+        let out_viommu_id = call.client.viommu_alloc(parent)?;
+        Ok(Done::value(Self { out_viommu_id, ..self }))
+    }
+}
+
+fn require_type(command: &'static str, kind: u32) -> Result<(), Refusal> {
+    if kind == TYPE_NONE {
+        return Err(Refusal::new(Errno::OPNOTSUPP, "type-unsupported", format!("{command} needs a type")));
+    }
+    Ok(())
+}
+
+fn require_viommu(device: &DeviceObject, kind: u32) -> Result<(), Refusal> {
+    if (device.stats.kind, kind) == (DeviceKind::Mock, VIOMMU_MOCK) {
+        return Ok(());
+    }
+    let text = format!("device {} has no viommu of type {kind:#x}", device.id);
+    Err(Refusal::new(Errno::OPNOTSUPP, "type-unsupported", text))
+}
+
+fn require_no_data(data_len: u32) -> Result<(), Refusal> {
+    if data_len == 0 {
+        return Ok(());
+    }
+    Err(Refusal::new(Errno::OPNOTSUPP, "viommu-data-unsupported", "a viommu takes no data: leave them out"))
+}
+
+impl Serve for VdeviceAlloc {
+    async fn serve(self, call: Call<'_>) -> Result<Done<Self>, Refusal> {
+        check_no_fds(Self::NAME, &call.fds)?;
+        let out_vdevice_id = call.client.vdevice_alloc(self.viommu_id, self.dev_id.into(), self.virt_id)?;
+        Ok(Done::value(Self { out_vdevice_id, ..self }))
+    }
+}
