@@ -12,10 +12,8 @@ use std::time::{Duration, Instant};
 use ioasd_client::calls::{ExportChannel, FileSlice, Iommu, Placement};
 use ioasd_client::connection::Connection;
 use ioasd_client::formats::FormatId;
-use ioasd_client::layout::{FrameWindow, WINDOW_BYTES};
-use ioasd_client::mapping::MapAccess;
 use ioasd_client::units::{ByteLen, Iova, Permission};
-use ioasd_client::walker::{BackingFile, DomainParts, Walker};
+use ioasd_client::walker::Walker;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -165,14 +163,7 @@ fn when_the_grace_is_over_those_left_are_hung_up_on() {
 fn a_walker_that_never_leaves_does_not_keep_the_agent_but_is_its_exit_code() {
     let mut agent = Agent::start("0s", "200ms");
     let mut client = agent.connect();
-    let mut channel = ExportChannel::from_fd(map_and_export(&mut client));
-    let parts = channel.open().unwrap();
-    let windows = parts.windows.as_chunks::<WINDOW_BYTES>().0.iter();
-    let windows = windows.map(|bytes| FrameWindow::decode(bytes).unwrap()).collect();
-    let backing = |fd| BackingFile { fd, access: MapAccess::ReadWrite };
-    let files = parts.files.into_iter().map(backing).collect();
-    let walker =
-        Walker::open(DomainParts { arena: parts.arena, slots: parts.slots, windows, files }).unwrap();
+    let walker = Walker::attach(ExportChannel::from_fd(map_and_export(&mut client))).unwrap();
     let mut stream = walker.stream().unwrap();
     let burst = stream.enter();
     agent.signal(Signal::TERM);

@@ -103,7 +103,7 @@ fn a_walker_reads_and_writes_the_memory_behind_scattered_frames() {
     assert_eq!(&written, b"back");
 
     let burst = stream.enter();
-    let found = burst.translate(Iova::new(512 * PAGE_SIZE + 5), ByteLen::new(1 << 20), Access::Read).unwrap();
+    let found = burst.locate(Iova::new(512 * PAGE_SIZE + 5), ByteLen::new(1 << 20), Access::Read).unwrap();
     assert_eq!((found.file, found.offset.get(), found.length.get()), (1, 7 * PAGE_SIZE + 5, PAGE_SIZE - 5));
     assert_eq!(burst.write(at(512), b"x").unwrap_err().kind, FaultKind::Permission);
 }

@@ -2,32 +2,43 @@
 //!
 //! ```text
 //!   client ──DOMAIN_EXPORT──▶ Domain makes a socket pair ──▶ export channel to the client, who may pass it on
-//!   walker ──WALKER_OPEN on the channel──▶ arena, slots of its own, windows and backing files as known at export
+//!   walker ──WALKER_OPEN on the channel──▶ arena, slots of its own, windows and backing files that the domain shows now
+//!   walker ──WALKER_FILE on the channel──▶ the backing file that lies behind an address now, with its windows
 //!   hang-up of the channel ──▶ its walkers are forgotten; nobody waits for them any more
 //! ```
 //!
-//! The table itself belongs to the FanOut of the same arbiter.
+//! The table itself belongs to the FanOut of the same arbiter. An export channel is served like a client's: what it asks the
+//! Ioas is asked from outside, nobody in the engine waits for it.
 //!
-//! Imports allowed: domains, storage, sources, sys, fan_out, frame_service, figures.
+//! Imports allowed: domains, storage, sources, sys, fan_out, frame_service, figures, ioas.
 
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
+use actix::WeakAddr;
 use actix::prelude::*;
-use ioasd_client::layout::FrameWindow;
+use ioasd_client::layout::{FrameWindow, WINDOW_BYTES};
+use ioasd_client::units::Iova;
+use ioasd_client::wire::FRAME_MAX;
 use ioasd_client::wire::command::{Command, Decoded};
 use ioasd_client::wire::frame::{Echo, Reply, Request};
-use ioasd_client::wire::own::{WALKER_OPEN_FDS, WalkerOpen};
+use ioasd_client::wire::own::{WALKER_OPEN_FDS, WalkerFile, WalkerOpen};
+use rustix::fs::SealFlags;
 
 use super::fan_out::{FanOut, LookAt};
 use super::figures::DomainStats;
 use super::frame_service::FrameService;
 use super::guard::poisoned;
+use super::ioas::Ioas;
+use super::messages::ioas::{Look, LookAtTable};
+use super::pages_handle::PagesHandle;
 use crate::domains::epoch::{Epochs, WalkerId};
 use crate::error::{Coded, Errno};
 use crate::sources::file::FileSource;
-use crate::storage::frame_window::FileKey;
+use crate::storage::frame_window::{FileKey, Window};
+use crate::storage::io_pagetable::IoPageTable;
 use crate::storage::refusal::Refusal;
 use crate::sys::file_state::{self, FileKind};
 use crate::sys::socket;
@@ -38,6 +49,9 @@ const MESSAGE_MAX: usize = 4096;
 
 /// Backing files that one answer can carry.
 const FILES_MAX: usize = socket::FDS_SENT_MAX - WALKER_OPEN_FDS;
+
+/// Windows that one answer can carry. Walkers ask again for files whose windows were left out.
+const WINDOWS_MAX: usize = FRAME_MAX / 2 / WINDOW_BYTES;
 
 /// Walkers that may be opened through one export channel; each of them costs the agent a mapping.
 const WALKERS_MAX: usize = 64;
@@ -77,12 +91,12 @@ impl Actor for Domain {
     }
 }
 
-/// Makes an export channel. `backing` are the files that the domain's address space shows now.
+/// Makes an export channel.
 #[derive(Message)]
 #[rtype(result = "Result<OwnedFd, Refusal>")]
 pub struct Export {
-    /// The files, without duplicates of the same file.
-    pub backing: Vec<Arc<FileSource>>,
+    /// The address space that the domain shows, which an export channel does not keep.
+    pub ioas: WeakAddr<Ioas>,
 }
 
 /// Ends the actor; its channels hang up.
@@ -93,11 +107,12 @@ pub struct Close;
 impl Handler<Export> for Domain {
     type Result = Result<OwnedFd, Refusal>;
 
-    fn handle(&mut self, Export { backing }: Export, context: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, Export { ioas }: Export, context: &mut Self::Context) -> Self::Result {
         let (own, given) =
             socket::pair().map_err(|error| refused("cannot make an export channel", &error))?;
         let channel = Watched::new(own).map_err(|error| refused("cannot watch an export channel", &error))?;
-        let exported = Exported { parts: Arc::clone(&self.parts), backing, walkers: Vec::new() };
+        let exported =
+            Exported { parts: Arc::clone(&self.parts), ioas, given: VecDeque::new(), walkers: Vec::new() };
         context.spawn(exported.serve(channel).into_actor(self));
         Ok(given)
     }
@@ -114,17 +129,20 @@ impl Handler<Close> for Domain {
 /// One export channel and the walkers that were opened through it. Dropping it forgets them.
 struct Exported {
     parts: Arc<DomainParts>,
-    backing: Vec<Arc<FileSource>>,
+    ioas: WeakAddr<Ioas>,
+    /// Files that walkers were given, the latest last. As long as they are here they keep their frames, also while the
+    /// domain shows nothing of them.
+    given: VecDeque<Arc<FileSource>>,
     walkers: Vec<WalkerId>,
 }
 
 /// What a walker gets.
-struct Opened {
-    arena: OwnedFd,
-    slots: OwnedFd,
+struct Answer {
+    body: Vec<u8>,
     windows: Vec<u8>,
+    /// Arena and slots, if it opens the domain.
+    made: Vec<OwnedFd>,
     files: Vec<Arc<FileSource>>,
-    answer: WalkerOpen,
 }
 
 impl Exported {
@@ -136,7 +154,7 @@ impl Exported {
             if received.is_end() {
                 return;
             }
-            tracing::info!(domain = self.parts.id, credentials = ?received.credentials, "a walker opens a domain");
+            tracing::info!(domain = self.parts.id, credentials = ?received.credentials, "a walker asks");
             let message = buffer.get(..received.len).unwrap_or_default();
             if self.answer(message, &channel).await.is_err() {
                 return;
@@ -146,16 +164,12 @@ impl Exported {
 
     async fn answer(&mut self, message: &[u8], channel: &Watched<OwnedFd>) -> io::Result<()> {
         let echo = Echo::of(message);
-        let opened = match self.understand(message) {
-            Ok(decoded) => self.open().await.map(|opened| (decoded, opened)),
-            Err(refusal) => Err(refusal),
-        };
-        match opened {
-            Ok((decoded, opened)) => {
-                let body = decoded.reply_body(&opened.answer);
-                let mut fds: Vec<BorrowedFd<'_>> = vec![opened.arena.as_fd(), opened.slots.as_fd()];
-                fds.extend(opened.files.iter().map(|file| file.as_fd()));
-                send(channel, &Reply::done(echo, &body, &opened.windows), &fds)
+        match self.carry_out(message).await {
+            Ok(answer) => {
+                let made = answer.made.iter().map(AsFd::as_fd);
+                let fds: Vec<BorrowedFd<'_>> =
+                    made.chain(answer.files.iter().map(|file| file.as_fd())).collect();
+                send(channel, &Reply::done(echo, &answer.body, &answer.windows), &fds)
             }
             Err(refusal) => {
                 let text = refusal.to_string();
@@ -164,44 +178,30 @@ impl Exported {
         }
     }
 
-    fn understand<'m>(&self, message: &'m [u8]) -> Result<Decoded<'m, WalkerOpen>, Refusal> {
+    async fn carry_out(&mut self, message: &[u8]) -> Result<Answer, Refusal> {
         let request = Request::decode(message).map_err(|error| Refusal::of(&error))?;
-        if request.echo.command != WalkerOpen::NUMBER {
-            let text = format!("an export channel has no command {:#x}", request.echo.command);
-            return Err(Refusal::new(Errno::NOTTY, "command-unknown", text));
+        match request.echo.command {
+            WalkerOpen::NUMBER => self.open(decode(&request, |open: &WalkerOpen| open.flags)?).await,
+            WalkerFile::NUMBER => {
+                self.file(decode(&request, |file: &WalkerFile| file.flags | file.reserved)?).await
+            }
+            command => {
+                let text = format!("an export channel has no command {command:#x}");
+                Err(Refusal::new(Errno::NOTTY, "command-unknown", text))
+            }
         }
-        let decoded = request.argument.decode::<WalkerOpen>().map_err(|error| Refusal::of(&error))?;
-        if decoded.value.flags != 0 {
-            let text = format!("WALKER_OPEN has no flags, {:#x} is set", decoded.value.flags);
-            return Err(Refusal::new(Errno::OPNOTSUPP, "flags-unknown", text));
-        }
-        Ok(decoded)
     }
 
-    /// The backing files a walker may map: those that cannot shrink under it.
-    fn exportable(&self) -> Result<Vec<Arc<FileSource>>, Refusal> {
-        let sealed = |file: &&Arc<FileSource>| matches!(file_state::kind(file.as_fd()), Ok(FileKind::Memory(seals)) if seals.contains(rustix::fs::SealFlags::SHRINK));
-        let files: Vec<_> = self.backing.iter().filter(sealed).cloned().collect();
-        if files.len() <= FILES_MAX {
-            return Ok(files);
-        }
-        let text = format!(
-            "the domain shows {} files, a message carries {FILES_MAX}: map fewer files and export again",
-            files.len()
-        );
-        Err(Refusal::new(Errno::MFILE, "too-many-files", text))
-    }
-
-    async fn open(&mut self) -> Result<Opened, Refusal> {
+    async fn open(&mut self, decoded: Decoded<'_, WalkerOpen>) -> Result<Answer, Refusal> {
         if self.walkers.len() >= WALKERS_MAX {
             let text =
                 format!("{WALKERS_MAX} walkers were opened through this channel: export the domain again");
             return Err(Refusal::new(Errno::MFILE, "too-many-walkers", text));
         }
-        let files = self.exportable()?;
-        let windows = self.windows(&files)?;
-        let answer =
-            WalkerOpen { flags: 0, out_windows: count(windows.len())?, out_files: count(files.len())? };
+        let mut files = self.ask(Box::new(files_shown)).await?;
+        files.truncate(FILES_MAX);
+        self.keep(&files);
+        let windows = self.windows(&files);
         let looked = self.parts.fan_out.send(LookAt::new(self.parts.id, |table| table.export())).await;
         let arena = looked.ok().flatten().ok_or_else(|| poisoned("a domain"))?;
         let arena = arena.map_err(|error| Refusal::of(&error))?;
@@ -209,26 +209,96 @@ impl Exported {
         self.parts.frames.add_walker();
         self.walkers.push(walker);
         self.parts.stats.walkers.set(self.parts.stats.walkers.get() + 1);
-        Ok(Opened { arena, slots, windows: windows.concat(), files, answer })
+        let answer =
+            WalkerOpen { flags: 0, out_windows: count(windows.len()), out_files: count(files.len()) };
+        let body = decoded.reply_body(&answer);
+        Ok(Answer { body, windows: windows.concat(), made: vec![arena, slots], files })
     }
 
-    fn windows(&self, files: &[Arc<FileSource>]) -> Result<Vec<Vec<u8>>, Refusal> {
+    async fn file(&mut self, decoded: Decoded<'_, WalkerFile>) -> Result<Answer, Refusal> {
+        let iova = decoded.value.iova;
+        let file = self.ask(Box::new(move |table| file_at(table, iova))).await??;
+        let files = vec![file];
+        self.keep(&files);
+        let windows = self.windows(&files);
+        let body = decoded.reply_body(&WalkerFile { out_windows: count(windows.len()), ..decoded.value });
+        Ok(Answer { body, windows: windows.concat(), made: Vec::new(), files })
+    }
+
+    /// Keeps files that are given out, but no more than one answer carries.
+    fn keep(&mut self, files: &[Arc<FileSource>]) {
+        for file in files {
+            if !self.given.iter().any(|kept| kept.key() == file.key()) {
+                self.given.push_back(Arc::clone(file));
+            }
+        }
+        self.given.drain(..self.given.len().saturating_sub(FILES_MAX));
+    }
+
+    /// Asks the address space that the domain shows.
+    async fn ask<R: Send + 'static>(&self, look: Look<R>) -> Result<R, Refusal> {
+        let ioas = self.ioas.upgrade().ok_or_else(|| poisoned("an ioas"))?;
+        ioas.send(LookAtTable(look)).await.map_err(|_| poisoned("an ioas"))
+    }
+
+    /// The windows of `files` as they travel, as many as one answer holds.
+    fn windows(&self, files: &[Arc<FileSource>]) -> Vec<Vec<u8>> {
         let keys: Vec<FileKey> = files.iter().filter_map(|file| file.key()).collect();
         let windows = self.parts.frames.windows_of(&keys);
-        let encode = |window: &crate::storage::frame_window::Window| {
+        let encode = |window: &Window| {
             let file = keys.iter().position(|key| *key == window.file)?;
             let file = u32::try_from(file).ok()?;
             let window =
                 FrameWindow { first: window.first, pages: window.pages, file, file_page: window.file_page };
             Some(window.encode().to_vec())
         };
-        let encoded: Vec<Vec<u8>> = windows.iter().filter_map(encode).collect();
-        if encoded.len() * ioasd_client::layout::WINDOW_BYTES > ioasd_client::wire::FRAME_MAX / 2 {
-            let text =
-                format!("the domain shows {} windows of frames, more than one answer holds", encoded.len());
-            return Err(Refusal::new(Errno::TOOBIG, "too-many-windows", text));
+        windows.iter().filter_map(encode).take(WINDOWS_MAX).collect()
+    }
+}
+
+/// The files that an address space shows and walkers may map, each once.
+fn files_shown(table: &IoPageTable<PagesHandle>) -> Vec<Arc<FileSource>> {
+    let (mut files, mut known) = (Vec::new(), BTreeSet::new());
+    for file in table.ready_areas().filter_map(|area| area.pages().backing().file()) {
+        if file.key().is_some_and(|key| known.insert(key)) && cannot_shrink(file) {
+            files.push(Arc::clone(file));
         }
-        Ok(encoded)
+    }
+    files
+}
+
+/// The file behind `iova`, if walkers may map it.
+fn file_at(table: &IoPageTable<PagesHandle>, iova: Iova) -> Result<Arc<FileSource>, Refusal> {
+    let area = table
+        .area_at(iova)
+        .filter(|area| area.is_ready())
+        .ok_or_else(|| Refusal::new(Errno::NOENT, "not-mapped", format!("nothing is mapped at {iova}")))?;
+    let file = area.pages().backing().file().filter(|file| file.key().is_some() && cannot_shrink(file));
+    file.cloned().ok_or_else(|| {
+        let text = format!(
+            "what is mapped at {iova} is not exported to walkers: map memfds that are sealed with F_SEAL_SHRINK"
+        );
+        Refusal::new(Errno::PERM, "not-exported", text)
+    })
+}
+
+/// Whether a walker that maps the file is safe from its being cut short.
+fn cannot_shrink(file: &Arc<FileSource>) -> bool {
+    matches!(file_state::kind(file.as_fd()), Ok(FileKind::Memory(seals)) if seals.contains(SealFlags::SHRINK))
+}
+
+/// The argument of a request whose words that must be 0 are.
+fn decode<'m, C: Command>(
+    request: &Request<'m>,
+    zero: impl FnOnce(&C) -> u32,
+) -> Result<Decoded<'m, C>, Refusal> {
+    let decoded = request.argument.decode::<C>().map_err(|error| Refusal::of(&error))?;
+    match zero(&decoded.value) {
+        0 => Ok(decoded),
+        set => {
+            let text = format!("{} has no flags, {set:#x} is set", C::NAME);
+            Err(Refusal::new(Errno::OPNOTSUPP, "flags-unknown", text))
+        }
     }
 }
 
@@ -242,9 +312,9 @@ impl Drop for Exported {
     }
 }
 
-fn count(things: usize) -> Result<u32, Refusal> {
-    u32::try_from(things)
-        .map_err(|_| Refusal::new(Errno::TOOBIG, "too-many-files", "too many files for one answer"))
+/// A number of things that fit into one answer.
+fn count(things: usize) -> u32 {
+    u32::try_from(things).unwrap_or(u32::MAX)
 }
 
 fn send(channel: &Watched<OwnedFd>, reply: &Reply<'_>, fds: &[BorrowedFd<'_>]) -> io::Result<()> {

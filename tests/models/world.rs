@@ -140,7 +140,7 @@ impl World {
         let found = match descend::<Tables>(&self.arena.seen(self.of(Step::Look)), ROOT, iova) {
             Ok(leaf) if leaf.phys() == PhysAddr::new(FRAME) => Found::ThePage,
             Ok(_) => Found::AnotherPage,
-            Err(fault) if fault.level == Level::LEAF => Found::EmptyTable,
+            Err(Level::LEAF) => Found::EmptyTable,
             Err(_) => return Found::Nothing,
         };
         self.table.with(|_| ());

@@ -4,6 +4,7 @@ use std::fs::OpenOptions;
 use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd};
 
+use ioasd_client::calls::ExportChannel;
 use ioasd_client::mapping::{MapAccess, SharedMapping};
 use ioasd_client::units::ByteLen;
 use rustix::fs::{FallocateFlags, SealFlags, fallocate, fcntl_add_seals, fstat, ftruncate};
@@ -11,14 +12,14 @@ use rustix::io::{Errno, pwrite, write};
 
 use crate::fixture::Agent;
 use crate::memory::{Memory, at, client_with_domain, map, read_at};
-use crate::walking::parts;
 
 #[test]
 fn the_arena_of_an_export_can_be_read_and_nothing_else() {
     let agent = Agent::start();
     let ((mut client, ioas, hwpt), memory) = (client_with_domain(&agent), Memory::new(2));
     map(&mut client, ioas, memory.whole(), at(0x1000)).unwrap();
-    let (exported, _channel) = parts(client.domain_export(hwpt).unwrap());
+    let mut channel = ExportChannel::from_fd(client.domain_export(hwpt).unwrap());
+    let exported = channel.open().unwrap();
     let size = u64::try_from(fstat(&exported.arena).unwrap().st_size).unwrap();
     let before = read_at(&exported.arena, 0, 1 << 20);
     let path = format!("/proc/self/fd/{}", exported.arena.as_raw_fd());
@@ -48,7 +49,8 @@ fn the_arena_of_an_export_can_be_read_and_nothing_else() {
 fn the_slots_of_a_walker_cannot_be_cut_or_enlarged() {
     let agent = Agent::start();
     let (mut client, _, hwpt) = client_with_domain(&agent);
-    let (exported, _channel) = parts(client.domain_export(hwpt).unwrap());
+    let mut channel = ExportChannel::from_fd(client.domain_export(hwpt).unwrap());
+    let exported = channel.open().unwrap();
     let size = u64::try_from(fstat(&exported.slots).unwrap().st_size).unwrap();
     assert_refused("ftruncate to nothing", &ftruncate(&exported.slots, 0));
     assert_refused("ftruncate to more", &ftruncate(&exported.slots, size + 1));

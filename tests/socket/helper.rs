@@ -146,7 +146,7 @@ fn play_walker_of_large_leaves() {
     burst.read(Iova::new(iova), &mut bytes).unwrap();
     assert_eq!(bytes, Memory::bytes(0, length));
     let leaf =
-        |iova| burst.translate(Iova::new(iova), ByteLen::new(1 << 40), Access::Write).unwrap().length.get();
+        |iova| burst.locate(Iova::new(iova), ByteLen::new(1 << 40), Access::Write).unwrap().length.get();
     assert_eq!((leaf(iova), leaf(iova + 0x3f_f000), leaf(iova + 0x60_0000)), (0x20_0000, 0x1000, 0x1000));
     burst.write(Iova::new(iova + 0x40_0000 - 4), WRITTEN).unwrap();
     drop(burst);

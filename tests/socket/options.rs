@@ -70,7 +70,7 @@ fn leaves(client: &mut Connection, hwpt: HwptId, start: u64, memory: &Memory) ->
     burst.read(Iova::new(start), &mut bytes).unwrap();
     assert_eq!(bytes, Memory::bytes(0, memory.size()));
     let far = ByteLen::new(1 << 40);
-    let leaf = |iova| burst.translate(Iova::new(iova), far, Access::Write).unwrap().length.get();
+    let leaf = |iova| burst.locate(Iova::new(iova), far, Access::Write).unwrap().length.get();
     (start..start + memory.size()).step_by(0x1000).map(leaf).collect()
 }
 

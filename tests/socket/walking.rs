@@ -8,13 +8,12 @@ use std::time::Duration;
 use ioasd_client::calls::{ExportChannel, Iommu, Placement};
 use ioasd_client::connection::Connection;
 use ioasd_client::ids::IoasId;
-use ioasd_client::layout::{FrameWindow, WINDOW_BYTES};
-use ioasd_client::mapping::MapAccess;
 use ioasd_client::units::{Iova, IovaRange, Permission};
-use ioasd_client::walker::{BackingFile, DomainParts, FaultKind, Stream, WalkFault, Walker};
-use rustix::fs::{OFlags, fcntl_getfl};
+use ioasd_client::walker::{FaultKind, Stream, WalkFault, Walker};
+use rustix::fs::{SealFlags, fcntl_add_seals};
+use rustix::io::Errno;
 
-use crate::fixture::{Agent, PATIENCE, eventually};
+use crate::fixture::{Agent, PATIENCE, errno, eventually};
 use crate::helper::Helper;
 use crate::memory::{
     Bystander, Memory, at, attach_new, client_with_domain, empty_memfd, map, range, read_at, slice, write_at,
@@ -23,37 +22,9 @@ use crate::memory::{
 /// How long an unmap is watched that must wait.
 const A_WHILE: Duration = Duration::from_millis(150);
 
-/// What an export channel gives, ready to be mapped.
-pub(crate) fn parts(channel: OwnedFd) -> (DomainParts, ExportChannel) {
-    let mut channel = ExportChannel::from_fd(channel);
-    let parts = channel.open().unwrap();
-    let windows = parts.windows.as_chunks::<WINDOW_BYTES>().0.iter();
-    let windows = windows.map(|bytes| FrameWindow::decode(bytes).unwrap()).collect();
-    let files = parts.files.into_iter().map(backing).collect();
-    (DomainParts { arena: parts.arena, slots: parts.slots, windows, files }, channel)
-}
-
-fn backing(fd: OwnedFd) -> BackingFile {
-    let writable = fcntl_getfl(&fd).unwrap().contains(OFlags::RDWR);
-    BackingFile { fd, access: if writable { MapAccess::ReadWrite } else { MapAccess::ReadOnly } }
-}
-
-/// A walker, and the channel that keeps the agent waiting for it.
-pub(crate) struct Walking {
-    walker: Walker,
-    _channel: ExportChannel,
-}
-
-impl Walking {
-    pub(crate) fn stream(&self) -> Result<Stream, ioasd_client::walker::NoSlot> {
-        self.walker.stream()
-    }
-}
-
 /// Opens a domain.
-pub(crate) fn open(channel: OwnedFd) -> Walking {
-    let (parts, channel) = parts(channel);
-    Walking { walker: Walker::open(parts).unwrap(), _channel: channel }
+pub(crate) fn open(channel: OwnedFd) -> Walker {
+    Walker::attach(ExportChannel::from_fd(channel)).unwrap()
 }
 
 fn read(stream: &mut Stream, iova: u64, length: usize) -> Result<Vec<u8>, WalkFault> {
@@ -128,20 +99,62 @@ fn a_copy_is_walked_like_what_it_was_made_of() {
     assert_eq!(read(&mut walking.stream().unwrap(), iova, 0x3000).unwrap(), Memory::bytes(0x2000, 0x3000));
 }
 
+/// Reads in a burst that learns of files.
+fn learn(stream: &mut Stream, iova: u64, length: usize) -> Result<Vec<u8>, FaultKind> {
+    let mut bytes = vec![0; length];
+    stream.burst(|burst| burst.read(Iova::new(iova), &mut bytes)).map_err(|fault| fault.kind)?;
+    Ok(bytes)
+}
+
 #[test]
-fn the_files_of_an_export_are_those_known_at_the_export() {
+fn a_walker_opens_what_is_shown_then_and_learns_of_new_files_while_it_runs() {
     let agent = Agent::start();
     let ((mut client, ioas, hwpt), early) = (client_with_domain(&agent), Memory::new(1));
-    map(&mut client, ioas, early.whole(), at(0x1000)).unwrap();
     let channel = client.domain_export(hwpt).unwrap();
-    let late = Memory::new(1);
-    map(&mut client, ioas, late.whole(), at(0x2000)).unwrap();
+    map(&mut client, ioas, early.whole(), at(0x1000)).unwrap();
     let walking = open(channel);
+    let mut streams = [walking.stream().unwrap(), walking.stream().unwrap().with_iotlb()];
+    assert_eq!(read(&mut streams[0], 0x1000, 0x1000).unwrap(), Memory::bytes(0, 0x1000));
+    let late = Memory::new(2);
+    map(&mut client, ioas, late.whole(), at(0x2000)).unwrap();
+    assert_eq!(fault(&mut streams[0], 0x2000), FaultKind::NotExported);
+    for stream in &mut streams {
+        assert_eq!(learn(stream, 0x2000, 0x2000).unwrap(), Memory::bytes(0, 0x2000));
+        assert_eq!(read(stream, 0x1000, 0x1000).unwrap(), Memory::bytes(0, 0x1000), "the old file stays");
+    }
+    assert_eq!(learn(&mut streams[0], 0x9000, 1), Err(FaultKind::NotPresent));
+}
+
+#[test]
+fn a_file_that_grew_is_learned_again() {
+    let agent = Agent::start();
+    let (mut client, ioas, hwpt) = client_with_domain(&agent);
+    let file = empty_memfd("growing", 1);
+    fcntl_add_seals(&file, SealFlags::SHRINK).unwrap();
+    write_at(&file, 0, &[1; 0x1000]);
+    map(&mut client, ioas, slice(file.as_fd(), 0, 0x1000), at(0x1000)).unwrap();
+    let walking = open(client.domain_export(hwpt).unwrap());
     let mut stream = walking.stream().unwrap();
-    assert_eq!(read(&mut stream, 0x1000, 0x1000).unwrap(), Memory::bytes(0, 0x1000));
-    assert_eq!(fault(&mut stream, 0x2000), FaultKind::NotExported);
-    let again = open(client.domain_export(hwpt).unwrap());
-    assert_eq!(read(&mut again.stream().unwrap(), 0x2000, 0x1000).unwrap(), Memory::bytes(0, 0x1000));
+    assert_eq!(read(&mut stream, 0x1000, 1).unwrap(), [1]);
+    write_at(&file, 0x1000, &[2; 0x1000]);
+    map(&mut client, ioas, slice(file.as_fd(), 0x1000, 0x1000), at(0x2000)).unwrap();
+    assert_eq!(learn(&mut stream, 0x1fff, 2).unwrap(), [1, 2]);
+    stream.enter().write(Iova::new(0x2fff), &[7]).unwrap();
+    assert_eq!(read_at(&file, 0x1fff, 1), [7]);
+}
+
+#[test]
+fn what_an_export_channel_cannot_answer_it_refuses() {
+    let agent = Agent::start();
+    let (mut client, ioas, hwpt) = client_with_domain(&agent);
+    let unsealed = empty_memfd("unsealed", 1);
+    write_at(&unsealed, 0, &[7; 0x1000]);
+    map(&mut client, ioas, slice(unsealed.as_fd(), 0, 0x1000), at(0x1000)).unwrap();
+    let mut channel = ExportChannel::from_fd(client.domain_export(hwpt).unwrap());
+    assert_eq!(errno(channel.file_at(Iova::new(0x2000))), Errno::NOENT);
+    assert_eq!(errno(channel.file_at(Iova::new(0x1000))), Errno::PERM);
+    drop(client);
+    assert!(channel.file_at(Iova::new(0x1000)).is_err(), "its domain is gone");
 }
 
 #[test]

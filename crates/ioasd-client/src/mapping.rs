@@ -8,15 +8,19 @@
 //! Imports allowed: units, formats, the protocol of layout, `rustix`.
 #![expect(unsafe_code, reason = "mmap, madvise and references into mapped memory")]
 
+mod shared_slice;
+
 use std::ffi::c_void;
+use std::marker::PhantomData;
 use std::os::fd::AsFd;
 use std::ptr::{self, NonNull};
-use std::slice;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 
 use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
 
+pub(crate) use self::shared_slice::Detached;
+pub use self::shared_slice::{ReadOnly, SharedSlice, Word};
 use crate::formats::{TABLE_BYTES, TABLE_ENTRIES, TableAddr};
 use crate::layout::protocol::{View, look};
 use crate::units::ByteLen;
@@ -103,6 +107,16 @@ impl SharedMapping {
         Some(unsafe { self.base.add(at).cast::<AtomicU64>().as_ref() })
     }
 
+    /// All words, to be walked; `None` if there are none.
+    #[inline]
+    #[must_use]
+    pub const fn tables(&self) -> Option<Tables<'_>> {
+        match (self.length as u64).checked_sub(8) {
+            Some(last) => Some(Tables { base: self.base, last, mapping: PhantomData }),
+            None => None,
+        }
+    }
+
     /// The table at `address`, to be stored to; `None` if it is misaligned, beyond the end or read-only.
     #[inline]
     #[must_use]
@@ -125,19 +139,24 @@ impl SharedMapping {
         Some(unsafe { self.base.add(at) }.cast())
     }
 
+    /// The `length` bytes at `offset`.
+    ///
+    /// # Errors
+    /// If they do not all lie within the mapping.
+    #[inline]
+    pub fn slice(&self, offset: ByteLen, length: usize) -> Result<SharedSlice<'_>, OutOfMapping> {
+        let at = self.checked(offset.get(), length as u64, 1);
+        let at = at.ok_or_else(|| self.out_of_mapping(offset, length))?;
+        // SAFETY: `length` bytes at `at` are mapped as long as `self` lives.
+        Ok(unsafe { SharedSlice::new(self.base.add(at), length, self.access) })
+    }
+
     /// Copies the bytes at `offset` into `into`. Bytes that change meanwhile may arrive old or new.
     ///
     /// # Errors
     /// If they do not all lie within the mapping; nothing is copied then.
     pub fn copy_out(&self, offset: ByteLen, into: &mut [u8]) -> Result<(), OutOfMapping> {
-        let (head, words, tail) = self.parts(offset, into.len())?;
-        let (head_into, rest) = into.split_at_mut(head.len());
-        let (words_into, tail_into) = rest.split_at_mut(words.len() * 8);
-        load_bytes(head, head_into);
-        for (word, bytes) in words.iter().zip(words_into.chunks_exact_mut(8)) {
-            bytes.copy_from_slice(&word.load(Ordering::Relaxed).to_ne_bytes());
-        }
-        load_bytes(tail, tail_into);
+        self.slice(offset, into.len())?.copy_out(into);
         Ok(())
     }
 
@@ -146,18 +165,8 @@ impl SharedMapping {
     /// # Errors
     /// If they do not all lie within the mapping, or it is read-only; nothing is copied then.
     pub fn copy_in(&self, offset: ByteLen, from: &[u8]) -> Result<(), OutOfMapping> {
-        if self.access == MapAccess::ReadOnly {
-            return Err(self.out_of_mapping(offset, from.len()));
-        }
-        let (head, words, tail) = self.parts(offset, from.len())?;
-        let (head_from, rest) = from.split_at(head.len());
-        let (words_from, tail_from) = rest.split_at(words.len() * 8);
-        store_bytes(head, head_from);
-        for (word, bytes) in words.iter().zip(words_from.chunks_exact(8)) {
-            word.store(u64::from_ne_bytes(bytes.try_into().unwrap_or_default()), Ordering::Relaxed);
-        }
-        store_bytes(tail, tail_from);
-        Ok(())
+        let copied = self.slice(offset, from.len())?.copy_in(from);
+        copied.map(drop).map_err(|ReadOnly| self.out_of_mapping(offset, from.len()))
     }
 
     /// Makes the kernel allocate and map `length` bytes at `offset` now, so that a lack of memory is an error here and
@@ -194,33 +203,9 @@ impl SharedMapping {
         usize::try_from(offset).ok()
     }
 
-    /// The bytes at `offset` as words, with what does not fill a word before and after them.
-    fn parts(&self, offset: ByteLen, length: usize) -> Result<Parts<'_>, OutOfMapping> {
-        let at = self
-            .checked(offset.get(), length as u64, 1)
-            .ok_or_else(|| self.out_of_mapping(offset, length))?;
-        // SAFETY: `length` bytes at `at` are mapped as long as `self` lives; any byte is a valid AtomicU8.
-        let bytes = unsafe { slice::from_raw_parts(self.base.add(at).cast::<AtomicU8>().as_ptr(), length) };
-        // SAFETY: eight AtomicU8 have the layout of one AtomicU64, and any bits are valid for both.
-        Ok(unsafe { bytes.align_to::<AtomicU64>() })
-    }
-
+    #[cold]
     fn out_of_mapping(&self, offset: ByteLen, length: usize) -> OutOfMapping {
         OutOfMapping { offset, length: ByteLen::new(length as u64), mapped: self.length() }
-    }
-}
-
-type Parts<'a> = (&'a [AtomicU8], &'a [AtomicU64], &'a [AtomicU8]);
-
-fn load_bytes(from: &[AtomicU8], into: &mut [u8]) {
-    for (byte, into) in from.iter().zip(into) {
-        *into = byte.load(Ordering::Relaxed);
-    }
-}
-
-fn store_bytes(into: &[AtomicU8], from: &[u8]) {
-    for (byte, from) in into.iter().zip(from) {
-        byte.store(*from, Ordering::Relaxed);
     }
 }
 
@@ -228,6 +213,28 @@ impl View for SharedMapping {
     #[inline]
     fn load(&self, offset: u64) -> Option<u64> {
         self.load(offset)
+    }
+}
+
+/// A mapping to be walked: what it takes to load words, and nothing that another word could change.
+#[derive(Clone, Copy, Debug)]
+pub struct Tables<'a> {
+    base: NonNull<u8>,
+    /// Where the last word is.
+    last: u64,
+    mapping: PhantomData<&'a SharedMapping>,
+}
+
+impl View for Tables<'_> {
+    #[inline]
+    fn load(&self, offset: u64) -> Option<u64> {
+        if offset > self.last || !offset.is_multiple_of(8) {
+            return None;
+        }
+        let at = usize::try_from(offset).ok()?;
+        // SAFETY: 8 bytes at `at` are mapped as long as `self` lives, aligned because the base is page-aligned, and a
+        // word of any bits is a valid AtomicU64.
+        Some(look(unsafe { self.base.add(at).cast::<AtomicU64>().as_ref() }))
     }
 }
 
@@ -240,12 +247,12 @@ impl Drop for SharedMapping {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 
     use super::*;
 
-    fn two_views(length: u64) -> (SharedMapping, SharedMapping) {
+    pub(crate) fn two_views(length: u64) -> (SharedMapping, SharedMapping) {
         let fd = memfd_create("mapping-test", MemfdFlags::CLOEXEC).unwrap();
         ftruncate(&fd, length).unwrap();
         let length = ByteLen::new(length);

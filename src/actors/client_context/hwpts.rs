@@ -14,7 +14,7 @@ use crate::actors::domain::{Close, Domain, DomainParts, Export};
 use crate::actors::fan_out::{AddTable, RemoveTable};
 use crate::actors::figures::{DomainIdentity, DomainStats, IoasStats};
 use crate::actors::guard::poisoned;
-use crate::actors::messages::ioas::{AttachDomain, DetachDomain, LookAtTable};
+use crate::actors::messages::ioas::{AttachDomain, DetachDomain};
 use crate::actors::number::Number;
 use crate::actors::objects::nesting::NestParent;
 use crate::actors::objects::{DeviceObject, HwptObject, IoasObject, Made, Object, Sharing};
@@ -26,7 +26,6 @@ use crate::domains::spec::TableSpec;
 use crate::domains::table::{self, DomainTable};
 use crate::error::Errno;
 use crate::fault_points::{self, Point};
-use crate::sources::file::FileSource;
 use crate::storage::ioas::DomainNeeds;
 use crate::storage::ledger::resource::Resource;
 use crate::storage::refusal::Refusal;
@@ -196,17 +195,7 @@ impl ClientState {
     /// ENOENT without such a HWPT; what the kernel says about sockets.
     pub async fn domain_export(&self, hwpt: ObjectId) -> Result<OwnedFd, Refusal> {
         let hwpt = self.look(|objects| objects.hwpt(hwpt))?;
-        let backing = hwpt.ioas.ioas.send(LookAtTable(Box::new(|table| {
-            let mut files: Vec<Arc<FileSource>> = Vec::new();
-            for file in table.ready_areas().filter_map(|area| area.pages().backing().file()) {
-                let known = files.iter().any(|other| other.key() == file.key());
-                if file.key().is_some() && !known {
-                    files.push(Arc::clone(file));
-                }
-            }
-            files
-        })));
-        let backing = backing.await.map_err(|_| poisoned("an ioas"))?;
-        hwpt.domain.send(Export { backing }).await.unwrap_or_else(|_| Err(poisoned("a domain")))
+        let ioas = hwpt.ioas.ioas.downgrade();
+        hwpt.domain.send(Export { ioas }).await.unwrap_or_else(|_| Err(poisoned("a domain")))
     }
 }

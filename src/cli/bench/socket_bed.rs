@@ -10,10 +10,8 @@ use ioasd_client::calls::{ExportChannel, Iommu};
 use ioasd_client::connection::Connection;
 use ioasd_client::formats::FormatId;
 use ioasd_client::ids::{HwptId, IoasId};
-use ioasd_client::layout::{FrameWindow, WINDOW_BYTES};
-use ioasd_client::mapping::MapAccess;
 use ioasd_client::units::{ByteLen, Iova};
-use ioasd_client::walker::{BackingFile, DomainParts, Walker};
+use ioasd_client::walker::Walker;
 use rustix::net::{SendFlags, send};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
@@ -84,16 +82,8 @@ impl SocketBed {
 
     /// What a device sees through.
     fn walker(&mut self) -> Result<Walker, BenchError> {
-        let parts = ExportChannel::from_fd(self.client.domain_export(self.hwpt)?).open()?;
-        let windows = parts.windows.as_chunks::<WINDOW_BYTES>().0.iter().map(FrameWindow::decode);
-        let files = parts.files.into_iter().map(|fd| BackingFile { fd, access: MapAccess::ReadOnly });
-        let walker = Walker::open(DomainParts {
-            arena: parts.arena,
-            slots: parts.slots,
-            windows: windows.collect::<Result<_, _>>().map_err(|_| BenchError::WrongBytes)?,
-            files: files.collect(),
-        });
-        walker.map_err(|_| BenchError::Lost)
+        let channel = ExportChannel::from_fd(self.client.domain_export(self.hwpt)?);
+        Walker::attach(channel).map_err(|_| BenchError::Lost)
     }
 }
 

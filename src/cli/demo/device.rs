@@ -13,13 +13,8 @@ use std::time::Instant;
 
 use clap::Args;
 use ioasd_client::calls::ExportChannel;
-use ioasd_client::error::CallError;
-use ioasd_client::layout::{FrameWindow, WINDOW_BYTES, WindowError};
-use ioasd_client::mapping::MapAccess;
 use ioasd_client::units::{Iova, PageIndex};
-use ioasd_client::walker::{
-    BackingFile, Burst, DomainParts, FaultKind, NoSlot, OpenError, Stream, WalkFault, Walker,
-};
+use ioasd_client::walker::{AttachError, Burst, FaultKind, NoSlot, Stream, WalkFault, Walker};
 
 use super::family::{Awaited, FamilyError, die_with_parent};
 use super::pattern::{self, Checksum, PAGE_BYTES, Writer, WrongByte, splitmix};
@@ -61,11 +56,7 @@ enum DeviceError {
     #[error("cannot use standard input as an export channel, or standard output")]
     Io(#[from] io::Error),
     #[error("cannot open the domain")]
-    Call(#[from] CallError),
-    #[error("cannot open the domain")]
-    Window(#[from] WindowError),
-    #[error("cannot open the domain")]
-    Open(#[from] OpenError),
+    Attach(#[from] AttachError),
     #[error("cannot open the domain")]
     Slot(#[from] NoSlot),
     #[error(transparent)]
@@ -98,15 +89,7 @@ fn play(args: &DemoDeviceArgs, number: DeviceNumber) -> Result<(), DeviceError> 
 /// Opens the domain behind standard input.
 fn open() -> Result<Walker, DeviceError> {
     let channel = io::stdin().as_fd().try_clone_to_owned()?;
-    let parts = ExportChannel::from_fd(channel).open()?;
-    let windows = parts.windows.as_chunks::<WINDOW_BYTES>().0.iter().map(FrameWindow::decode);
-    let files = parts.files.into_iter().map(|fd| BackingFile { fd, access: MapAccess::ReadWrite });
-    Ok(Walker::open(DomainParts {
-        arena: parts.arena,
-        slots: parts.slots,
-        windows: windows.collect::<Result<_, _>>()?,
-        files: files.collect(),
-    })?)
+    Ok(Walker::attach(ExportChannel::from_fd(channel))?)
 }
 
 struct Device {

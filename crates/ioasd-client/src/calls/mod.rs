@@ -26,7 +26,7 @@ pub use channels::OpenedChannel;
 pub use devices::Iommu;
 pub use ioas::{FileSlice, Placement};
 pub use rules::{LargePages, RlimitMode};
-pub use walkers::{DomainParts, ExportChannel};
+pub use walkers::{DomainParts, ExportChannel, FileParts};
 
 use std::os::fd::OwnedFd;
 

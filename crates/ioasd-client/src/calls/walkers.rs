@@ -1,13 +1,14 @@
-//! Export channels: WALKER_OPEN.
+//! Export channels: WALKER_OPEN, WALKER_FILE.
 //!
-//! Imports allowed: connection, error, wire.
+//! Imports allowed: units, connection, error, wire.
 
 use std::os::fd::OwnedFd;
 
 use super::require_payload;
 use crate::connection::Connection;
 use crate::error::{CallError, ProtocolError};
-use crate::wire::own::{FRAME_WINDOW_BYTES, WALKER_OPEN_FDS, WalkerOpen};
+use crate::units::Iova;
+use crate::wire::own::{FRAME_WINDOW_BYTES, WALKER_OPEN_FDS, WalkerFile, WalkerOpen};
 
 /// The right to open one domain as a walker, in this process or another.
 #[derive(Debug)]
@@ -26,6 +27,15 @@ pub struct DomainParts {
     pub files: Vec<OwnedFd>,
 }
 
+/// A backing file that is new to a walker.
+#[derive(Debug)]
+pub struct FileParts {
+    /// Frame windows, 32 bytes each.
+    pub windows: Vec<u8>,
+    /// The file.
+    pub file: OwnedFd,
+}
+
 impl ExportChannel {
     /// Takes over the descriptor that [`Connection::domain_export`] gave.
     #[must_use]
@@ -40,8 +50,7 @@ impl ExportChannel {
     pub fn open(&mut self) -> Result<DomainParts, CallError> {
         let expected = |open: &WalkerOpen| u64::from(open.out_files) + WALKER_OPEN_FDS as u64;
         let answer = self.0.call(&WalkerOpen::default(), &[], &[], expected)?;
-        let windows_bytes = u64::from(answer.value.out_windows) * FRAME_WINDOW_BYTES as u64;
-        require_payload("WALKER_OPEN", windows_bytes, &answer.payload)?;
+        require_payload("WALKER_OPEN", windows_bytes(answer.value.out_windows), &answer.payload)?;
         let mut fds = answer.fds.into_iter();
         let (Some(arena), Some(slots)) = (fds.next(), fds.next()) else {
             let wanted = WALKER_OPEN_FDS as u64;
@@ -49,4 +58,20 @@ impl ExportChannel {
         };
         Ok(DomainParts { arena, slots, windows: answer.payload, files: fds.collect() })
     }
+
+    /// The file that lies behind `iova` now.
+    ///
+    /// # Errors
+    /// [`CallError::Refused`], ENOENT if nothing is mapped there, EPERM if it is not exported; the socket's.
+    pub fn file_at(&mut self, iova: Iova) -> Result<FileParts, CallError> {
+        let answer = self.0.call(&WalkerFile { iova, ..WalkerFile::default() }, &[], &[], |_| 1)?;
+        require_payload("WALKER_FILE", windows_bytes(answer.value.out_windows), &answer.payload)?;
+        let file = answer.fds.into_iter().next();
+        let missing = ProtocolError::Descriptors { command: "WALKER_FILE", wanted: 1, found: 0 };
+        Ok(FileParts { windows: answer.payload, file: file.ok_or(missing)? })
+    }
+}
+
+fn windows_bytes(windows: u32) -> u64 {
+    u64::from(windows) * FRAME_WINDOW_BYTES as u64
 }

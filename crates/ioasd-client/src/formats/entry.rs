@@ -107,13 +107,33 @@ impl Rights {
         Self(self.0 & other.0)
     }
 
+    /// Whether reads pass.
+    #[inline]
+    #[must_use]
+    pub const fn can_read(self) -> bool {
+        self.0 & Self::READ != 0
+    }
+
+    /// Whether writes pass.
+    #[inline]
+    #[must_use]
+    pub const fn can_write(self) -> bool {
+        self.0 & Self::WRITE != 0
+    }
+
+    /// As bits: 1 for reads, 2 for writes.
+    #[must_use]
+    pub const fn bits(self) -> u8 {
+        self.0
+    }
+
     /// As a permission; `None` if nothing is granted.
     #[must_use]
     pub const fn permission(self) -> Option<Permission> {
-        match self.0 {
+        match self.0 & Self::ALL.0 {
+            0 => None,
             Self::READ => Some(Permission::Read),
             Self::WRITE => Some(Permission::Write),
-            0 => None,
             _ => Some(Permission::ReadWrite),
         }
     }

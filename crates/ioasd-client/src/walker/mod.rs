@@ -4,23 +4,37 @@
 //! reaches the memory behind them through its own mappings of the backing files.
 //!
 //! ```text
-//! Walker::open(parts) ── stream() ──▶ Stream (one a thread, has a slot) ── enter() ──▶ Burst ── translate, read, write
+//! Walker::attach(channel) ── stream() ──▶ Stream (one a thread, has a slot) ── enter() ──▶ Burst ── translate, read, write
 //! ```
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `open`, `channel` | an exported domain, from its parts or from the agent; learning of new files |
+//! | `stream`, `burst` | slots, and what is done inside |
+//! | `walk` | through the tables to a frame |
+//! | `backing`, `reach`, `iotlb` | from a frame, or from what is remembered, to memory |
 //!
 //! Inside a burst a translation stays good: the agent does not let go of a page before every burst that might have
 //! seen it has ended. So bursts must be short. Nothing read from the arena is trusted: whatever its bytes say, the
 //! walker reads neither outside the arena nor outside the backing files.
 //!
-//! Imports allowed: units, formats, layout, mapping, `rustix`.
+//! Imports allowed: units, formats, layout, mapping, calls, error, `rustix`. `unsafe` in `reach` alone.
 
+mod backing;
+mod burst;
+mod channel;
 mod fault;
-mod frames;
+mod iotlb;
 mod open;
+mod reach;
 mod stream;
 mod walk;
 
+pub use backing::WindowsError;
+pub use burst::{Burst, Slices, Translation};
+pub use channel::AttachError;
 pub use fault::{FaultKind, WalkFault};
-pub use frames::WindowsError;
 pub use open::{BackingFile, DomainParts, OpenError, Walker};
-pub use stream::{Access, Burst, Generation, NoSlot, Stream, Translation};
+pub use reach::HostSlice;
+pub use stream::{Access, Generation, NoSlot, Stream};
 pub use walk::{Leaf, descend};

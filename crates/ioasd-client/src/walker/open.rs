@@ -6,12 +6,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use rustix::fs::{SealFlags, fcntl_get_seals, fstat};
+use rustix::fs::{OFlags, SealFlags, fcntl_get_seals, fcntl_getfl, fstat};
 use rustix::io::Errno;
 
-use super::frames::{FrameMap, WindowsError};
+use super::backing::{Backing, WindowsError};
+use super::channel::Learning;
 use super::stream::{NoSlot, Stream};
-use super::walk::{WalkFn, walk_of};
+use super::walk::Walks;
 use crate::formats::Geometry;
 use crate::layout::{ArenaHeader, FrameWindow, HEADER_BYTES, HEADER_WORDS, HeaderError, SLOTS_BYTES};
 use crate::mapping::{MapAccess, SharedMapping};
@@ -88,11 +89,10 @@ pub(super) struct OpenDomain {
     pub(super) arena: SharedMapping,
     pub(super) header: ArenaHeader,
     /// How tables of its format are walked.
-    pub(super) walk: WalkFn,
+    pub(super) walks: Walks,
     pub(super) slots: SharedMapping,
     pub(super) slots_taken: AtomicU64,
-    pub(super) frames: FrameMap,
-    files: Vec<SharedMapping>,
+    pub(super) learning: Learning,
 }
 
 impl Walker {
@@ -101,13 +101,21 @@ impl Walker {
     /// # Errors
     /// If a part is not what it should be, or cannot be mapped.
     pub fn open(parts: DomainParts) -> Result<Self, OpenError> {
+        Self::open_with(parts, Learning::nothing_more)
+    }
+
+    /// Opens an exported domain of which more can be learned.
+    pub(super) fn open_with(
+        parts: DomainParts,
+        learning: impl FnOnce(Arc<Backing>) -> Learning,
+    ) -> Result<Self, OpenError> {
         let DomainParts { arena, slots, windows, files } = parts;
         let (arena, header) = open_arena(&arena)?;
-        let frames = FrameMap::new(windows, files.len())?;
         let files = files.iter().map(open_file).collect::<Result<_, _>>()?;
+        let learning = learning(Arc::new(Backing::new(&windows, files)?));
         let (slots, slots_taken) = (open_slots(&slots)?, AtomicU64::new(0));
-        let walk = walk_of(header.geometry.format);
-        Ok(Self { domain: Arc::new(OpenDomain { arena, header, walk, slots, slots_taken, frames, files }) })
+        let walks = Walks::of(header.geometry.format);
+        Ok(Self { domain: Arc::new(OpenDomain { arena, header, walks, slots, slots_taken, learning }) })
     }
 
     /// Takes a slot for this thread.
@@ -125,16 +133,15 @@ impl Walker {
     }
 }
 
-impl OpenDomain {
-    /// The mapping of backing file `file`.
-    pub(super) fn file(&self, file: u32) -> Option<&SharedMapping> {
-        self.files.get(usize::try_from(file).ok()?)
-    }
-
-    /// The bytes of backing file `file` from `offset` on; `None` if there are none.
-    pub(super) fn bytes_left(&self, file: u32, offset: ByteLen) -> Option<ByteLen> {
-        let left = self.file(file)?.length().get().checked_sub(offset.get())?;
-        (left > 0).then_some(ByteLen::new(left))
+impl BackingFile {
+    /// A file, to be mapped as it was opened.
+    ///
+    /// # Errors
+    /// If the kernel does not tell how it was opened.
+    pub fn of(fd: OwnedFd) -> Result<Self, OpenError> {
+        let flags = fcntl_getfl(&fd).map_err(failed("fcntl(F_GETFL)", "backing file"))?;
+        let writable = flags.contains(OFlags::RDWR);
+        Ok(Self { fd, access: if writable { MapAccess::ReadWrite } else { MapAccess::ReadOnly } })
     }
 }
 
@@ -183,7 +190,7 @@ fn open_slots(fd: &OwnedFd) -> Result<SharedMapping, OpenError> {
     Ok(slots)
 }
 
-fn open_file(file: &BackingFile) -> Result<SharedMapping, OpenError> {
+pub(super) fn open_file(file: &BackingFile) -> Result<SharedMapping, OpenError> {
     const PART: &str = "backing file";
     map(&file.fd, PART, size(&file.fd, PART)?, file.access)
 }

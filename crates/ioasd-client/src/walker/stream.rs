@@ -1,21 +1,18 @@
 //! Streams and bursts: walking tables that change meanwhile.
 //!
-//! The steps, and why they are in this order, are in [`protocol`](crate::layout::protocol). A table address is checked against the arena, an offset against the mapping of its file.
+//! The steps, and why they are in this order, are in [`protocol`](crate::layout::protocol).
 //!
 //! Imports allowed: units, formats, layout, mapping.
 
 use std::marker::PhantomData;
-use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use super::fault::{FaultKind, WalkFault};
+use super::burst::{Burst, Translated};
 use super::open::OpenDomain;
-use super::walk::{Walk, fault};
+use super::reach::Reach;
 use crate::layout::protocol::{self, Entered};
 use crate::layout::{IS_ALIVE, SLOTS, SlotIndex};
-use crate::mapping::SharedMapping;
-use crate::units::{ByteLen, Iova, Permission};
 
 const _: () = assert!(SLOTS == u64::BITS, "slots in use are the bits of one word");
 
@@ -33,53 +30,51 @@ pub enum Access {
     Write,
 }
 
-impl Access {
-    pub(super) const fn is_allowed(self, permission: Permission) -> bool {
-        match self {
-            Self::Read => permission.can_read(),
-            Self::Write => permission.can_write(),
-        }
-    }
-}
-
-/// Where an IOVA leads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Translation {
-    /// The backing file, by its number in the export.
-    pub file: u32,
-    /// The offset in the file.
-    pub offset: ByteLen,
-    /// How many bytes follow there, at most as many as asked for.
-    pub length: ByteLen,
-    /// What is allowed.
-    pub permission: Permission,
-}
-
 /// What was translated under one generation need not hold under another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Generation(u64);
+pub struct Generation(pub(super) u64);
 
 /// The right of one thread to walk. Not `Send`: the slot belongs to the thread.
 #[derive(Debug)]
 pub struct Stream {
     domain: Arc<OpenDomain>,
     slot: SlotIndex,
+    pub(super) reach: Reach,
     stays_here: PhantomData<*const ()>,
 }
 
 impl Stream {
     pub(super) fn new(domain: &Arc<OpenDomain>) -> Result<Self, NoSlot> {
         let slot = protocol::take_slot(&domain.slots_taken).ok_or(NoSlot)?;
-        Ok(Self { domain: Arc::clone(domain), slot, stays_here: PhantomData })
+        let reach = Reach::new(domain.learning.backing());
+        Ok(Self { domain: Arc::clone(domain), slot, reach, stays_here: PhantomData })
+    }
+
+    /// The same, with an IOTLB: good for devices that go through memory in order or come back to the same pages, not for
+    /// accesses at random to more than 4 MiB.
+    #[must_use]
+    pub fn with_iotlb(mut self) -> Self {
+        self.reach.add_iotlb();
+        self
     }
 
     /// Begins a burst. While it lasts, nothing that it translates is taken away; an unmap waits for its end.
+    #[inline]
     pub fn enter(&mut self) -> Burst<'_> {
         let Entered { generation, alive } = protocol::enter(self.slot_word(), &self.domain.arena);
-        Burst { stream: self, generation: Generation(generation), alive }
+        let generation = (alive == IS_ALIVE).then_some(Generation(generation));
+        self.reach.begin(generation);
+        let translated = Translated::new(self.domain.header.geometry.aperture, generation);
+        Burst { stream: self, generation, translated }
     }
 
-    fn slot_word(&self) -> &AtomicU64 {
+    #[inline]
+    pub(super) fn domain(&self) -> &OpenDomain {
+        &self.domain
+    }
+
+    #[inline]
+    pub(super) fn slot_word(&self) -> &AtomicU64 {
         let word = self.domain.slots.word(self.slot.offset());
         word.unwrap_or_else(|| unreachable!("the slots memfd was mapped whole and writable"))
     }
@@ -92,105 +87,19 @@ impl Drop for Stream {
     }
 }
 
-/// A short time in which translations stay good. Ends when dropped.
-#[derive(Debug)]
-pub struct Burst<'a> {
-    stream: &'a Stream,
-    generation: Generation,
-    alive: u64,
-}
-
-impl Burst<'_> {
-    /// The generation of this burst: translations kept from an earlier one are good if theirs is the same.
-    #[must_use]
-    pub const fn generation(&self) -> Generation {
-        self.generation
-    }
-
-    /// Where the `length` bytes at `iova`, or the first of them, lie.
-    ///
-    /// # Errors
-    /// If the first byte cannot be reached by this access.
-    pub fn translate(&self, iova: Iova, length: ByteLen, access: Access) -> Result<Translation, WalkFault> {
-        if self.alive != IS_ALIVE {
-            return Err(fault(iova, FaultKind::Dead));
-        }
-        Walk { domain: &self.stream.domain, iova }.translate(length, access)
-    }
-
-    /// Copies the bytes at `iova` into `into`. Bytes that others change meanwhile may arrive old or new.
-    ///
-    /// # Errors
-    /// At the first byte that cannot be read; those before it are copied.
-    pub fn read(&self, iova: Iova, into: &mut [u8]) -> Result<(), WalkFault> {
-        let (mut at, mut rest) = (iova, into);
-        while !rest.is_empty() {
-            let (file, place, count) = self.reach(at, rest.len(), Access::Read)?;
-            let (now, later) = mem::take(&mut rest).split_at_mut(count);
-            file.copy_out(place.offset, now).map_err(|_| not_exported(at))?;
-            (at, rest) = (self.after(at, count, later)?, later);
-        }
-        Ok(())
-    }
-
-    /// Copies `from` to the bytes at `iova`.
-    ///
-    /// # Errors
-    /// At the first byte that cannot be written; those before it are copied.
-    pub fn write(&self, iova: Iova, from: &[u8]) -> Result<(), WalkFault> {
-        let (mut at, mut rest) = (iova, from);
-        while !rest.is_empty() {
-            let (file, place, count) = self.reach(at, rest.len(), Access::Write)?;
-            let (now, later) = rest.split_at(count);
-            file.copy_in(place.offset, now).map_err(|_| not_exported(at))?;
-            (at, rest) = (self.after(at, count, later)?, later);
-        }
-        Ok(())
-    }
-
-    /// The mapped file, the place in it, and how many of `length` bytes lie there, at least 1.
-    fn reach(
-        &self,
-        at: Iova,
-        length: usize,
-        access: Access,
-    ) -> Result<(&SharedMapping, Translation, usize), WalkFault> {
-        let place = self.translate(at, ByteLen::new(length as u64), access)?;
-        let file = self.stream.domain.file(place.file).ok_or_else(|| not_exported(at))?;
-        let count = usize::try_from(place.length.get()).unwrap_or(length);
-        Ok((file, place, count))
-    }
-
-    /// The address `count` bytes on, which exists unless nothing is left to do there.
-    fn after(&self, at: Iova, count: usize, later: &[u8]) -> Result<Iova, WalkFault> {
-        match at.checked_add(count as u64) {
-            Some(next) => Ok(next),
-            None if later.is_empty() => Ok(at),
-            None => Err(fault(at, FaultKind::OutsideAperture)),
-        }
-    }
-}
-
-fn not_exported(at: Iova) -> WalkFault {
-    fault(at, FaultKind::NotExported)
-}
-
-impl Drop for Burst<'_> {
-    fn drop(&mut self) {
-        protocol::leave(self.stream.slot_word());
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::Ordering;
 
+    use super::super::burst::Translation;
+    use super::super::fault::{FaultKind, WalkFault};
     use super::super::open::Walker;
     use super::super::open::tests::{TABLES, header, parts};
     use super::*;
     use crate::formats::{AmdV1, Format, Level, TABLE_BYTES, TABLE_ENTRIES, TableAddr};
     use crate::layout::{ALIVE_OFFSET, EPOCH_OFFSET, GENERATION_OFFSET, HEADER_BYTES, IS_DEAD, OUTSIDE};
-    use crate::units::PhysAddr;
+    use crate::mapping::SharedMapping;
+    use crate::units::{ByteLen, Iova, Permission, PhysAddr};
 
     type Amd = AmdV1<4>;
 
@@ -224,7 +133,7 @@ mod tests {
     }
 
     fn fault(walker: &Walker, iova: u64, access: Access) -> WalkFault {
-        walker.stream().unwrap().enter().translate(Iova::new(iova), ByteLen::new(1), access).unwrap_err()
+        walker.stream().unwrap().enter().locate(Iova::new(iova), ByteLen::new(1), access).unwrap_err()
     }
 
     #[test]
@@ -272,8 +181,9 @@ mod tests {
         set(&writer, table(1).get(), no_writes);
         assert_eq!(fault(&walker, 0, Access::Write).kind, FaultKind::Permission);
         let mut stream = walker.stream().unwrap();
-        let found = stream.enter().translate(Iova::new(9), ByteLen::new(10), Access::Read).unwrap();
+        let found = stream.enter().locate(Iova::new(9), ByteLen::new(10), Access::Read).unwrap();
         let expected = Translation {
+            phys: PhysAddr::new(0x10_0009),
             file: 0,
             offset: ByteLen::new(9),
             length: ByteLen::new(10),
@@ -310,7 +220,7 @@ mod tests {
             let mut stream = walker.stream().unwrap();
             let burst = stream.enter();
             for _ in 0..2000 {
-                let found = burst.translate(Iova::new(next() >> 16), ByteLen::new(1 << 40), Access::Read);
+                let found = burst.locate(Iova::new(next() >> 16), ByteLen::new(1 << 40), Access::Read);
                 if let Ok(Translation { offset, length, .. }) = found {
                     assert!(offset.get() + length.get() <= 0x4000, "seed {seed}");
                 }
@@ -329,10 +239,56 @@ mod tests {
         let mut back = vec![0; 200];
         stream.enter().read(Iova::new(0xfa0), &mut back).unwrap();
         assert_eq!(back, bytes);
-        let mut tail = [0; 104];
-        walker.stream().unwrap().domain.file(0).unwrap().copy_out(ByteLen::new(0x1000), &mut tail).unwrap();
-        assert_eq!(tail, bytes[96..]);
+        let burst = stream.enter();
+        let pieces: Result<Vec<_>, _> =
+            burst.translate(Iova::new(0xfa0), ByteLen::new(200), Access::Read).collect();
+        assert_eq!(pieces.unwrap().iter().map(|piece| piece.memory.len()).collect::<Vec<_>>(), [96, 104]);
+        drop(burst);
         let fault = stream.enter().read(Iova::new(0x1fff), &mut [0; 2]).unwrap_err();
         assert_eq!((fault.iova, fault.kind), (Iova::new(0x2000), FaultKind::NotPresent));
+    }
+
+    fn byte(stream: &mut Stream, iova: u64) -> Result<u8, FaultKind> {
+        let mut byte = [0];
+        stream.enter().read(Iova::new(iova), &mut byte).map_err(|fault| fault.kind)?;
+        Ok(byte[0])
+    }
+
+    #[test]
+    fn an_iotlb_remembers_within_a_generation_and_no_longer() {
+        let (walker, writer) = domain();
+        link_to_zero(&writer, page(0x10_0000, Permission::Read));
+        let mut stream = walker.stream().unwrap().with_iotlb();
+        assert_eq!(byte(&mut stream, 8), Ok(0));
+        link_to_zero(&writer, 0);
+        assert_eq!(byte(&mut stream, 0), Ok(0), "the agent has not begun a new generation yet");
+        assert_eq!(stream.enter().write(Iova::new(0), &[1]).unwrap_err().kind, FaultKind::NotPresent);
+        set(&writer, GENERATION_OFFSET, 1);
+        assert_eq!(byte(&mut stream, 0), Err(FaultKind::NotPresent));
+        link_to_zero(&writer, page(0x10_1000, Permission::Read));
+        assert_eq!(byte(&mut stream, 0), Ok(0));
+        set(&writer, ALIVE_OFFSET, IS_DEAD);
+        assert_eq!(byte(&mut stream, 0), Err(FaultKind::Dead));
+    }
+
+    #[test]
+    fn a_slice_allows_what_it_was_asked_for_and_the_tables_grant() {
+        let (walker, writer) = domain();
+        link_to_zero(&writer, page(0x10_0000, Permission::ReadWrite));
+        for iotlb in [false, true] {
+            let stream = walker.stream().unwrap();
+            let mut stream = if iotlb { stream.with_iotlb() } else { stream };
+            let burst = stream.enter();
+            for _ in 0..2 {
+                let slice = |access| burst.slice(Iova::new(0xffc), ByteLen::new(100), access).unwrap();
+                let (read, write) = (slice(Access::Read), slice(Access::Write));
+                assert_eq!((read.memory.len(), read.permission()), (4, Permission::ReadWrite));
+                assert_eq!(
+                    (read.memory.store::<u32>(0, 1), write.memory.store::<u32>(0, 5)),
+                    (None, Some(()))
+                );
+                assert_eq!(read.memory.load::<u32>(0), Some(5));
+            }
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! ioasd's own commands, numbers 0x3bc0 to 0x3bcf: devices, domains for other processes, accesses.
 //!
 //! They obey the same rules as the uAPI's. DOMAIN_EXPORT answers with one descriptor, an *export channel*: a connected
-//! socket on which WALKER_OPEN is the one command. Whoever holds it may open the domain, also in another process.
+//! socket on which WALKER_OPEN and WALKER_FILE are the commands. Whoever holds it may open the domain, also in another process.
 //!
 //! Imports allowed: units, ids, command, frame.
 
@@ -217,6 +217,22 @@ commands! {
         /// Must be 0.
         reserved: u32 = 28,
     }
+
+    /// On an export channel: the file behind an address, for a walker that met a page of a file, or of a part of it, that it
+    /// does not know yet.
+    ///
+    /// The reply carries `out_windows` frame windows as payload, as WALKER_OPEN's, all of file index 0, and the file as its
+    /// one descriptor.
+    WalkerFile = 0x3bcf "WALKER_FILE", min 24, size 24 {
+        /// Must be 0.
+        flags: u32 = 4,
+        /// Out: windows in the payload.
+        out_windows: u32 = 8,
+        /// Must be 0.
+        reserved: u32 = 12,
+        /// The address.
+        iova: Iova = 16,
+    }
 }
 
 #[cfg(test)]
@@ -237,6 +253,6 @@ mod tests {
     fn own_numbers_are_consecutive_in_their_range() {
         let mut numbers = Numbers(Vec::new());
         visit_all(&mut numbers);
-        assert_eq!(numbers.0, (0x3bc0..=0x3bce).collect::<Vec<_>>());
+        assert_eq!(numbers.0, (0x3bc0..=0x3bcf).collect::<Vec<_>>());
     }
 }

@@ -1,0 +1,150 @@
+//! Walkers over an export channel: they learn of backing files while they run.
+//!
+//! A file that was mapped after a walker opened its domain, or that grew since, is a fault `not exported` at first. The
+//! stream that met it asks the agent on the channel, outside of any burst, since an unmap must not wait for an answer; all
+//! streams of the walker find what came back.
+//!
+//! Imports allowed: units, layout, mapping, calls, error, the parts of this folder.
+#![expect(
+    clippy::disallowed_types,
+    reason = "this crate takes no dependency for a lock that is hardly ever held"
+)]
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::backing::{Backing, WindowsError};
+use super::burst::Burst;
+use super::fault::{FaultKind, WalkFault};
+use super::open::{BackingFile, DomainParts, OpenError, Walker, open_file};
+use super::stream::Stream;
+use crate::calls::ExportChannel;
+use crate::error::CallError;
+use crate::layout::{FrameWindow, WINDOW_BYTES, WindowError};
+use crate::units::Iova;
+
+/// How often a stream asks about one address before it believes the answer: once what other streams learned, once the agent.
+const ASKED_MAX: u32 = 2;
+
+/// Why a domain could not be attached to, or nothing more be learned of it.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    /// The agent refused, or is gone.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// The agent sent windows that are none.
+    #[error(transparent)]
+    Window(#[from] WindowError),
+    /// What it sent cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The walker was opened without a channel.
+    #[error(
+        "this walker was opened from its parts and has no channel; attach to an export channel to learn of new files"
+    )]
+    NoChannel,
+}
+
+impl From<WindowsError> for AttachError {
+    fn from(error: WindowsError) -> Self {
+        Self::Open(error.into())
+    }
+}
+
+/// What the streams of a walker know together, and whom they ask.
+#[derive(Debug)]
+pub(super) struct Learning(Mutex<Known>);
+
+#[derive(Debug)]
+struct Known {
+    backing: Arc<Backing>,
+    channel: Option<ExportChannel>,
+}
+
+impl Learning {
+    /// There is nobody to ask.
+    pub(super) const fn nothing_more(backing: Arc<Backing>) -> Self {
+        Self(Mutex::new(Known { backing, channel: None }))
+    }
+
+    /// The memory that is known now.
+    pub(super) fn backing(&self) -> Arc<Backing> {
+        Arc::clone(&self.known().backing)
+    }
+
+    /// More than `backing`: what is known already, else what the agent answers.
+    fn more_than(&self, backing: &Arc<Backing>, iova: Iova) -> Result<Arc<Backing>, AttachError> {
+        let mut known = self.known();
+        if Arc::ptr_eq(&known.backing, backing) {
+            known.ask(iova)?;
+        }
+        Ok(Arc::clone(&known.backing))
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Known {
+    fn ask(&mut self, iova: Iova) -> Result<(), AttachError> {
+        let channel = self.channel.as_mut().ok_or(AttachError::NoChannel)?;
+        let parts = channel.file_at(iova)?;
+        let file = open_file(&BackingFile::of(parts.file)?)?;
+        self.backing = Arc::new(self.backing.with(&decode(&parts.windows)?, file)?);
+        Ok(())
+    }
+}
+
+impl Walker {
+    /// Opens the domain of an export channel, and keeps the channel: the agent waits for a walker's bursts until it is
+    /// closed, and answers on it which files are new.
+    ///
+    /// # Errors
+    /// If the agent refuses, or what it sends cannot be opened.
+    pub fn attach(mut channel: ExportChannel) -> Result<Self, AttachError> {
+        let parts = channel.open()?;
+        let parts = DomainParts {
+            arena: parts.arena,
+            slots: parts.slots,
+            windows: decode(&parts.windows)?,
+            files: parts.files.into_iter().map(BackingFile::of).collect::<Result<_, _>>()?,
+        };
+        Ok(Self::open_with(parts, |backing| Learning(Mutex::new(Known { backing, channel: Some(channel) })))?)
+    }
+}
+
+impl Stream {
+    /// Learns which file lies behind `iova`, after a fault [`FaultKind::NotExported`]: from what other streams learned
+    /// since, else from the agent.
+    ///
+    /// # Errors
+    /// If the agent refuses: nothing is mapped there, or a file that is not exported.
+    pub fn learn(&mut self, iova: Iova) -> Result<(), AttachError> {
+        let backing = self.domain().learning.more_than(self.reach.backing(), iova)?;
+        self.reach.replace(backing);
+        Ok(())
+    }
+
+    /// Does `work` in a burst, and again, in a burst of its own, when it met a file that was not known here yet.
+    ///
+    /// # Errors
+    /// The fault that ended `work`.
+    pub fn burst<T>(
+        &mut self,
+        mut work: impl FnMut(&Burst<'_>) -> Result<T, WalkFault>,
+    ) -> Result<T, WalkFault> {
+        let mut asked = (None, 0);
+        loop {
+            let done = work(&self.enter());
+            let Err(fault @ WalkFault { kind: FaultKind::NotExported, iova, .. }) = done else { return done };
+            asked = if asked.0 == Some(iova) { (asked.0, asked.1 + 1) } else { (Some(iova), 1) };
+            if asked.1 > ASKED_MAX || self.learn(iova).is_err() {
+                return Err(fault);
+            }
+        }
+    }
+}
+
+fn decode(bytes: &[u8]) -> Result<Vec<FrameWindow>, WindowError> {
+    bytes.as_chunks::<WINDOW_BYTES>().0.iter().map(FrameWindow::decode).collect()
+}
