@@ -15,6 +15,7 @@ pub mod load;
 pub mod place;
 pub mod values;
 
+use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -61,9 +62,12 @@ impl Config {
     pub fn admin_endpoints(&self, environment: &Environment) -> Endpoints {
         Endpoints {
             tcp: self.admin.listen.address(),
+            remote: self.admin.remote,
             socket: self.admin_socket(environment),
             scope: self.admin.scope.resolve(environment.uid),
             series: NamedSeries(self.admin.named_series),
+            token_file: self.admin.token_file.clone(),
+            names: self.admin.names.clone(),
         }
     }
 
@@ -119,12 +123,28 @@ pub struct AdminConfig {
     pub socket: Option<Place>,
     /// Accounts, and contexts, that `/metrics` names.
     pub named_series: u32,
+    /// TCP address that others reach, if there shall be one.
+    #[serde(deserialize_with = "values::address_or_off")]
+    pub remote: Option<SocketAddr>,
+    /// File with the token that opens everything over TCP, if there is one.
+    #[serde(deserialize_with = "values::file_or_off")]
+    pub token_file: Option<PathBuf>,
+    /// Names of this host that a request over TCP may use.
+    pub names: Vec<String>,
 }
 
 impl Default for AdminConfig {
     fn default() -> Self {
         let NamedSeries(named_series) = NamedSeries::default();
-        Self { listen: Listen::default(), scope: ScopeChoice::Auto, socket: Some(Place::Auto), named_series }
+        Self {
+            listen: Listen::default(),
+            scope: ScopeChoice::Auto,
+            socket: Some(Place::Auto),
+            named_series,
+            remote: None,
+            token_file: None,
+            names: Vec::new(),
+        }
     }
 }
 
@@ -282,6 +302,9 @@ mod tests {
         scope = "metrics"
         socket = "off"
         named_series = 7
+        remote = "0.0.0.0:9885"
+        token_file = "/etc/ioasd/token"
+        names = ["node7.example"]
         [log]
         filter = "warn"
         format = "json"
@@ -320,6 +343,9 @@ mod tests {
                 scope: ScopeChoice::Metrics,
                 socket: None,
                 named_series: 7,
+                remote: "0.0.0.0:9885".parse().ok(),
+                token_file: Some("/etc/ioasd/token".into()),
+                names: vec!["node7.example".to_owned()],
             },
             log: LogConfig { filter: "warn".to_owned(), format: Format::Json },
             limits: Limits {

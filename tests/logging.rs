@@ -73,3 +73,46 @@ fn at_info_requests_leave_nothing_and_start_and_stop_are_told() {
     let told = |message: &str| lines.iter().any(|line| line.contains(&format!("\"message\":\"{message}")));
     assert!(told("serving") && told("stopping"), "{lines:?}");
 }
+
+#[test]
+fn the_filter_is_changed_while_the_agent_runs_and_comes_back_and_the_configuration_tells_its_sources() {
+    let folder = tempfile::tempdir().unwrap();
+    let (socket, admin) = (folder.path().join("ioasd.sock"), folder.path().join("admin.sock"));
+    let config = folder.path().join("ioasd.toml");
+    let text = format!("[admin]\nlisten = \"off\"\nsocket = {admin:?}\n[log]\nformat = \"json\"\n");
+    std::fs::write(&config, text).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ioasd"));
+    command.args(["serve", "--log", "warn", "--config"]).arg(&config).arg("--socket").arg(&socket);
+    let agent = command.env_remove("JOURNAL_STREAM").stderr(Stdio::piped()).spawn().unwrap();
+    let first = connected(&socket);
+    let ctl = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ioasd"));
+        let output = command.args(["ctl", "--json", "--admin"]).arg(&admin).args(arguments).output().unwrap();
+        (output.status.success(), String::from_utf8(output.stdout).unwrap())
+    };
+    let filter = || serde_json::from_str::<serde_json::Value>(&ctl(&["log"]).1).unwrap();
+    assert!(!ctl(&["log", "ioasd=loud"]).0);
+    assert_eq!(filter()["filter"], "warn");
+    let (done, answer) = ctl(&["log", "off,ioasd::uapi=debug", "--for", "1h"]);
+    assert!(
+        done && answer.contains("\"before\": \"warn\"") && answer.contains("\"reverts_to\": \"warn\""),
+        "{answer}"
+    );
+    session(first);
+    assert!(ctl(&["log", "error", "--for", "1s"]).0);
+    while filter()["filter"] != "warn" {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    assert_eq!(filter()["reverts_at"], serde_json::Value::Null);
+    let settings = ctl(&["config"]).1;
+    let settings: serde_json::Value = serde_json::from_str(&settings).unwrap();
+    let find =
+        |key: &str| settings["items"].as_array().unwrap().iter().find(|row| row["key"] == key).unwrap();
+    let source = |key: &str| find(key)["source"].as_str().unwrap();
+    assert_eq!([source("filter"), source("format"), source("drain_timeout")], ["flag", "file", "default"]);
+    assert_eq!(find("format")["origin"], format!("{}:5", config.display()));
+    kill_process(Pid::from_child(&agent), Signal::TERM).unwrap();
+    let output = agent.wait_with_output().unwrap();
+    let lines = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(lines.lines().filter(|line| line.contains("\"command\"")).count(), 4, "{lines}");
+}

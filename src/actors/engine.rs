@@ -2,7 +2,6 @@
 //!
 //! Imports allowed: every actor, config's values through [`EngineSettings`].
 
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -17,8 +16,9 @@ use parking_lot::Mutex;
 use rustix::process::{Pid, Uid};
 
 use super::agent::{Agent, Local, Settings};
+use super::client_context::ClientContext;
 use super::client_context::state::ClientState;
-use super::client_context::{ClientContext, HangUp};
+use super::contexts::{Contexts, Draining};
 use super::credits::Credits;
 use super::fan_out::FanOut;
 use super::figures::ContextStats;
@@ -102,19 +102,12 @@ pub struct Engine {
     arbiters: Vec<Arbiter>,
     locals: Vec<Local>,
     next: AtomicUsize,
-    contexts: Contexts,
+    contexts: Arc<Contexts>,
     accepting: Mutex<Option<actix_rt::task::JoinHandle<()>>>,
 }
 
 /// Processes that are asked to pin at the same time, at most.
 const UPCALL_THREADS: usize = 8;
-
-/// The live contexts.
-#[derive(Default)]
-struct Contexts {
-    all: Mutex<BTreeMap<u64, Addr<ClientContext>>>,
-    last: AtomicU64,
-}
 
 impl Engine {
     /// Starts arbiters and their actors; accepts nobody yet. Runs inside an actix system.
@@ -203,7 +196,8 @@ impl Engine {
     async fn accept_all(self: Arc<Self>, listener: &Watched<Listener>) {
         loop {
             match listener.read_with(Listener::accept).await {
-                Ok(socket) => self.serve(socket),
+                Ok(socket) if self.contexts.draining() == Draining::No => self.serve(socket),
+                Ok(_) => tracing::debug!("draining: somebody who connected is hung up on"),
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a client");
                     actix_rt::time::sleep(ACCEPT_PAUSE).await;
@@ -224,14 +218,12 @@ impl Engine {
         let stats = self.agent.registry.register_context(stats);
         let process = opener_handle(&socket, opener);
         let surety = process.map(|process| Surety { uid: opener.uid, limit: limit_of(&process) });
-        let number = self.contexts.last.fetch_add(1, Ordering::Relaxed);
+        let number = stats.number();
         let agent = Arc::clone(&self.agent);
         let context = ClientContext::start_in_arbiter(arbiter, move |_| {
             ClientContext::new(ClientState::new(agent, local, stats).opened_by(surety), socket)
         });
-        let mut contexts = self.contexts.all.lock();
-        contexts.retain(|_, context| context.connected());
-        contexts.insert(number, context);
+        self.contexts.add(number, context);
     }
 
     /// Runs `work` on an arbiter, beside its actors; dropped if there is no such arbiter. For measurements.
@@ -269,17 +261,18 @@ impl Engine {
     /// Contexts that are not taken down yet.
     #[must_use]
     pub fn contexts(&self) -> usize {
-        self.contexts.all.lock().values().filter(|context| context.connected()).count()
+        self.contexts.count()
+    }
+
+    /// The live contexts, to be ended from outside.
+    #[must_use]
+    pub fn live(&self) -> &Arc<Contexts> {
+        &self.contexts
     }
 
     /// Ends every context there is, as if its client had hung up; waits for none of them.
     pub fn hang_up(&self) {
-        let contexts: Vec<Addr<ClientContext>> = self.contexts.all.lock().values().cloned().collect();
-        for context in contexts.iter().filter(|context| context.connected()) {
-            if let Err(error) = context.try_send(HangUp) {
-                tracing::debug!(%error, "a context was not told to end");
-            }
-        }
+        self.contexts.hang_up();
     }
 
     /// Ends the arbiters, whatever still runs there.

@@ -35,6 +35,8 @@ pub enum Kind {
     SoftLimit,
     /// The agent was told to end.
     Stopping,
+    /// An operator changed something.
+    Changed,
 }
 
 impl Kind {
@@ -48,6 +50,7 @@ impl Kind {
             Self::WalkersLate => "walkers-late",
             Self::SoftLimit => "soft-limit",
             Self::Stopping => "stopping",
+            Self::Changed => "changed",
         }
     }
 }
@@ -107,6 +110,12 @@ impl Happening {
     pub fn stopping(contexts: usize) -> Self {
         let text = format!("stopping: nobody is accepted any more, {contexts} contexts may leave");
         Self { text, ..Self::plain(Kind::Stopping, None) }
+    }
+
+    /// An operator changed something; `text` says what, and who it was.
+    #[must_use]
+    pub fn changed(context: Option<Number<ContextStats>>, text: String) -> Self {
+        Self { text, ..Self::plain(Kind::Changed, context) }
     }
 
     fn plain(kind: Kind, context: Option<Number<ContextStats>>) -> Self {

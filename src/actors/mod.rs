@@ -19,7 +19,7 @@
 //!
 //! | file | what it is |
 //! |---|---|
-//! | [`engine`], [`agent`] | starting and stopping; what contexts share |
+//! | [`engine`], [`agent`], [`contexts`] | starting and stopping; what contexts share; ending one from outside |
 //! | [`client_context`], [`objects`] | one open of the agent: socket, credits, object ids, operations |
 //! | [`ioas`], [`access`], [`retirement`] | one address space; notices; grace periods |
 //! | [`pages`], [`pages_handle`], [`payer`] | one pages object: runs movements and carries their steps; who pays for it |
@@ -40,6 +40,7 @@ pub mod agent;
 mod atomics;
 pub mod auditor;
 pub mod client_context;
+pub mod contexts;
 pub mod credits;
 pub mod domain;
 pub mod engine;

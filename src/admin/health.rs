@@ -1,14 +1,16 @@
 //! `/livez` and `/readyz`: does the agent live, and can it be used.
 //!
-//! Imports allowed: `actix_web`.
+//! Imports allowed: `actix_web`, the actors' contexts.
 
 use std::fmt;
+use std::sync::Arc;
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::ContentType;
 use actix_web::{HttpRequest, HttpResponse, web};
 
 use super::Shown;
+use crate::actors::contexts::{Contexts, Draining};
 
 /// One condition of readiness.
 ///
@@ -22,6 +24,18 @@ impl Check {
     /// A check called `name`.
     pub fn new(name: &'static str, probe: impl Fn() -> Result<(), String> + Send + Sync + 'static) -> Self {
         Self { name, probe: Box::new(probe) }
+    }
+
+    /// Whether whoever connects is served.
+    #[must_use]
+    pub fn not_draining(contexts: &Arc<Contexts>) -> Self {
+        let contexts = Arc::clone(contexts);
+        Self::new("admitting", move || match contexts.draining() {
+            Draining::No => Ok(()),
+            Draining::Yes => {
+                Err("the agent drains: DELETE /v1/drain (ioasd ctl drain --undo) ends that".to_owned())
+            }
+        })
     }
 
     /// Asks now.

@@ -1,4 +1,4 @@
-//! Where the admin server listens: a loopback TCP address, a Unix socket, or both.
+//! Where the admin server listens: a loopback TCP address, one that others reach, a Unix socket, or any of them.
 //!
 //! A Unix socket that a service manager bound already is used as it is and left where it is.
 //!
@@ -27,7 +27,7 @@ pub enum AddressError {
     Malformed(String),
     /// Others than this host could reach it.
     #[error(
-        "{0} is not a loopback address: the admin server has no access control yet, so use 127.0.0.1 or [::1]"
+        "{0} is not a loopback address: use 127.0.0.1 or [::1], or admin.remote, which needs admin.token_file"
     )]
     NotLoopback(SocketAddr),
 }
@@ -72,8 +72,8 @@ impl Drop for SocketFile {
     }
 }
 
-pub(super) fn tcp(address: LoopbackAddr) -> Result<TcpListener, AdminError> {
-    TcpListener::bind(address.0).map_err(|source| AdminError::Tcp { address: address.0, source })
+pub(super) fn tcp(address: SocketAddr) -> Result<TcpListener, AdminError> {
+    TcpListener::bind(address).map_err(|source| AdminError::Tcp { address, source })
 }
 
 pub(super) fn unix(path: &Path) -> Result<(UnixListener, Option<SocketFile>), AdminError> {

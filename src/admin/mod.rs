@@ -23,6 +23,10 @@
 //! GET /v1/payers                  the processes that map, and their limits
 //! GET /v1/events                  what happened lately; ?since=
 //! GET /v1/host                    what anybody on this host holds in place
+//! GET /v1/config                  the effective configuration, with the source of each value
+//! GET PUT /v1/log                 which events are logged
+//! GET POST DELETE /v1/drain       whether whoever connects is served
+//! POST /v1/contexts/{id}/evict    ends a context; ?dry_run=true
 //! ```
 //!
 //! Lists come in parts: `?limit=`, and `?after=` with the `next` of the part before. Filters: `?context=` (ioas, pages,
@@ -30,17 +34,20 @@
 //! system of its own, and asks the data side with a deadline: when that is stuck, `/livez`, `/metrics` and the lists still
 //! answer, and what needs an owner's answer is 503. Whatever cannot be answered is `application/problem+json`.
 //!
-//! Which of this is shown to whom: `door`. Nothing here changes anything.
+//! Which of this is shown to whom, and who may change anything: `door`. A change is told in the journal.
 //!
 //! Imports allowed: the actors' view (registry, inboxes, questions), `telemetry`, sys::activation, units, storage's words for reports.
 
 pub(crate) mod accesses;
 pub(crate) mod accounts;
 pub(crate) mod areas;
+mod body;
+pub mod config;
 pub(crate) mod contexts;
 pub(crate) mod devices;
 pub(crate) mod domains;
 pub mod door;
+pub(crate) mod ending;
 pub(crate) mod events;
 pub(crate) mod gaps;
 pub mod health;
@@ -48,6 +55,7 @@ pub(crate) mod host;
 pub(crate) mod ioases;
 pub(crate) mod json;
 pub mod listen;
+pub(crate) mod log;
 mod metrics;
 mod openapi;
 pub(crate) mod pages;
@@ -55,6 +63,7 @@ pub(crate) mod parameters;
 pub(crate) mod payers;
 mod problem;
 pub(crate) mod status;
+mod token;
 mod ui;
 mod version;
 pub(crate) mod walk;
@@ -73,11 +82,16 @@ use actix_web::middleware::from_fn;
 use actix_web::rt::System;
 use actix_web::{App, HttpServer, Resource, Route, web};
 
-use self::door::Scope;
+use self::config::Settings;
+use self::door::{Keys, Scope};
 use self::health::Readiness;
 use self::listen::{LoopbackAddr, SocketFile};
+use self::log::LogControl;
+use self::token::{Token, TokenError};
+use crate::actors::contexts::Contexts;
 use crate::actors::view::View;
 use crate::telemetry::host::HostView;
+use crate::telemetry::logging::FilterHandle;
 use crate::telemetry::metrics::NamedSeries;
 
 /// Seconds that a connection may still take when the server stops.
@@ -104,6 +118,14 @@ pub enum AdminError {
         #[source]
         source: io::Error,
     },
+    /// The token cannot be used.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// Others could reach it, and nobody would be asked who he is.
+    #[error(
+        "admin.remote is {0}: set admin.token_file to a file with a token that whoever asks there must show"
+    )]
+    RemoteWithoutToken(SocketAddr),
     /// The thread or its runtime could not be started.
     #[error("the admin server cannot start")]
     Start(#[source] io::Error),
@@ -114,12 +136,58 @@ pub enum AdminError {
 pub struct Endpoints {
     /// A loopback TCP address; port 0 takes a free one.
     pub tcp: Option<LoopbackAddr>,
+    /// A TCP address that others reach; needs a token.
+    pub remote: Option<SocketAddr>,
     /// The path of a Unix socket.
     pub socket: Option<PathBuf>,
     /// What is shown through TCP.
     pub scope: Scope,
     /// How many objects `/metrics` names.
     pub series: NamedSeries,
+    /// The file with the token that opens everything over TCP.
+    pub token_file: Option<PathBuf>,
+    /// Names of this host, besides its addresses.
+    pub names: Vec<String>,
+}
+
+impl Endpoints {
+    const fn is_empty(&self) -> bool {
+        self.tcp.is_none() && self.remote.is_none() && self.socket.is_none()
+    }
+
+    fn keys(&self) -> Result<Keys, AdminError> {
+        let token = self.token_file.as_deref().map(Token::read).transpose()?;
+        match self.remote {
+            Some(remote) if token.is_none() => Err(AdminError::RemoteWithoutToken(remote)),
+            _ => Ok(Keys { scope: self.scope, token, names: self.names.clone() }),
+        }
+    }
+
+    fn listen(&self) -> Result<Listeners, AdminError> {
+        let loopback = self.tcp.map(|address| listen::tcp(address.get())).transpose()?;
+        let remote = self.remote.map(listen::tcp).transpose()?;
+        let (unix, file) = self.socket.as_deref().map(listen::unix).transpose()?.unzip();
+        Ok(Listeners { loopback, remote, unix, file: file.flatten() })
+    }
+}
+
+/// What is listened on.
+struct Listeners {
+    loopback: Option<TcpListener>,
+    remote: Option<TcpListener>,
+    unix: Option<UnixListener>,
+    file: Option<SocketFile>,
+}
+
+/// What the admin server may change, and shows besides objects.
+#[derive(Debug, Default)]
+pub struct Controls {
+    /// The live contexts.
+    pub contexts: Arc<Contexts>,
+    /// The filter of the log, if the log is the agent's own.
+    pub log: Option<FilterHandle>,
+    /// The effective configuration.
+    pub settings: Settings,
 }
 
 /// What the handlers answer from.
@@ -128,8 +196,11 @@ struct Shown {
     view: View,
     host: Arc<HostView>,
     readiness: Arc<Readiness>,
-    scope: Scope,
+    keys: Keys,
     series: NamedSeries,
+    contexts: Arc<Contexts>,
+    log: Option<Arc<LogControl>>,
+    settings: Arc<Settings>,
     since: SystemTime,
 }
 
@@ -137,6 +208,7 @@ struct Shown {
 #[derive(Debug)]
 pub struct AdminHandle {
     address: Option<SocketAddr>,
+    remote: Option<SocketAddr>,
     server: ServerHandle,
     thread: Option<JoinHandle<io::Result<()>>>,
     _socket: Option<SocketFile>,
@@ -147,6 +219,12 @@ impl AdminHandle {
     #[must_use]
     pub const fn address(&self) -> Option<SocketAddr> {
         self.address
+    }
+
+    /// The address that others reach, with the port it got.
+    #[must_use]
+    pub const fn remote(&self) -> Option<SocketAddr> {
+        self.remote
     }
 
     /// Stops the server and waits for its thread: at once when idle, else a second at most for open requests.
@@ -174,29 +252,35 @@ impl Drop for AdminHandle {
 pub fn start(
     endpoints: &Endpoints,
     view: View,
+    controls: Controls,
     readiness: Readiness,
 ) -> Result<Option<AdminHandle>, AdminError> {
-    if endpoints.tcp.is_none() && endpoints.socket.is_none() {
+    if endpoints.is_empty() {
         return Ok(None);
     }
-    let (scope, series, since) = (endpoints.scope, endpoints.series, SystemTime::now());
-    let shown = Shown { view, host: Arc::default(), readiness: Arc::new(readiness), scope, series, since };
-    let tcp = endpoints.tcp.map(listen::tcp).transpose()?;
-    let unix = endpoints.socket.as_deref().map(listen::unix).transpose()?;
-    spawn(shown, tcp, unix).map(Some).map_err(AdminError::Start)
+    let Controls { contexts, log, settings } = controls;
+    let shown = Shown {
+        view,
+        host: Arc::default(),
+        readiness: Arc::new(readiness),
+        keys: endpoints.keys()?,
+        series: endpoints.series,
+        contexts,
+        log: log.map(|log| Arc::new(LogControl::new(log))),
+        settings: Arc::new(settings),
+        since: SystemTime::now(),
+    };
+    spawn(shown, endpoints.listen()?).map(Some).map_err(AdminError::Start)
 }
 
-fn spawn(
-    shown: Shown,
-    tcp: Option<TcpListener>,
-    unix: Option<(UnixListener, Option<SocketFile>)>,
-) -> io::Result<AdminHandle> {
-    let address = tcp.as_ref().map(TcpListener::local_addr).transpose()?;
-    let (unix, socket) = unix.unzip();
+fn spawn(shown: Shown, mut listeners: Listeners) -> io::Result<AdminHandle> {
+    let address = listeners.loopback.as_ref().map(TcpListener::local_addr).transpose()?;
+    let remote = listeners.remote.as_ref().map(TcpListener::local_addr).transpose()?;
+    let socket = listeners.file.take();
     let (started, when_started) = sync_channel(1);
-    let thread = Builder::new().name("admin".to_owned()).spawn(move || run(shown, tcp, unix, &started))?;
+    let thread = Builder::new().name("admin".to_owned()).spawn(move || run(shown, listeners, &started))?;
     match when_started.recv() {
-        Ok(server) => Ok(AdminHandle { address, server, thread: Some(thread), _socket: socket.flatten() }),
+        Ok(server) => Ok(AdminHandle { address, remote, server, thread: Some(thread), _socket: socket }),
         Err(_) => Err(outcome(thread)),
     }
 }
@@ -208,27 +292,27 @@ fn outcome(thread: JoinHandle<io::Result<()>>) -> io::Error {
     }
 }
 
-fn run(
-    shown: Shown,
-    tcp: Option<TcpListener>,
-    unix: Option<UnixListener>,
-    started: &SyncSender<ServerHandle>,
-) -> io::Result<()> {
+fn run(shown: Shown, listeners: Listeners, started: &SyncSender<ServerHandle>) -> io::Result<()> {
     System::new().block_on(async {
-        let server = server(shown, tcp, unix)?;
+        let server = server(shown, listeners)?;
         started.send(server.handle()).map_err(io::Error::other)?;
         server.await
     })
 }
 
-fn server(shown: Shown, tcp: Option<TcpListener>, unix: Option<UnixListener>) -> io::Result<Server> {
+fn server(shown: Shown, listeners: Listeners) -> io::Result<Server> {
+    let Listeners { loopback, remote, unix, .. } = listeners;
+    let own = loopback.as_ref().map(TcpListener::local_addr).transpose()?;
     let app = move || {
         let shown = web::Data::new(shown.clone());
-        App::new().app_data(shown).wrap(from_fn(door::keep)).configure(routes)
+        App::new().app_data(shown).app_data(body::limits()).wrap(from_fn(door::keep)).configure(routes)
     };
-    let server = HttpServer::new(app).on_connect(door::note).workers(1).disable_signals();
+    let server = HttpServer::new(app)
+        .on_connect(move |connection, data| door::note(connection, data, own))
+        .workers(1)
+        .disable_signals();
     let mut server = server.shutdown_timeout(SHUTDOWN_SECONDS);
-    if let Some(listener) = tcp {
+    for listener in loopback.into_iter().chain(remote) {
         server = server.listen(listener)?;
     }
     if let Some(listener) = unix {
@@ -265,11 +349,32 @@ fn routes(config: &mut web::ServiceConfig) {
         .service(read_only("/v1/payers", web::get().to(payers::list)))
         .service(read_only("/v1/events", web::get().to(events::list)))
         .service(read_only("/v1/host", web::get().to(host::show)))
+        .service(read_only("/v1/config", web::get().to(config::config)))
+        .configure(changes)
         .default_service(web::to(problem::not_found));
 }
 
 fn read_only(path: &'static str, get: Route) -> Resource {
-    web::resource(path).route(get).default_service(web::to(problem::only_get))
+    web::resource(path).route(get).default_service(web::to(|request| problem::only("GET", request)))
+}
+
+/// What changes something: each handler takes a `Changer`.
+fn changes(config: &mut web::ServiceConfig) {
+    config
+        .service(
+            changing("/v1/log", "GET, PUT").route(web::get().to(log::get)).route(web::put().to(log::put)),
+        )
+        .service(
+            changing("/v1/drain", "GET, POST, DELETE")
+                .route(web::get().to(ending::drain))
+                .route(web::post().to(ending::begin_drain))
+                .route(web::delete().to(ending::end_drain)),
+        )
+        .service(changing("/v1/contexts/{id}/evict", "POST").route(web::post().to(ending::evict)));
+}
+
+fn changing(path: &'static str, allow: &'static str) -> Resource {
+    web::resource(path).default_service(web::to(move |request| problem::only(allow, request)))
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use actix_web::http::header::ContentType;
 use actix_web::{HttpRequest, HttpResponse};
 use serde_json::json;
 use utoipa::openapi::path::{Operation, OperationBuilder, Parameter, ParameterBuilder, ParameterIn};
+use utoipa::openapi::request_body::{RequestBody, RequestBodyBuilder};
 use utoipa::openapi::schema::{ComponentsBuilder, ObjectBuilder, Schema, Type};
 use utoipa::openapi::{
     Content, HttpMethod, InfoBuilder, OpenApi, OpenApiBuilder, PathItem, PathsBuilder, Ref, RefOr, Required,
@@ -18,8 +19,8 @@ use super::json::Listed;
 use super::parameters::{self, LIMIT_MAX};
 use super::problem::{self, Body, Problem};
 use super::{
-    accesses, accounts, areas, contexts, devices, domains, events, gaps, host, ioases, pages, payers, status,
-    version, walk,
+    accesses, accounts, areas, config, contexts, devices, domains, ending, events, gaps, host, ioases, log,
+    pages, payers, status, version, walk,
 };
 
 /// The schemas that the document names.
@@ -46,9 +47,10 @@ enum Query {
     Iova,
     Since,
     Verbose,
+    DryRun,
 }
 
-use Query::{After, Context, Ioas, Iova, Limit, Since, State, Uid, Verbose};
+use Query::{After, Context, DryRun, Ioas, Iova, Limit, Since, State, Uid, Verbose};
 
 /// A path, what it shows, what it takes and what it answers.
 type Described = (&'static str, &'static str, &'static [Query], Answer);
@@ -145,7 +147,35 @@ fn objects_and_users() -> Vec<Described> {
             &[Since, Limit],
             Json(named::<events::Events>),
         ),
+        ("/v1/config", "the effective configuration", &[], Json(named::<config::Settings>)),
+        ("/v1/log", "which events are logged", &[], Json(named::<log::LogState>)),
+        ("/v1/drain", "whether whoever connects is served", &[], Json(named::<ending::DrainState>)),
         ("/v1/host", "what anybody on this host holds in place", &[Limit], Json(named::<host::Host>)),
+    ]
+}
+
+/// A body that a change takes.
+type Taken = Option<fn(&mut Schemas) -> String>;
+
+/// What changes something: how, and with which body.
+fn changes() -> Vec<(HttpMethod, Described, Taken)> {
+    use Answer::Json;
+    use HttpMethod::{Delete, Post, Put};
+    let drained = || Json(named::<ending::DrainState>);
+    let evicted = Json(named::<ending::Eviction>);
+    vec![
+        (
+            Put,
+            ("/v1/log", "change which events are logged", &[], Json(named::<log::LogState>)),
+            Some(named::<log::NewFilter>),
+        ),
+        (Post, ("/v1/drain", "serve nobody who connects from now on", &[], drained()), None),
+        (Delete, ("/v1/drain", "serve whoever connects again", &[], drained()), None),
+        (
+            Post,
+            ("/v1/contexts/{id}/evict", "end a context as if its client had died", &[DryRun], evicted),
+            None,
+        ),
     ]
 }
 
@@ -158,12 +188,33 @@ fn document() -> OpenApi {
         let operation = operation(described, &problem, &mut schemas);
         paths_built = paths_built.path(path, PathItem::new(HttpMethod::Get, operation));
     }
+    for (method, described, taken) in changes() {
+        let path = described.0;
+        let mut operation = operation(described, &problem, &mut schemas);
+        let id = operation.operation_id.take().unwrap_or_default();
+        operation.operation_id = Some(format!("{id}_{}", verb(&method)));
+        operation.request_body = taken.map(|taken| body(&taken(&mut schemas)).into());
+        paths_built = paths_built.path(path, PathItem::new(method, operation));
+    }
     let info = InfoBuilder::new().title(env!("CARGO_PKG_NAME")).version(env!("CARGO_PKG_VERSION"));
     let info = info.description(Some(
-        "What the agent holds: everything here only reads. Addresses are strings in hex, sizes are bytes.",
+        "What the agent holds. What is not a GET changes something: over the admin socket it takes the agent's user or root, over TCP the token. Addresses are strings in hex, sizes are bytes.",
     ));
     let components = ComponentsBuilder::new().schemas_from_iter(schemas).build();
     OpenApiBuilder::new().info(info.build()).paths(paths_built).components(Some(components)).build()
+}
+
+const fn verb(method: &HttpMethod) -> &'static str {
+    match method {
+        HttpMethod::Put => "put",
+        HttpMethod::Delete => "delete",
+        _ => "post",
+    }
+}
+
+fn body(name: &str) -> RequestBody {
+    let content = Content::new(Some(Ref::from_schema_name(name)));
+    RequestBodyBuilder::new().content("application/json", content).required(Some(Required::True)).build()
 }
 
 fn operation((path, shows, query, answer): Described, problem: &str, schemas: &mut Schemas) -> Operation {
@@ -205,6 +256,7 @@ impl Query {
             Iova => ("iova", "the address, in hex with 0x or in decimal", text()),
             Since => ("since", "the number of the last event known", number()),
             Verbose => ("verbose", "what passes too", text()),
+            DryRun => ("dry_run", "only tell what would be done", boolean()),
         };
         parameter(name, ParameterIn::Query, says, schema)
     }
@@ -223,6 +275,10 @@ fn parameter(name: &str, place: ParameterIn, says: &str, schema: Schema) -> Para
 
 fn text() -> Schema {
     ObjectBuilder::new().schema_type(Type::String).into()
+}
+
+fn boolean() -> Schema {
+    ObjectBuilder::new().schema_type(Type::Boolean).into()
 }
 
 fn number() -> Schema {
@@ -273,9 +329,11 @@ mod tests {
 
     #[test]
     fn every_route_is_described() {
-        let routes = include_str!("mod.rs").split("read_only(\"").skip(1);
+        let source = include_str!("mod.rs");
+        let routes = source.split("read_only(\"").skip(1).chain(source.split("changing(\"").skip(1));
         let routes: BTreeSet<&str> = routes.filter_map(|rest| rest.split('"').next()).collect();
         let mut described: BTreeSet<&str> = paths().iter().map(|described| described.0).collect();
+        described.extend(changes().iter().map(|(_, described, _)| described.0));
         described.insert("/openapi.json");
         assert_eq!(routes, described);
     }

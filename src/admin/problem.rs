@@ -35,6 +35,18 @@ pub(super) enum Kind {
     OutOfScope,
     /// A host name that is not this host's.
     HostNotAllowed,
+    /// A change by somebody who may only look.
+    ChangeNotAllowed,
+    /// The token is missing or another.
+    TokenNeeded,
+    /// A change that a page of another origin asks for.
+    CrossOrigin,
+    /// A body of another kind than JSON.
+    ContentType,
+    /// A body that says nothing that can be done.
+    BodyInvalid,
+    /// This agent has no such thing.
+    NotOffered,
     /// The kernel does not show this host.
     HostUnreadable,
     /// The owner of an object did not answer in time.
@@ -64,6 +76,22 @@ impl Kind {
             Self::HostNotAllowed => {
                 ("host-not-allowed", "not a name of this host", StatusCode::FORBIDDEN, Errno::ACCESS)
             }
+            Self::ChangeNotAllowed => {
+                ("change-not-allowed", "not yours to change", StatusCode::FORBIDDEN, Errno::PERM)
+            }
+            Self::TokenNeeded => {
+                ("token-needed", "the token is missing", StatusCode::UNAUTHORIZED, Errno::ACCESS)
+            }
+            Self::CrossOrigin => {
+                ("cross-origin", "not from another origin", StatusCode::FORBIDDEN, Errno::ACCESS)
+            }
+            Self::ContentType => {
+                ("content-type", "not JSON", StatusCode::UNSUPPORTED_MEDIA_TYPE, Errno::INVAL)
+            }
+            Self::BodyInvalid => {
+                ("body-invalid", "the body cannot be used", StatusCode::BAD_REQUEST, Errno::INVAL)
+            }
+            Self::NotOffered => ("not-offered", "not offered here", StatusCode::NOT_FOUND, Errno::OPNOTSUPP),
             Self::HostUnreadable => (
                 "host-unreadable",
                 "the kernel does not show this host",
@@ -89,6 +117,7 @@ pub(super) struct Problem {
     kind: Kind,
     detail: String,
     parameter: Option<&'static str>,
+    allow: &'static str,
 }
 
 /// A problem as it is sent (RFC 9457).
@@ -113,13 +142,13 @@ pub(super) struct Body<'a> {
 impl Problem {
     /// A problem of `kind`; `detail` says what was found and what to do.
     pub(super) fn new(kind: Kind, detail: impl Into<String>) -> Self {
-        Self { kind, detail: detail.into(), parameter: None }
+        Self { kind, detail: detail.into(), parameter: None, allow: "GET" }
     }
 
     /// Parameter `name` has a value that cannot be used.
     pub(super) fn parameter(name: &'static str, detail: impl fmt::Display) -> Self {
         let detail = format!("{name}: {detail}");
-        Self { kind: Kind::ParameterInvalid, detail, parameter: Some(name) }
+        Self { parameter: Some(name), ..Self::new(Kind::ParameterInvalid, detail) }
     }
 
     /// There is no such `object`.
@@ -145,7 +174,8 @@ impl Problem {
         let (code, title, status, errno) = self.kind.facts();
         let mut response = HttpResponse::build(status);
         match self.kind {
-            Kind::MethodNotAllowed => response.insert_header((header::ALLOW, "GET")),
+            Kind::MethodNotAllowed => response.insert_header((header::ALLOW, self.allow)),
+            Kind::TokenNeeded => response.insert_header((header::WWW_AUTHENTICATE, "Bearer")),
             Kind::OwnerSilent | Kind::OwnerBusy => response.insert_header((header::RETRY_AFTER, "1")),
             _ => &mut response,
         };
@@ -183,8 +213,8 @@ pub(super) async fn not_found(request: HttpRequest) -> HttpResponse {
     Problem::new(Kind::NotFound, detail).response()
 }
 
-/// The answer to any method but GET at a path that can only be read.
-pub(super) async fn only_get(request: HttpRequest) -> HttpResponse {
-    let detail = format!("{} takes GET, not {}", request.path(), request.method());
-    Problem::new(Kind::MethodNotAllowed, detail).response()
+/// The answer to a method that a path does not take; it takes those that `allow` lists.
+pub(super) async fn only(allow: &'static str, request: HttpRequest) -> HttpResponse {
+    let detail = format!("{} takes {allow}, not {}", request.path(), request.method());
+    Problem { allow, ..Problem::new(Kind::MethodNotAllowed, detail) }.response()
 }

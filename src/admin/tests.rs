@@ -43,7 +43,7 @@ fn any_port() -> Endpoints {
 }
 
 fn started(registry: &Arc<Registry>, readiness: Readiness) -> AdminHandle {
-    start(&any_port(), View::of(Arc::clone(registry)), readiness)
+    start(&any_port(), View::of(Arc::clone(registry)), Controls::default(), readiness)
         .expect("a free port")
         .expect("something to listen on")
 }
@@ -145,8 +145,8 @@ fn two_servers_run_beside_each_other_and_a_taken_port_is_refused_by_name() {
     assert_ne!(one.address(), other.address());
     let tcp = one.address().and_then(|address| address.try_into().ok());
     let taken = Endpoints { tcp, ..Endpoints::default() };
-    let error =
-        start(&taken, View::of(Registry::new()), Readiness::default()).expect_err("the port is taken");
+    let error = start(&taken, View::of(Registry::new()), Controls::default(), Readiness::default())
+        .expect_err("the port is taken");
     let address = one.address().expect("listens on TCP").to_string();
     assert!(error.to_string().contains(&address), "{error}");
 }
@@ -156,7 +156,7 @@ fn the_unix_socket_answers_as_the_port_does() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("admin.sock");
     let endpoints = Endpoints { socket: Some(path.clone()), ..Endpoints::default() };
-    let admin = start(&endpoints, View::of(Registry::new()), Readiness::default())
+    let admin = start(&endpoints, View::of(Registry::new()), Controls::default(), Readiness::default())
         .expect("a free path")
         .expect("something to listen on");
     assert_eq!(admin.address(), None);
@@ -167,7 +167,8 @@ fn the_unix_socket_answers_as_the_port_does() {
 
 #[test]
 fn with_nothing_to_listen_on_there_is_no_server() {
-    let none = start(&Endpoints::default(), View::of(Registry::new()), Readiness::default());
+    let none =
+        start(&Endpoints::default(), View::of(Registry::new()), Controls::default(), Readiness::default());
     assert!(matches!(none, Ok(None)));
 }
 

@@ -14,6 +14,7 @@ use rustix::fs::Mode;
 use super::serve;
 use crate::actors::agent::Settings;
 use crate::actors::auditor::Auditor;
+use crate::actors::contexts::Contexts;
 use crate::actors::engine::{Engine, EngineError, EngineSettings};
 use crate::actors::mock_hardware::Hardware;
 use crate::actors::registry::Registry;
@@ -62,6 +63,10 @@ impl serve::Engine for Agent {
 
     fn stop_accepting(&self) {
         self.engine.stop_accepting();
+    }
+
+    fn live(&self) -> Arc<Contexts> {
+        Arc::clone(self.engine.live())
     }
 
     fn contexts(&self) -> usize {

@@ -1,4 +1,4 @@
-//! One GET over a Unix socket or TCP: as much HTTP/1.1 as the agent's own admin server needs.
+//! One request over a Unix socket or TCP: as much HTTP/1.1 as the agent's own admin server needs.
 //!
 //! Imports allowed: `std`.
 
@@ -62,29 +62,57 @@ pub(super) struct Answer {
     pub(super) body: String,
 }
 
+/// What is asked.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Request<'r> {
+    pub(super) method: &'static str,
+    pub(super) path: &'r str,
+    /// JSON.
+    pub(super) body: &'r str,
+    /// What opens the API over TCP.
+    pub(super) token: Option<&'r str>,
+}
+
 /// Asks the server at `target` for `path`.
 pub(super) fn get(target: &Target, path: &str) -> io::Result<Answer> {
+    ask(target, Request { method: "GET", path, body: "", token: None })
+}
+
+/// Asks the server at `target`.
+pub(super) fn ask(target: &Target, request: Request<'_>) -> io::Result<Answer> {
     match target {
         Target::Socket(socket) => {
             let stream = UnixStream::connect(socket)?;
             stream.set_read_timeout(Some(PATIENCE))?;
             stream.set_write_timeout(Some(PATIENCE))?;
-            exchange(stream, "localhost", path)
+            exchange(stream, "localhost", request)
         }
         Target::Tcp(address) => {
             let stream = TcpStream::connect_timeout(address, PATIENCE)?;
             stream.set_read_timeout(Some(PATIENCE))?;
             stream.set_write_timeout(Some(PATIENCE))?;
-            exchange(stream, &address.to_string(), path)
+            exchange(stream, &address.to_string(), request)
         }
     }
 }
 
-fn exchange(mut stream: impl Read + Write, host: &str, path: &str) -> io::Result<Answer> {
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
+fn exchange(mut stream: impl Read + Write, host: &str, request: Request<'_>) -> io::Result<Answer> {
+    stream.write_all(written(host, request).as_bytes())?;
     let mut answer = String::new();
     stream.take(ANSWER_MAX).read_to_string(&mut answer)?;
     parse(&answer).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no whole HTTP answer"))
+}
+
+fn written(host: &str, Request { method, path, body, token }: Request<'_>) -> String {
+    let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n");
+    if method != "GET" {
+        let length = body.len();
+        head += &format!("Content-Type: application/json\r\nContent-Length: {length}\r\n");
+    }
+    if let Some(token) = token {
+        head += &format!("Authorization: Bearer {token}\r\n");
+    }
+    head + "\r\n" + body
 }
 
 /// Understands an answer whose body has a stated length.

@@ -27,13 +27,16 @@ use tracing::field::display;
 use super::drain::{Times, drain};
 use super::service_manager;
 use super::{Exit, ServeArgs, with_causes};
+use crate::actors::contexts::Contexts;
 use crate::actors::journal::Happening;
 use crate::actors::registry::Registry;
 use crate::actors::view::View;
+use crate::admin::config::{SettingRow, Settings};
 use crate::admin::health::{Check, Readiness};
-use crate::admin::{self, AdminError, AdminHandle};
+use crate::admin::{self, AdminError, AdminHandle, Controls};
 use crate::config::Config;
-use crate::config::load::{self, ConfigError};
+use crate::config::effective::{Setting, effective};
+use crate::config::load::{self, ConfigError, Flags};
 use crate::config::place::Environment;
 use crate::sys::activation::{self, ActivationError};
 use crate::sys::limits;
@@ -59,6 +62,9 @@ pub trait Engine: Sized {
 
     /// Accepts nobody any more.
     fn stop_accepting(&self);
+
+    /// The live contexts, for the admin server.
+    fn live(&self) -> Arc<Contexts>;
 
     /// Contexts that are not taken down yet.
     fn contexts(&self) -> usize;
@@ -121,16 +127,32 @@ pub fn serve<E: Engine>(args: ServeArgs) -> Exit {
 
 fn try_serve<E: Engine>(args: ServeArgs, environment: &Environment) -> Result<(), ServeError> {
     activation::inherit()?;
-    let config = load::load(args.into(), environment)?;
-    logging::init(&config.log.filter, config.log.format)?;
+    let flags = Flags::from(args);
+    let config = load::load(flags.clone(), environment)?;
+    let log = logging::init(&config.log.filter, config.log.format)?;
+    let controls =
+        Controls { log: Some(log), settings: settings(&flags, environment)?, ..Controls::default() };
     match limits::raise_descriptors() {
         Ok(limit) => tracing::debug!(?limit, "descriptors"),
         Err(errno) => tracing::warn!(%errno, "the limit of descriptors could not be raised to its maximum"),
     }
     System::new().block_on(async {
         let signals = stop_signals().map_err(ServeError::Signals)?;
-        run::<E>(&config, environment, signals).await
+        run::<E>(&config, environment, controls, signals).await
     })
+}
+
+/// The effective configuration, as the admin server shows it.
+fn settings(flags: &Flags, environment: &Environment) -> Result<Settings, ConfigError> {
+    let row = |setting: Setting| SettingRow {
+        source: setting.origin.kind().to_owned(),
+        origin: setting.origin.to_string(),
+        section: setting.section,
+        key: setting.key,
+        value: setting.value,
+        meaning: setting.meaning,
+    };
+    Ok(Settings { items: effective(flags, environment)?.into_iter().map(row).collect() })
 }
 
 /// Runs the agent until the first item of `signals`; further ones hurry its end.
@@ -140,13 +162,15 @@ fn try_serve<E: Engine>(args: ServeArgs, environment: &Environment) -> Result<()
 pub async fn run<E: Engine>(
     config: &Config,
     environment: &Environment,
+    controls: Controls,
     mut signals: impl Stream<Item = ()> + Unpin,
 ) -> Result<(), ServeError> {
     let registry = Registry::new();
     let socket = config.socket(environment);
     let engine =
         E::start(config, &socket, &registry).await.map_err(|error| ServeError::Engine(Box::new(error)))?;
-    let served = serve_until(&mut signals, config, environment, &engine, &registry).await;
+    let controls = Controls { contexts: engine.live(), ..controls };
+    let served = serve_until(&mut signals, (config, environment, controls), &engine, &registry).await;
     if served.is_ok() {
         let times = Times { grace: config.server.drain_timeout, close: config.server.close_timeout };
         registry.journal().tell(Happening::stopping(engine.contexts()));
@@ -163,15 +187,15 @@ pub async fn run<E: Engine>(
 
 async fn serve_until<E: Engine>(
     signals: &mut (impl Stream<Item = ()> + Unpin),
-    config: &Config,
-    environment: &Environment,
+    (config, environment, controls): (&Config, &Environment, Controls),
     engine: &E,
     registry: &Arc<Registry>,
 ) -> Result<Option<AdminHandle>, ServeError> {
     let endpoints = config.admin_endpoints(environment);
     let stopping = Arc::new(AtomicBool::new(false));
-    let readiness = Readiness::new(engine.checks().into_iter().chain([not_stopping(&stopping)]).collect());
-    let admin = admin::start(&endpoints, engine.view(registry), readiness)?;
+    let admitting = [not_stopping(&stopping), Check::not_draining(&controls.contexts)];
+    let readiness = Readiness::new(engine.checks().into_iter().chain(admitting).collect());
+    let admin = admin::start(&endpoints, engine.view(registry), controls, readiness)?;
     let socket = config.socket(environment);
     let address = admin.as_ref().and_then(AdminHandle::address).map(display);
     tracing::info!(socket = %socket.display(), admin = address, "serving");
@@ -258,6 +282,10 @@ mod tests {
             step("stop accepting");
         }
 
+        fn live(&self) -> Arc<Contexts> {
+            Arc::default()
+        }
+
         fn contexts(&self) -> usize {
             usize::from(self.0.is_some() && !HUNG_UP.get())
         }
@@ -289,7 +317,8 @@ mod tests {
     }
 
     fn run_fake(config: &Config) -> (Result<(), ServeError>, Vec<&'static str>) {
-        let outcome = System::new().block_on(run::<Fake>(config, &environment(), signals(2)));
+        let outcome =
+            System::new().block_on(run::<Fake>(config, &environment(), Controls::default(), signals(2)));
         (outcome, STEPS.take())
     }
 

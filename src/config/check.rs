@@ -287,7 +287,9 @@ mod tests {
         let told = problems("[admin]\nsomething_else = 1\n");
         assert_eq!(
             told,
-            ["2:1: admin.something_else: unknown key, [admin] has listen, scope, socket, named_series"]
+            [
+                "2:1: admin.something_else: unknown key, [admin] has listen, scope, socket, named_series, remote, token_file, names"
+            ]
         );
         assert!(problems("[something]\n")[0].contains("there are server, admin, log"));
     }

@@ -30,6 +30,19 @@ pub enum Origin {
     Default,
 }
 
+impl Origin {
+    /// What kind of place that is, in one word.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Flag(_) => "flag",
+            Self::Variable(_) => "environment",
+            Self::File { .. } => "file",
+            Self::Default => "default",
+        }
+    }
+}
+
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

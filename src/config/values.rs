@@ -6,7 +6,9 @@
 //! Imports allowed: units, `storage::source`, `admin::{door, listen}`, `telemetry::logging`.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -37,6 +39,12 @@ pub enum ValueError {
     /// Not a strength.
     #[error("{0:?} is not a strength, write \"auto\", \"longterm\", \"locked\" or \"resident\"")]
     Strength(String),
+    /// Not an address and a port.
+    #[error("{0:?} is not an IP address and a port, write for example \"192.0.2.1:9885\", or \"off\"")]
+    Address(String),
+    /// Not a path.
+    #[error("an empty text is no path, write one or \"off\"")]
+    Path,
 }
 
 const SIZE_UNITS: [(&str, u64); 5] =
@@ -204,6 +212,22 @@ impl FromStr for Listen {
 impl<'de> Deserialize<'de> for Listen {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         String::deserialize(from)?.parse().map_err(D::Error::custom)
+    }
+}
+
+/// Reads a TCP address, or `"off"`.
+pub(super) fn address_or_off<'de, D: Deserializer<'de>>(from: D) -> Result<Option<SocketAddr>, D::Error> {
+    let text = String::deserialize(from)?;
+    let address = || text.parse().map_err(|_| D::Error::custom(ValueError::Address(text.clone())));
+    if text == "off" { Ok(None) } else { address().map(Some) }
+}
+
+/// Reads the path of a file, or `"off"`.
+pub(super) fn file_or_off<'de, D: Deserializer<'de>>(from: D) -> Result<Option<PathBuf>, D::Error> {
+    match String::deserialize(from)?.as_str() {
+        "off" => Ok(None),
+        "" => Err(D::Error::custom(ValueError::Path)),
+        path => Ok(Some(PathBuf::from(path))),
     }
 }
 

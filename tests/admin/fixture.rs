@@ -1,6 +1,8 @@
 //! An agent in this process with an admin server, and a client of it.
 
+use std::fs::Permissions;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
@@ -9,12 +11,13 @@ use std::time::{Duration, Instant};
 
 use actix_rt::System;
 use ioasd::actors::agent::Agent as Shared;
+use ioasd::actors::contexts::Contexts;
 use ioasd::actors::engine::Engine;
 use ioasd::actors::registry::Registry;
 use ioasd::actors::view::View;
 use ioasd::admin::door::Scope;
-use ioasd::admin::health::Readiness;
-use ioasd::admin::{self, AdminHandle, Endpoints};
+use ioasd::admin::health::{Check, Readiness};
+use ioasd::admin::{self, AdminHandle, Controls, Endpoints};
 use ioasd::cli::agent::settings;
 use ioasd::config::Config;
 use ioasd_client::calls::{FileSlice, Iommu, Placement};
@@ -30,6 +33,9 @@ use crate::http::Door;
 
 /// How long anything may take that should happen at once.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The token of an agent that has one.
+pub(crate) const TOKEN: &str = "correct-horse-battery-staple";
 
 /// An agent with both doors.
 pub(crate) struct Agent {
@@ -48,25 +54,51 @@ impl Agent {
 
     /// An agent that shows `scope` through TCP. It has two arbiters.
     pub(crate) fn with_scope(scope: Scope) -> Self {
+        Self::with(|_| Endpoints { scope, ..Endpoints::default() })
+    }
+
+    /// An agent with [`TOKEN`], and a third door that others reach.
+    pub(crate) fn with_token() -> Self {
+        Self::with(|folder| {
+            let path = folder.join("token");
+            std::fs::write(&path, TOKEN).unwrap();
+            std::fs::set_permissions(&path, Permissions::from_mode(0o400)).unwrap();
+            let names = vec!["node7.example".to_owned()];
+            Endpoints {
+                token_file: Some(path),
+                remote: "127.0.0.1:0".parse().ok(),
+                names,
+                ..Endpoints::default()
+            }
+        })
+    }
+
+    fn with(endpoints: impl FnOnce(&Path) -> Endpoints) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (stop, stopped) = oneshot::channel();
         let (started, when_started) = channel();
         let path = client_socket(folder.path());
         let thread = thread::spawn(move || run(&path, &started, stopped));
-        let (shared, view) = when_started.recv().unwrap();
+        let (shared, view, contexts) = when_started.recv().unwrap();
         let endpoints = Endpoints {
             tcp: Some("127.0.0.1:0".parse().unwrap()),
             socket: Some(folder.path().join("admin.sock")),
-            scope,
-            ..Endpoints::default()
+            ..endpoints(folder.path())
         };
-        let admin = admin::start(&endpoints, view, Readiness::default()).unwrap();
+        let readiness = Readiness::new(vec![Check::not_draining(&contexts)]);
+        let controls = Controls { contexts, ..Controls::default() };
+        let admin = admin::start(&endpoints, view, controls, readiness).unwrap();
         Self { folder, shared, admin, stop: Some(stop), thread: Some(thread) }
     }
 
     /// The door over TCP.
     pub(crate) fn tcp(&self) -> Door {
         Door::Tcp(self.admin.as_ref().and_then(AdminHandle::address).unwrap())
+    }
+
+    /// The door that others reach.
+    pub(crate) fn remote(&self) -> Door {
+        Door::Tcp(self.admin.as_ref().and_then(AdminHandle::remote).unwrap())
     }
 
     /// The path of the admin socket.
@@ -77,6 +109,11 @@ impl Agent {
     /// The door through the admin socket.
     pub(crate) fn socket(&self) -> Door {
         Door::Socket(self.admin_socket())
+    }
+
+    /// The path of the clients' socket.
+    pub(crate) fn clients(&self) -> PathBuf {
+        client_socket(self.folder.path())
     }
 
     /// A new context.
@@ -98,13 +135,15 @@ fn client_socket(folder: &Path) -> PathBuf {
     folder.join("ioasd.sock")
 }
 
-fn run(path: &Path, started: &Sender<(Arc<Shared>, View)>, stopped: oneshot::Receiver<()>) {
+type Started = (Arc<Shared>, View, Arc<Contexts>);
+
+fn run(path: &Path, started: &Sender<Started>, stopped: oneshot::Receiver<()>) {
     System::new().block_on(async {
         let mut settings = settings(&Config::default());
         (settings.arbiters, settings.pin_threads) = (2, 2);
         let engine = Engine::start(settings, Registry::new()).await.unwrap();
         engine.listen(path, Mode::RUSR | Mode::WUSR).unwrap();
-        started.send((Arc::clone(engine.agent()), engine.view())).unwrap();
+        started.send((Arc::clone(engine.agent()), engine.view(), Arc::clone(engine.live()))).unwrap();
         let asked = stopped.await;
         assert!(asked.is_err(), "stopping is asked for by dropping the sender");
         engine.stop().await;

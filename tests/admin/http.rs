@@ -58,7 +58,15 @@ impl Door {
 
     /// Asks with any method and host.
     pub(crate) fn ask(&self, method: &str, target: &str, host: &str) -> Answer {
-        let request = format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        self.send(method, target, &[("Host", host)], "")
+    }
+
+    /// Asks with any headers and body.
+    pub(crate) fn send(&self, method: &str, target: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+        let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let length = body.len();
+        let rest = format!("Content-Length: {length}\r\nConnection: close\r\n\r\n{body}");
+        let request = format!("{method} {target} HTTP/1.1\r\n{headers}{rest}");
         match self {
             Self::Tcp(address) => exchange(TcpStream::connect(address).unwrap(), &request),
             Self::Socket(path) => exchange(UnixStream::connect(path).unwrap(), &request),

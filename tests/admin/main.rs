@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failed test helper is a failed test")]
 
+mod changes;
 mod ctl;
 mod doors;
 mod events;

@@ -71,6 +71,14 @@ fn every_answer_is_as_the_document_says() {
     assert_eq!(document["openapi"], "3.1.0");
     let mut looked_at = 0;
     for (path, item) in document["paths"].as_object().unwrap() {
+        if item["get"].is_null() {
+            continue;
+        }
+        if path == "/v1/log" {
+            // The log of these tests is not the agent's.
+            door.get(path).assert_problem(404, "not-offered", rustix::io::Errno::OPNOTSUPP);
+            continue;
+        }
         let query = if path.ends_with("/walk") { "?iova=0x100000" } else { "" };
         let answer = door.get(&format!("{}{query}", path.replace("{id}", "1")));
         assert_eq!(answer.status, 200, "{path}: {answer:?}");

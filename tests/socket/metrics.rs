@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use ioasd::actors::view::View;
 use ioasd::admin::health::Readiness;
-use ioasd::admin::{self, Endpoints};
+use ioasd::admin::{self, Controls, Endpoints};
 use ioasd::storage::source::{Strength, StrengthSetting};
 use ioasd_client::calls::Iommu;
 
@@ -32,7 +32,7 @@ fn scrape(address: SocketAddr) -> BTreeMap<String, f64> {
 fn admin(agent: &Agent) -> admin::AdminHandle {
     let endpoints = Endpoints { tcp: Some("127.0.0.1:0".parse().unwrap()), ..Endpoints::default() };
     let view = View::of(Arc::clone(agent.registry()));
-    let started = admin::start(&endpoints, view, Readiness::default());
+    let started = admin::start(&endpoints, view, Controls::default(), Readiness::default());
     started.unwrap().unwrap()
 }
 

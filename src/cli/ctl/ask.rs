@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::admin::json::Listed;
 use crate::admin::parameters::LIMIT_MAX;
-use crate::cli::http::{self, Answer, Target};
+use crate::cli::http::{self, Answer, Request, Target};
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -30,8 +30,11 @@ pub(super) enum AskError {
     Garbled { target: Target, reason: String },
 }
 
-/// An agent.
-pub(super) struct Agent(Target);
+/// An agent, and what opens its API over TCP.
+pub(super) struct Agent {
+    target: Target,
+    token: Option<String>,
+}
 
 #[derive(Deserialize)]
 struct Problem {
@@ -40,15 +43,21 @@ struct Problem {
 
 impl Agent {
     /// The agent whose admin server is at `target`.
-    pub(super) const fn new(target: Target) -> Self {
-        Self(target)
+    pub(super) const fn new(target: Target, token: Option<String>) -> Self {
+        Self { target, token }
     }
 
     /// The answer at `path` as it came.
     pub(super) fn text(&self, path: &str) -> Result<String, AskError> {
-        let answer = http::get(&self.0, path).map_err(|source| match source.kind() {
+        self.send("GET", path, "")
+    }
+
+    /// The answer to any request, as it came.
+    pub(super) fn send(&self, method: &'static str, path: &str, body: &str) -> Result<String, AskError> {
+        let request = Request { method, path, body, token: self.token.as_deref() };
+        let answer = http::ask(&self.target, request).map_err(|source| match source.kind() {
             io::ErrorKind::InvalidData => self.garbled(&source),
-            _ => AskError::Unreachable { target: self.0.clone(), source },
+            _ => AskError::Unreachable { target: self.target.clone(), source },
         });
         match answer? {
             Answer { status: 200, body } => Ok(body),
@@ -61,7 +70,12 @@ impl Agent {
 
     /// The answer at `path`.
     pub(super) fn one<T: DeserializeOwned>(&self, path: &str) -> Result<T, AskError> {
-        serde_json::from_str(&self.text(path)?).map_err(|error| self.garbled(&error))
+        self.understood(&self.text(path)?)
+    }
+
+    /// An answer that came.
+    pub(super) fn understood<T: DeserializeOwned>(&self, answer: &str) -> Result<T, AskError> {
+        serde_json::from_str(answer).map_err(|error| self.garbled(&error))
     }
 
     /// All rows of the list at `path`.
@@ -83,6 +97,6 @@ impl Agent {
     }
 
     fn garbled(&self, reason: &dyn std::fmt::Display) -> AskError {
-        AskError::Garbled { target: self.0.clone(), reason: reason.to_string() }
+        AskError::Garbled { target: self.target.clone(), reason: reason.to_string() }
     }
 }

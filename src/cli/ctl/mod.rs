@@ -1,8 +1,10 @@
-//! `ioasd ctl`: what an agent holds, asked over its admin socket, as tables for people or as JSON for programs.
+//! `ioasd ctl`: what an agent holds, asked over its admin socket, as tables for people or as JSON for programs; and the few
+//! things that an operator changes.
 //!
 //! | file | what it is |
 //! |---|---|
 //! | `ask` | asking, part by part; what went wrong |
+//! | `change` | changes, and what came of them |
 //! | `host` | the host: both books, and what no figure says |
 //! | `table` | columns that line up |
 //! | `rows` | what each list shows in which column |
@@ -11,13 +13,15 @@
 //! Imports allowed: http, size, admin's answers, config.
 
 mod ask;
+mod change;
 mod host;
 mod rows;
 mod table;
 mod walk;
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
@@ -28,6 +32,7 @@ use super::{Exit, with_causes};
 use crate::admin::accesses::AccessRow;
 use crate::admin::accounts::AccountRow;
 use crate::admin::areas::AreaRow;
+use crate::admin::config::{SettingRow, Settings};
 use crate::admin::contexts::ContextRow;
 use crate::admin::devices::DeviceRow;
 use crate::admin::domains::DomainRow;
@@ -40,6 +45,7 @@ use crate::admin::parameters::LIMIT_MAX;
 use crate::admin::payers::PayerRow;
 use crate::config::load::{self, ConfigError, Flags};
 use crate::config::place::Environment;
+use crate::config::values::parse_duration;
 
 /// The flags of `ioasd ctl`.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
@@ -50,6 +56,9 @@ pub struct CtlArgs {
     /// Configuration file that says where the admin server is.
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// File with the token that opens the API over TCP.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
     /// The agent's JSON instead of tables.
     #[arg(long, global = true)]
     pub json: bool,
@@ -123,6 +132,30 @@ pub enum CtlCommand {
         #[arg(long, value_name = "NUMBER", default_value_t = 0)]
         since: u64,
     },
+    /// The effective configuration, with where each value comes from.
+    Config,
+    /// Which events are logged; with FILTER, these from now on.
+    Log {
+        /// For example "debug" or "warn,ioasd::actors=debug".
+        filter: Option<String>,
+        /// Only for this long, for example 10m; then the filter of before is in use again.
+        #[arg(long = "for", value_name = "DURATION", requires = "filter", value_parser = parse_duration)]
+        period: Option<Duration>,
+    },
+    /// Serve nobody who connects from now on; those who are served go on.
+    Drain {
+        /// Serve whoever connects again.
+        #[arg(long)]
+        undo: bool,
+    },
+    /// End a context as if its client had died: everything it mapped is unmapped and unpinned.
+    Evict {
+        /// The context, by the number that `ioasd ctl contexts` shows.
+        context: u64,
+        /// Only tell what would go.
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Memory of this host that is held in place, through the agent or otherwise.
     Host,
 }
@@ -138,6 +171,12 @@ enum CtlError {
     Config(#[from] ConfigError),
     #[error("the configuration has no admin server: name one with --admin")]
     NoAdmin,
+    #[error("cannot read the token in {}", path.display())]
+    Token {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error(transparent)]
     Ask(#[from] AskError),
     #[error("cannot write to standard output")]
@@ -147,7 +186,7 @@ enum CtlError {
 impl CtlError {
     fn exit(&self) -> Exit {
         match self {
-            Self::Config(_) | Self::NoAdmin => Exit::Usage,
+            Self::Config(_) | Self::NoAdmin | Self::Token { .. } => Exit::Usage,
             Self::Ask(AskError::Unreachable { .. }) => Exit::Unreachable,
             Self::Ask(_) | Self::Write(_) => Exit::Failed,
         }
@@ -176,10 +215,17 @@ fn try_ctl(args: &CtlArgs, environment: &Environment) -> Result<(), CtlError> {
         Some(target) => target.clone(),
         None => configured(args.config.clone(), environment)?,
     };
-    let text = shown(&Agent::new(target), args)?;
+    let token = args.token_file.as_ref().map(|path| token(path)).transpose()?;
+    let text = shown(&Agent::new(target, token), args)?;
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;
     Ok(out.flush()?)
+}
+
+fn token(path: &Path) -> Result<String, CtlError> {
+    let text = std::fs::read_to_string(path);
+    let text = text.map_err(|source| CtlError::Token { path: path.to_owned(), source })?;
+    Ok(text.trim().to_owned())
 }
 
 /// The socket that the configuration names, else its TCP address.
@@ -217,6 +263,11 @@ fn shown(agent: &Agent, args: &CtlArgs) -> Result<String, AskError> {
             let path = format!("/v1/events?limit={LIMIT_MAX}&since={since}");
             let events = || agent.one(&path).map(|Events { items, .. }| table::table::<EventRow>(&items));
             if args.json { agent.text(&path) } else { events() }
+        }
+        CtlCommand::Config if args.json => agent.text("/v1/config"),
+        CtlCommand::Config => Ok(table::table::<SettingRow>(&agent.one::<Settings>("/v1/config")?.items)),
+        CtlCommand::Log { .. } | CtlCommand::Drain { .. } | CtlCommand::Evict { .. } => {
+            change::made(agent, args)
         }
         CtlCommand::Host if args.json => agent.text("/v1/host"),
         CtlCommand::Host => Ok(host::shown(&agent.one("/v1/host")?)),

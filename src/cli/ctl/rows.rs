@@ -7,6 +7,7 @@ use super::table::{Column, Row, size};
 use crate::admin::accesses::AccessRow;
 use crate::admin::accounts::AccountRow;
 use crate::admin::areas::AreaRow;
+use crate::admin::config::SettingRow;
 use crate::admin::contexts::ContextRow;
 use crate::admin::devices::DeviceRow;
 use crate::admin::domains::DomainRow;
@@ -283,6 +284,24 @@ impl Row for PayerRow {
             self.limit_bytes.map_or_else(|| "none".to_owned(), size),
             if self.ended { "ended" } else { "running" }.to_owned(),
         ]
+    }
+}
+
+impl Row for SettingRow {
+    const COLUMNS: &'static [Column] = &[
+        ("SECTION", Left),
+        ("KEY", Left),
+        ("VALUE", Left),
+        ("SOURCE", Left),
+        ("ORIGIN", Left),
+        ("MEANING", Left),
+    ];
+
+    fn cells(&self) -> Vec<String> {
+        let Self { section, key, value, source, origin, meaning } = self;
+        let mut cells: Vec<String> = [section, key, value, source, origin].map(Clone::clone).into();
+        cells.push(or_dash(meaning.as_ref()));
+        cells
     }
 }
 

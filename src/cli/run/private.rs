@@ -22,6 +22,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::program::Program;
 use super::{RunError, SOCKET};
 use crate::actors::mock_hardware::Hardware;
+use crate::admin::Controls;
 use crate::cli::agent::Agent;
 use crate::cli::demo::folder::PrivateFolder;
 use crate::cli::serve::{self, ServeError};
@@ -50,7 +51,7 @@ pub(super) fn run(
     let outcome = Cell::new(None);
     let served = System::new().block_on(async {
         let life = async { outcome.set(Some(life(command, program).await)) };
-        serve::run::<Agent>(&config, &environment, pin!(stream::once(life))).await
+        serve::run::<Agent>(&config, &environment, Controls::default(), pin!(stream::once(life))).await
     });
     ended(served, outcome.take())
 }
