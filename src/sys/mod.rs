@@ -17,6 +17,7 @@
 //! | [`offers`] | what the host offers, found by using it |
 //! | [`own_memory`] | what this process may lock, what it holds, whether the host swaps |
 //! | [`own_process`] | what this process takes of the host |
+//! | [`terminal`] | keys and size of the terminal, for `ioasd ctl top` |
 //! | [`watched`] | a descriptor that the async runtime watches |
 //! | [`host`] | memory of the host that anybody holds in place |
 //! | [`limits`] | limits of the agent itself |
@@ -52,4 +53,5 @@ pub mod process_memory;
 pub mod ring_channel;
 pub mod sender;
 pub mod socket;
+pub mod terminal;
 pub mod watched;

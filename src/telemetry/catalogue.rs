@@ -154,6 +154,36 @@ pub const ACCOUNTS_FOLDED: Metric = gauge(
     &[],
     "Accounts that have no series of their own and are summed under (others).",
 );
+/// Charged bytes of a tenant.
+pub const TENANT_CHARGED: Metric = gauge(
+    "ioasd_tenant_charged_bytes",
+    &["tenant", "strength"],
+    "Bytes billed to one tenant: its name, or the path of its control group; - if that is not known, (others) beyond admin.named_series.",
+);
+/// Folded tenants.
+pub const TENANTS_FOLDED: Metric = gauge(
+    "ioasd_tenants_folded",
+    &[],
+    "Tenants that have no series of their own and are summed under (others).",
+);
+/// What of a quota is used.
+pub const QUOTA_USED: Metric = gauge(
+    "ioasd_quota_used",
+    QUOTA,
+    "What is used of a resource that has a limit, by level (host, tenant, user): bytes of pinned, longterm, locked, resident, copy, tables and first_touch; pieces of areas, objects and requests.",
+);
+/// The limits.
+pub const QUOTA_LIMIT: Metric = gauge(
+    "ioasd_quota_limit",
+    &["level", "tenant", "user", "resource", "kind"],
+    "A limit, in the unit of what is used: kind soft, above which an event tells so, or hard, which is never passed.",
+);
+/// How often soft limits were passed.
+pub const QUOTA_CROSSINGS: Metric =
+    counter("ioasd_quota_crossings_total", QUOTA, "How often a soft limit was passed upwards.");
+/// How often hard limits refused.
+pub const QUOTA_REFUSALS: Metric =
+    counter("ioasd_quota_refusals_total", QUOTA, "How often a hard limit refused something.");
 /// Pinned bytes of a context.
 pub const CONTEXT_PINNED: Metric = gauge(
     "ioasd_context_pinned_bytes",
@@ -238,6 +268,7 @@ pub const PROCESS_FDS: Metric = gauge("process_open_fds", &[], "Descriptors that
 pub const PROCESS_FDS_MAX: Metric =
     gauge("process_max_fds", &[], "Descriptors that it may have open; missing without a limit.");
 
+const QUOTA: &[&str] = &["level", "tenant", "user", "resource"];
 const BY_ACCOUNT: &[&str] = &["account", "strength"];
 
 /// Every metric, in the order of the documentation.
@@ -263,6 +294,12 @@ pub const CATALOGUE: &[Metric] = &[
     ACCOUNT_MAPPED,
     ACCOUNT_TABLE,
     ACCOUNTS_FOLDED,
+    TENANT_CHARGED,
+    TENANTS_FOLDED,
+    QUOTA_USED,
+    QUOTA_LIMIT,
+    QUOTA_CROSSINGS,
+    QUOTA_REFUSALS,
     CONTEXT_PINNED,
     CONTEXTS_FOLDED,
     CONTEXTS,

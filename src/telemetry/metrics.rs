@@ -5,7 +5,7 @@
 //! histograms are written by `text`, because the agent counts them in buckets of its own.
 //!
 //! Imports allowed: `storage::source`, `sys::own_process`, `actors::{auditor, latencies, registry, view}`, the catalogue,
-//! books, text.
+//! books, quotas, text.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -17,7 +17,7 @@ use metrics_exporter_prometheus::PrometheusBuilder;
 
 use super::books::{Books, Sums, Tables};
 use super::catalogue::{self, CATALOGUE, Kind, Metric};
-use super::text;
+use super::{quotas, text};
 use crate::actors::auditor::Held;
 use crate::actors::registry::Snapshot;
 use crate::actors::view::View;
@@ -41,11 +41,13 @@ impl Default for NamedSeries {
 #[must_use]
 pub fn scrape(view: &View, NamedSeries(cap): NamedSeries) -> String {
     let (snapshot, process) = (view.registry.snapshot(), OwnProcess::now());
+    let cap = usize::try_from(cap).unwrap_or(usize::MAX);
     let recorder = PrometheusBuilder::new().build_recorder();
     metrics::with_local_recorder(&recorder, || {
         describe();
         record_start(view);
-        record_books(&Books::of(&snapshot, usize::try_from(cap).unwrap_or(usize::MAX)));
+        record_books(&Books::of(&snapshot, cap));
+        quotas::record(&view.ledger, cap);
         record_kernel(&snapshot);
         record_counts(&snapshot);
         record_requests(&snapshot);
@@ -209,6 +211,10 @@ mod tests {
     use crate::actors::registry::Registry;
     use crate::actors::requests::OK;
     use crate::storage::frame_window::FileKey;
+    use crate::storage::ledger::Ledger;
+    use crate::storage::ledger::holder::TenantName;
+    use crate::storage::ledger::limits::{Limit, Limits, TreeLimits};
+    use crate::storage::ledger::resource::Resource;
 
     fn scrape(registry: &Arc<Registry>) -> String {
         super::scrape(&View::of(Arc::clone(registry)), NamedSeries::default())
@@ -348,15 +354,21 @@ mod tests {
         let _domain = registry.register_domain(examples::domain("amd-v1", ioas.number()));
         let _pages = registry.register_pages(pages(4096, 0));
         registry.requests().record("DESTROY", OK, Duration::ZERO);
-        let view = View {
-            load: Load { fan_outs: vec![Credits::default().permits()], pins: None },
-            ..View::of(registry)
-        };
+        let limit = Limit { soft: 4096, hard: 1 << 20 };
+        let limits = TreeLimits { host: Limits::NONE.with(Resource::Pinned, limit), ..TreeLimits::default() };
+        let ledger = Arc::new(Ledger::with(limits, Arc::new(|_| ())));
+        let _account = ledger.account(&TenantName::named("blue"), 0, 1);
+        let load = Load { fan_outs: vec![Credits::default().permits()], pins: None };
+        let view = View { load, ledger, ..View::of(registry) };
         let text = super::scrape(&view, NamedSeries::default());
         for metric in CATALOGUE {
             assert_sample(&text, &format!("# HELP {} {}", metric.name, metric.help));
             assert_sample(&text, &format!("# TYPE {} {}", metric.name, metric.kind.name()));
         }
+        let host = "level=\"host\",tenant=\"\",user=\"\",resource=\"pinned\"";
+        assert_sample(&text, &format!("ioasd_quota_limit{{{host},kind=\"hard\"}} 1048576"));
+        assert_sample(&text, &format!("ioasd_quota_used{{{host}}} 0"));
+        assert_sample(&text, "ioasd_tenant_charged_bytes{tenant=\"blue\",strength=\"longterm\"} 0");
         let families = text.lines().filter(|line| line.starts_with("# TYPE")).count();
         assert_eq!(families, CATALOGUE.len(), "{text}");
     }

@@ -11,4 +11,5 @@ mod distinct;
 pub mod host;
 pub mod logging;
 pub mod metrics;
+mod quotas;
 mod text;

@@ -122,3 +122,31 @@ fn the_exit_code_tells_what_went_wrong() {
     }
     assert_eq!(ctl_at("https://127.0.0.1:1", &["status"]).status.code(), Some(2));
 }
+
+#[test]
+fn top_writes_frames_where_there_is_no_terminal_the_heaviest_first() {
+    let agent = Agent::start();
+    let clients: Vec<_> = [(1, 0x1000), (3, 0x3000), (2, 0x2000)]
+        .into_iter()
+        .map(|(pages, length)| {
+            let (mut client, file) = (agent.connect(), memory(pages));
+            let ioas = client.ioas_alloc().unwrap();
+            attach(&mut client, ioas);
+            map(&mut client, ioas, &file, (0, length), 0x10_0000);
+            client
+        })
+        .collect();
+    let frame = said(&agent, &["top"]);
+    assert!(
+        frame.starts_with("ioasd ") && frame.contains("pinned 24 KiB") && !frame.contains('\x1b'),
+        "{frame}"
+    );
+    let rows: Vec<&str> = frame.lines().skip_while(|line| !line.contains("PINNED")).skip(1).collect();
+    let numbers: Vec<&str> = rows.iter().filter_map(|row| row.split_whitespace().next()).collect();
+    assert_eq!(numbers, ["2", "3", "1"], "{frame}");
+    let frames = said(&agent, &["top", "ioas", "-n", "2", "--interval", "1"]);
+    assert_eq!(frames.matches("address spaces by mapped").count(), 2, "{frames}");
+    assert_eq!(said(&agent, &["top", "accounts", "--once"]).matches("accounts by pinned").count(), 1);
+    drop(clients);
+    assert_eq!(ctl_at(agent.admin_socket(), &["top", "--once", "-n", "2"]).status.code(), Some(2));
+}

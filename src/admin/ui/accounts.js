@@ -1,42 +1,58 @@
-// Who pays, how much, and how near the limits.
+// Who pays: the tree of accounts, how much of what each uses, and how near its limits it is.
 
 import { list } from "./api.js";
 import { bar, dim, element, link, number, section, size, table } from "./dom.js";
 
-const inBytes = (name) => /bytes|held|first_touch|table/.test(name);
-const amount = (name, value) => (inBytes(name) ? size(value) : number(value));
-const plain = (name) => name.replace(/_bytes$/, "").replaceAll("_", " ");
+const PIECES = new Set(["areas", "objects", "requests"]);
+const STRENGTHS = ["longterm", "locked", "resident", "copy"];
+const SHOWN = 300;
 
-/** The limits of an account: resource, used, soft and hard, whichever it has. */
-function limits(account) {
-  return (account.limits ?? []).filter((limit) => limit.soft !== null || limit.hard !== null);
-}
+const amount = (name, value) => (PIECES.has(name) ? number(value) : size(value));
 
 /** A bar up to the hard limit, with a mark at the soft one. */
-function limitBar({ resource, used, soft = null, hard = null }) {
-  const whole = hard ?? soft * 1.25;
-  const words = [`${amount(resource, used)} used`, soft !== null ? `soft limit ${amount(resource, soft)}` : null,
-    hard !== null ? `hard limit ${amount(resource, hard)}` : null].filter(Boolean).join(", ");
+function limitBar(name, { used, soft, hard }) {
+  const words = [`${amount(name, used)} used`, soft === null ? null : `soft limit ${amount(name, soft)}`,
+    hard === null ? null : `hard limit ${amount(name, hard)}`].filter(Boolean).join(", ");
   const marks = [[soft, "soft"], [hard, "hard"]].filter(([at]) => at !== null).map(([at, kind]) => ({ at, kind }));
-  return element("div", { className: "limit" }, element("span", {}, plain(resource)), bar(used, whole, { marks, words }),
-    element("span", { className: "dim" }, words));
+  return element("div", { className: "limit" }, element("span", {}, name), bar(used, hard ?? soft * 1.25, { marks, words }), element("span", { className: "dim" }, words));
 }
 
-/** Pinned bytes by strength: strengths are not equal. */
-function strengths(pinned) {
-  const parts = Object.entries(pinned ?? {}).filter(([, bytes]) => bytes > 0);
-  return parts.length > 0 ? parts.map(([name, bytes]) => `${size(bytes)} ${name}`).join(", ") : "0 B";
+function bars(account, host) {
+  const limited = Object.entries(account.counters).filter(([, counter]) => counter.soft !== null || counter.hard !== null);
+  const pinned = account.counters.pinned;
+  const share = pinned.soft === null && pinned.hard === null
+    ? [element("div", { className: "limit" }, element("span", {}, "pinned"), bar(pinned.used, host, { words: `${size(pinned.used)} of ${size(host)} on this host` }),
+      element("span", { className: "dim" }, "no limit"))] : [];
+  return element("div", {}, ...share, ...limited.map(([name, counter]) => limitBar(name, counter)));
 }
 
-const named = (account) => account.name ?? account.account ?? `user ${account.uid}`;
+function name(account) {
+  const text = { host: "this host", tenant: `tenant ${account.tenant}`, user: `user ${account.uid}`, context: `context ${account.context}` }[account.level];
+  return account.level === "context" ? link(`#/contexts/${account.context}`, text) : text;
+}
 
-function row(account, most) {
-  const who = element("span", { className: `depth-${Math.min(4, account.depth ?? 0)}` }, named(account));
-  const charged = account.charged_bytes ?? 0;
-  const near = limits(account);
-  const bars = near.length > 0 ? element("div", {}, ...near.map(limitBar))
-    : bar(charged, most, { words: `${size(charged)}; the most of one account is ${size(most)}` });
-  return [who, size(charged), bars, strengths(account.pinned_bytes), size(account.table_bytes ?? 0)];
+const DEPTH = { host: 0, tenant: 1, user: 2, context: 3 };
+
+function row(account, host) {
+  const { counters } = account;
+  const strengths = STRENGTHS.filter((strength) => counters[strength]?.used > 0).map((strength) => `${size(counters[strength].used)} ${strength}`);
+  const sum = (what) => Object.values(counters).reduce((all, counter) => all + counter[what], 0);
+  return {
+    className: sum("refusals") > 0 ? "warn" : "",
+    cells: [element("span", { className: `depth-${DEPTH[account.level]}` }, name(account)), size(counters.pinned.used), bars(account, host),
+      strengths.join(", ") || "nothing", size(counters.tables.used), number(counters.areas.used), number(sum("refusals")), number(sum("crossings"))],
+  };
+}
+
+/** Each account followed by those below it, the heaviest first. */
+function inOrder(accounts) {
+  const below = new Map();
+  for (const account of accounts) {
+    below.set(account.parent, [...(below.get(account.parent) ?? []), account]);
+  }
+  const heavier = (one, other) => other.counters.pinned.used - one.counters.pinned.used || one.id - other.id;
+  const from = (parent) => (below.get(parent) ?? []).sort(heavier).flatMap((account) => [account, ...from(account.id)]);
+  return from(null);
 }
 
 function payerRow(payer) {
@@ -46,15 +62,21 @@ function payerRow(payer) {
   return [String(payer.pid), size(payer.pinned_bytes ?? payer.charged_bytes ?? 0), size(used), limit === null ? "unlimited" : size(limit), bars];
 }
 
+function tree({ items, more }) {
+  const host = Math.max(1, items.find((account) => account.level === "host")?.counters.pinned.used ?? 0);
+  const rows = inOrder(items);
+  const left = rows.length > SHOWN || more ? dim(`The first ${SHOWN} of ${number(rows.length)}${more ? " and more" : ""}.`) : null;
+  return element("div", {}, table(["account", "pinned", "used and limits", "by strength", "tables", "areas", "refused", "soft limits passed"],
+    rows.slice(0, SHOWN).map((account) => row(account, host))), left);
+}
+
 export async function show(place) {
   const [accounts, payers] = [element("div"), element("div")];
   place.append(section("Accounts", accounts), section("Processes that map, and their limit for locked memory", payers),
     element("p", { className: "dim" }, "Pages count once for each pages object that pins them. ", link("#/contexts", "Contexts"), " say which program it is."));
   const refresh = async () => {
-    const [who, mapping] = [await list("/v1/accounts"), await list("/v1/payers")];
-    const most = Math.max(1, ...who.items.map((account) => account.charged_bytes ?? 0));
-    accounts.replaceChildren(who.items.length === 0 ? dim("Nobody has paid for anything yet.")
-      : table(["account", "charged", "limits", "pinned by strength", "tables"], who.items.map((account) => row(account, most))));
+    const [who, mapping] = [await list("/v1/accounts", { most: 5000 }), await list("/v1/payers")];
+    accounts.replaceChildren(tree(who));
     payers.replaceChildren(mapping.items.length === 0 ? dim("No process maps anything.")
       : table(["process", "pinned", "counts towards it", "limit", ""], mapping.items.map(payerRow)));
   };

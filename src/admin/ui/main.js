@@ -43,6 +43,7 @@ async function show() {
     entry.toggleAttribute("aria-current", here);
     if (here) {
       entry.setAttribute("aria-current", "page");
+      entry.scrollIntoView({ block: "nearest", inline: "center" });
     }
   }
   find("view").replaceChildren(place);

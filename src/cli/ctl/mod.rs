@@ -8,6 +8,7 @@
 //! | `host` | the host: both books, and what no figure says |
 //! | `table` | columns that line up |
 //! | `rows` | what each list shows in which column |
+//! | `top` | who holds most, again and again |
 //! | `walk` | a walk, level by level |
 //!
 //! Imports allowed: http, size, admin's answers, config.
@@ -17,6 +18,7 @@ mod change;
 mod host;
 mod rows;
 mod table;
+mod top;
 mod walk;
 
 use std::io::{self, Write};
@@ -27,6 +29,7 @@ use clap::{Args, Subcommand};
 
 use self::ask::{Agent, AskError};
 use self::table::Row;
+use self::top::TopArgs;
 use super::http::Target;
 use super::{Exit, with_causes};
 use crate::admin::accesses::AccessRow;
@@ -158,6 +161,8 @@ pub enum CtlCommand {
     },
     /// Memory of this host that is held in place, through the agent or otherwise.
     Host,
+    /// Who holds most, shown again and again until q or Ctrl-C.
+    Top(TopArgs),
 }
 
 fn address(text: &str) -> Result<u64, String> {
@@ -216,7 +221,11 @@ fn try_ctl(args: &CtlArgs, environment: &Environment) -> Result<(), CtlError> {
         None => configured(args.config.clone(), environment)?,
     };
     let token = args.token_file.as_ref().map(|path| token(path)).transpose()?;
-    let text = shown(&Agent::new(target, token), args)?;
+    let agent = Agent::new(target, token);
+    if let CtlCommand::Top(top) = &args.command {
+        return top::top(&agent, *top);
+    }
+    let text = shown(&agent, args)?;
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;
     Ok(out.flush()?)
@@ -271,6 +280,7 @@ fn shown(agent: &Agent, args: &CtlArgs) -> Result<String, AskError> {
         }
         CtlCommand::Host if args.json => agent.text("/v1/host"),
         CtlCommand::Host => Ok(host::shown(&agent.one("/v1/host")?)),
+        CtlCommand::Top(_) => Ok(String::new()),
     }
 }
 
