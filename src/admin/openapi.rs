@@ -39,6 +39,7 @@ enum Answer {
 #[derive(Clone, Copy)]
 enum Query {
     After,
+    AfterAddress,
     Limit,
     Context,
     Ioas,
@@ -50,7 +51,7 @@ enum Query {
     DryRun,
 }
 
-use Query::{After, Context, DryRun, Ioas, Iova, Limit, Since, State, Uid, Verbose};
+use Query::{After, AfterAddress, Context, DryRun, Ioas, Iova, Limit, Since, State, Uid, Verbose};
 
 /// A path, what it shows, what it takes and what it answers.
 type Described = (&'static str, &'static str, &'static [Query], Answer);
@@ -89,19 +90,19 @@ fn agent_and_spaces() -> Vec<Described> {
         (
             "/v1/ioas/{id}/areas",
             "what one shows, in IOVA order",
-            &[After, Limit, State],
+            &[AfterAddress, Limit, State],
             Json(listed::<areas::AreaRow>),
         ),
         (
             "/v1/ioas/{id}/gaps",
             "what is free there, in IOVA order",
-            &[After, Limit],
+            &[AfterAddress, Limit],
             Json(listed::<gaps::GapRow>),
         ),
         (
             "/v1/ioas/{id}/ranges",
             "what is reserved or allowed there, in IOVA order",
-            &[After, Limit],
+            &[AfterAddress, Limit],
             Json(listed::<gaps::RangeRow>),
         ),
     ]
@@ -247,13 +248,14 @@ fn operation((path, shows, query, answer): Described, problem: &str, schemas: &m
 impl Query {
     fn described(self) -> Parameter {
         let (name, says, schema) = match self {
-            After => ("after", "the `next` of the part before", text()),
+            After => ("after", "the `next` of the part before", matching(NUMBER)),
+            AfterAddress => ("after", "the `next` of the part before", matching(ADDRESS)),
             Limit => ("limit", "rows at most", limit()),
             Context => ("context", "only what belongs to this context", number()),
             Ioas => ("ioas", "only what uses this address space", number()),
             Uid => ("uid", "only what belongs to this user", number()),
-            State => ("state", "only areas in this state: ready, filling or retiring", text()),
-            Iova => ("iova", "the address, in hex with 0x or in decimal", text()),
+            State => ("state", "only areas in this state", state()),
+            Iova => ("iova", "the address, in hex with 0x or in decimal", matching(ADDRESS)),
             Since => ("since", "the number of the last event known", number()),
             Verbose => ("verbose", "what passes too", text()),
             DryRun => ("dry_run", "only tell what would be done", boolean()),
@@ -277,12 +279,27 @@ fn text() -> Schema {
     ObjectBuilder::new().schema_type(Type::String).into()
 }
 
+/// A number in decimal, so that it surely fits into 64 bits.
+const NUMBER: &str = "^[0-9]{1,19}$";
+
+/// An address, in hex or so that it surely fits into 64 bits in decimal.
+const ADDRESS: &str = "^(0x[0-9a-fA-F]{1,16}|[0-9]{1,19})$";
+
+fn matching(pattern: &str) -> Schema {
+    ObjectBuilder::new().schema_type(Type::String).pattern(Some(pattern)).into()
+}
+
+fn state() -> Schema {
+    let states = ["filling", "ready", "retiring"];
+    ObjectBuilder::new().schema_type(Type::String).enum_values(Some(states)).into()
+}
+
 fn boolean() -> Schema {
     ObjectBuilder::new().schema_type(Type::Boolean).into()
 }
 
 fn number() -> Schema {
-    ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0)).into()
+    ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0)).maximum(Some(i64::MAX)).into()
 }
 
 fn limit() -> Schema {
