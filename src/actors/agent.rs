@@ -18,6 +18,7 @@ use super::pinner::Pinner;
 use super::registry::Registry;
 use super::retirement::Retirement;
 use super::shards::Shards;
+use crate::sources::file::FileSource;
 use crate::sources::pin_host::PinHost;
 use crate::storage::Tuning;
 use crate::storage::ledger::Ledger;
@@ -68,10 +69,11 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Limits of the movements of a new pages object.
+    /// Limits of the movements of a new pages object, of this file if it is of one.
     #[must_use]
-    pub fn tuning(&self) -> Tuning {
-        self.mock.as_ref().map_or(self.settings.tuning, |mock| mock.tuned(self.settings.tuning))
+    pub fn tuning(&self, file: Option<&FileSource>) -> Tuning {
+        let tuning = self.settings.tuning;
+        self.mock.as_ref().map_or(tuning, |mock| mock.tuned(tuning, file))
     }
 
     /// A number that no domain or access of this agent had before.

@@ -27,7 +27,7 @@ use ioasd_client::wire::frame::{Echo, Reply, Request};
 use ioasd_client::wire::own::{WALKER_OPEN_FDS, WalkerFile, WalkerOpen};
 use rustix::fs::SealFlags;
 
-use super::fan_out::{FanOut, LookAt};
+use super::fan_out::{FanOut, WithTable};
 use super::figures::DomainStats;
 use super::frame_service::FrameService;
 use super::guard::poisoned;
@@ -202,7 +202,7 @@ impl Exported {
         files.truncate(FILES_MAX);
         self.keep(&files);
         let windows = self.windows(&files);
-        let looked = self.parts.fan_out.send(LookAt::new(self.parts.id, |table| table.export())).await;
+        let looked = self.parts.fan_out.send(WithTable::new(self.parts.id, |table| table.export())).await;
         let arena = looked.ok().flatten().ok_or_else(|| poisoned("a domain"))?;
         let arena = arena.map_err(|error| Refusal::of(&error))?;
         let (slots, walker) = self.parts.epochs.register_walker().map_err(|error| Refusal::of(&error))?;

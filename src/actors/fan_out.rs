@@ -44,20 +44,20 @@ pub struct AddTable(pub u64, pub OwnedTable);
 #[rtype(result = "()")]
 pub struct RemoveTable(pub u64);
 
-/// Looks at a table between two jobs.
+/// Does something with a table between two turns.
 #[derive(Message)]
 #[rtype(result = "Option<R>")]
-pub struct LookAt<R: Send + 'static> {
+pub struct WithTable<R: Send + 'static> {
     domain: u64,
-    look: Look<R>,
+    work: Work<R>,
 }
 
-type Look<R> = Box<dyn FnOnce(&dyn DomainTable) -> R + Send>;
+type Work<R> = Box<dyn FnOnce(&mut dyn DomainTable) -> R + Send>;
 
-impl<R: Send + 'static> LookAt<R> {
-    /// Runs `look` on the table of `domain`; `None` if there is none.
-    pub fn new(domain: u64, look: impl FnOnce(&dyn DomainTable) -> R + Send + 'static) -> Self {
-        Self { domain, look: Box::new(look) }
+impl<R: Send + 'static> WithTable<R> {
+    /// Runs `work` on the table of `domain`; `None` if there is none.
+    pub fn new(domain: u64, work: impl FnOnce(&mut dyn DomainTable) -> R + Send + 'static) -> Self {
+        Self { domain, work: Box::new(work) }
     }
 }
 
@@ -89,11 +89,11 @@ impl Handler<RemoveTable> for FanOut {
     }
 }
 
-impl<R: Send + 'static> Handler<LookAt<R>> for FanOut {
-    type Result = MessageResult<LookAt<R>>;
+impl<R: Send + 'static> Handler<WithTable<R>> for FanOut {
+    type Result = MessageResult<WithTable<R>>;
 
-    fn handle(&mut self, LookAt { domain, look }: LookAt<R>, _: &mut Self::Context) -> Self::Result {
-        MessageResult(self.tables.look(domain, look))
+    fn handle(&mut self, WithTable { domain, work }: WithTable<R>, _: &mut Self::Context) -> Self::Result {
+        MessageResult(self.tables.with(domain, work))
     }
 }
 

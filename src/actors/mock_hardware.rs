@@ -10,7 +10,9 @@ use parking_lot::Mutex;
 use super::pages::Pages;
 use super::pages_handle::PagesHandle;
 use crate::sources::backing::{Backing, WeakBacking};
+use crate::sources::file::FileSource;
 use crate::storage::Tuning;
+use crate::storage::io_pagetable::LargePages;
 use crate::storage::pfn::RunLimit;
 
 /// Whether an agent has mock hardware.
@@ -38,9 +40,15 @@ impl MockHardware {
         self.runs.store(runs, Ordering::Relaxed);
     }
 
-    /// `tuning` within that limit.
+    /// `tuning` within that limit. Memory of ordinary pages is as if no two of them lay side by side, so that a program finds
+    /// large leaves over huge pages alone, as it would on most machines.
     #[must_use]
-    pub fn tuned(&self, tuning: Tuning) -> Tuning {
+    pub fn tuned(&self, tuning: Tuning, file: Option<&FileSource>) -> Tuning {
+        let large_pages = match file.and_then(FileSource::huge_page) {
+            Some(_) => LargePages::On,
+            None => LargePages::Off,
+        };
+        let tuning = Tuning { large_pages, ..tuning };
         match self.runs.load(Ordering::Relaxed) {
             0 => tuning,
             runs => Tuning { runs: RunLimit::new(runs), ..tuning },

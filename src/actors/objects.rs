@@ -17,7 +17,7 @@ pub mod attachment;
 pub mod mock_state;
 pub mod nesting;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::{Rc, Weak};
 
@@ -36,7 +36,7 @@ pub use super::figures::{DeviceIdentity, DeviceKind, Iommu};
 use super::ioas::{Ioas, IoasCell};
 use super::number::Number;
 use super::registry::Registered;
-use crate::domains::spec::TableSpec;
+use crate::domains::spec::{Recording, TableSpec};
 use crate::error::{Coded, Errno};
 use crate::fault_points::{self, Injected, Point};
 use crate::storage::ioas::{AccessKey, AccessNeeds};
@@ -79,6 +79,16 @@ pub enum Sharing {
     Only(Number<DeviceStats>),
 }
 
+/// Whether what devices write through a HWPT is being tracked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tracking {
+    /// It is.
+    On,
+    /// It is not.
+    #[default]
+    Off,
+}
+
 /// A domain as the uAPI sees it.
 #[derive(Debug)]
 pub struct HwptObject {
@@ -98,6 +108,8 @@ pub struct HwptObject {
     pub spec: TableSpec,
     /// What it was made to be: `HWPT_*`.
     pub flags: u32,
+    /// Whether what devices write is being tracked.
+    pub tracking: Cell<Tracking>,
 }
 
 /// A test object: a mock device and its being there.
@@ -120,6 +132,8 @@ pub struct DeviceObject {
     pub stats: Registered<DeviceStats>,
     /// How many PASIDs it has.
     pub pasids: u32,
+    /// What it marks in tables. What a program writes that walks a table is not recorded in it.
+    pub recording: Recording,
     attached: RefCell<Attached>,
     /// Held while that changes.
     pub changing: Mutex<()>,
@@ -134,7 +148,14 @@ impl DeviceObject {
     #[must_use]
     pub fn new(stats: Registered<DeviceStats>, spec: TableSpec) -> Self {
         let (attached, changing, vdevice, mock) = Default::default();
-        Self { id: stats.object, spec, stats, pasids: 0, attached, changing, vdevice, mock }
+        let (pasids, recording) = (0, Recording::Nothing);
+        Self { id: stats.object, spec, stats, pasids, recording, attached, changing, vdevice, mock }
+    }
+
+    /// The same, marking this in tables.
+    #[must_use]
+    pub fn with_recording(self, recording: Recording) -> Self {
+        Self { recording, ..self }
     }
 
     /// The same with so many PASIDs.

@@ -26,7 +26,7 @@ use crate::storage::refusal::Refusal;
 const NAME: &str = "a FanOut";
 
 /// Entries written before others get their turn.
-const TURN: u64 = 32_768;
+pub(super) const TURN: u64 = 32_768;
 
 thread_local! {
     /// The tables of the FanOut whose arbiter this thread is.
@@ -108,6 +108,13 @@ impl Tables {
     /// Looks at a table between two turns; `None` if there is none.
     pub(super) fn look<R>(&self, domain: u64, look: impl FnOnce(&dyn DomainTable) -> R) -> Option<R> {
         self.core.borrow().tables.get(&domain).map(|owned| look(&*owned.table))
+    }
+
+    /// Does something with a table between two turns; `None` if there is none.
+    pub(super) fn with<R>(&self, domain: u64, work: impl FnOnce(&mut dyn DomainTable) -> R) -> Option<R> {
+        let mut core = self.core.borrow_mut();
+        let owned = core.tables.get_mut(&domain)?;
+        Some(or_abort(NAME, || work(&mut *owned.table)))
     }
 
     /// Reads frames back between two turns.

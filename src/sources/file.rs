@@ -93,6 +93,13 @@ impl FileSource {
         self.memory.as_ref().map(|memory| memory.key)
     }
 
+    /// The size of its pages, if it is memory of huge ones.
+    #[must_use]
+    pub fn huge_page(&self) -> Option<ByteLen> {
+        let memory = self.memory.as_ref();
+        memory.and_then(|_| file_state::huge_page(self.file.as_fd()).ok().flatten())
+    }
+
     /// What may be done through the descriptor. What is not memory is never reached, so nothing is refused for it.
     #[must_use]
     pub const fn access(&self) -> FileAccess {

@@ -51,6 +51,7 @@ impl Movement {
     pub fn new(order: Order, tuning: Tuning) -> Self {
         Self(match order {
             Order::Fill { area, shape, permission, large_pages, domains, showing } => {
+                let large_pages = large_pages.and(tuning.large_pages);
                 Kind::Fill(Fill::new(area, (shape, permission, large_pages), domains, showing, tuning))
             }
             Order::Unfill { area, shape, domains } => {

@@ -13,12 +13,13 @@ use ioasd_client::units::{IndexRange, PageIndex};
 
 use crate::error::Errno;
 
+use super::io_pagetable::LargePages;
 use super::pages::{CacheClaim, Claim, IoptPages, Tier};
 use super::pfn::{PfnBatch, RunLimit};
 use super::refusal::Refusal;
 use super::step::Step;
 
-/// Limits of a movement. No result depends on them.
+/// Limits of a movement. Which frames are mapped does not depend on them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tuning {
     /// Runs a batch may hold.
@@ -27,11 +28,18 @@ pub struct Tuning {
     pub batch_pages: u64,
     /// Pages unmapped in one step, to the next cut point.
     pub unmap_pages: u64,
+    /// Whether leaves may be larger than a page, where the address space lets them.
+    pub large_pages: LargePages,
 }
 
 impl Default for Tuning {
     fn default() -> Self {
-        Self { runs: RunLimit::DEFAULT, batch_pages: 1 << 17, unmap_pages: 1 << 18 }
+        Self {
+            runs: RunLimit::DEFAULT,
+            batch_pages: 1 << 17,
+            unmap_pages: 1 << 18,
+            large_pages: LargePages::On,
+        }
     }
 }
 

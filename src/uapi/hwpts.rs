@@ -4,12 +4,14 @@
 
 use ioasd_client::formats::PageSizes;
 use ioasd_client::ids::HwptId;
-use ioasd_client::units::{Iova, IovaRange};
+use ioasd_client::units::{Flag, Iova, IovaRange};
 use ioasd_client::wire::command::Command;
 use ioasd_client::wire::mock::{HWPT_DATA_MOCK, MockTableChoice};
 use ioasd_client::wire::own::HWPT_DATA_SOFTWARE;
 use ioasd_client::wire::record::{Record, TableChoice};
-use ioasd_client::wire::uapi::{HWPT_DATA_NONE, HWPT_NEST_PARENT, HWPT_PASID, HwptAlloc};
+use ioasd_client::wire::uapi::{
+    HWPT_DATA_NONE, HWPT_DIRTY_TRACKING, HWPT_NEST_PARENT, HWPT_PASID, HwptAlloc,
+};
 
 use super::array::Array;
 use super::{Call, Done, Serve, check_flags, check_no_fds, check_reserved};
@@ -17,7 +19,7 @@ use crate::actors::client_context::hwpts::{HwptParent, HwptPlan};
 use crate::actors::client_context::mock::devices::MockTable;
 use crate::actors::objects::nesting::NestParent;
 use crate::actors::objects::{DeviceKind, DeviceObject};
-use crate::domains::spec::TableSpec;
+use crate::domains::spec::{Recording, TableSpec};
 use crate::error::Errno;
 use crate::storage::refusal::Refusal;
 use crate::sys::client_fd::ClientFd;
@@ -31,6 +33,10 @@ impl Serve for HwptAlloc {
             HwptParent::Ioas(ioas) => {
                 check_paging_flags(&self, &device)?;
                 let spec = choice(&self, call.payload, call.fds)?(&device)?;
+                let spec = spec.with_recording(match Flag::of(self.flags, HWPT_DIRTY_TRACKING) {
+                    Flag::Set => Recording::Writes,
+                    Flag::Clear => Recording::Nothing,
+                });
                 call.client.hwpt_alloc(&device, ioas, HwptPlan::by_hand(spec, self.flags)).await?
             }
             HwptParent::Nest(parent) => {
@@ -47,9 +53,14 @@ impl Serve for HwptAlloc {
 fn check_paging_flags(alloc: &HwptAlloc, device: &DeviceObject) -> Result<(), Refusal> {
     let known = match device.stats.kind {
         DeviceKind::Software => 0,
-        DeviceKind::Mock => HWPT_NEST_PARENT | HWPT_PASID,
+        DeviceKind::Mock => HWPT_NEST_PARENT | HWPT_DIRTY_TRACKING | HWPT_PASID,
     };
-    check_flags(HwptAlloc::NAME, alloc.flags, known)
+    check_flags(HwptAlloc::NAME, alloc.flags, known)?;
+    if alloc.flags & HWPT_DIRTY_TRACKING != 0 && device.recording == Recording::Nothing {
+        let text = format!("device {} leaves no marks where it writes", device.id);
+        return Err(Refusal::new(Errno::OPNOTSUPP, "dirty-tracking-unsupported", text));
+    }
+    Ok(())
 }
 
 /// Who could not be nested in anything is told first.

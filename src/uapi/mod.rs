@@ -11,6 +11,7 @@
 //! | [`option`] | OPTION |
 //! | [`change_process`] | IOAS_CHANGE_PROCESS |
 //! | [`hwpts`], [`hw_info`] | HWPT_ALLOC, GET_HW_INFO |
+//! | [`dirty`] | HWPT_SET_DIRTY_TRACKING, HWPT_GET_DIRTY_BITMAP |
 //! | [`nesting`] | HWPT_INVALIDATE, VIOMMU_ALLOC, VDEVICE_ALLOC |
 //! | [`devices`] | DEVICE_CREATE, DEVICE_ATTACH, DEVICE_REPLACE, DEVICE_DETACH, DOMAIN_EXPORT |
 //! | [`channels`] | CHANNEL_OPEN |
@@ -28,6 +29,7 @@ mod array;
 pub mod change_process;
 pub mod channels;
 pub mod devices;
+pub mod dirty;
 pub mod hw_info;
 pub mod hwpts;
 pub mod ioas;
@@ -53,8 +55,9 @@ use ioasd_client::wire::own::{
     DeviceCreate, DeviceDetach, DeviceReplace, DomainExport, IoasMapFiles, IoasUnmapRanges,
 };
 use ioasd_client::wire::uapi::{
-    Destroy, GetHwInfo, HwptAlloc, HwptInvalidate, IoasAlloc, IoasAllowIovas, IoasChangeProcess, IoasCopy,
-    IoasIovaRanges, IoasMap, IoasMapFile, IoasUnmap, IommuOption, VdeviceAlloc, ViommuAlloc,
+    Destroy, GetHwInfo, HwptAlloc, HwptGetDirtyBitmap, HwptInvalidate, HwptSetDirtyTracking, IoasAlloc,
+    IoasAllowIovas, IoasChangeProcess, IoasCopy, IoasIovaRanges, IoasMap, IoasMapFile, IoasUnmap,
+    IommuOption, VdeviceAlloc, ViommuAlloc,
 };
 use ioasd_client::wire::vfio::{
     VfioCheckExtension, VfioGetInfo, VfioIoas, VfioMapDma, VfioSetIommu, VfioUnmapDma,
@@ -231,6 +234,8 @@ async fn carry_out(request: Request<'_>, call: Call<'_>) -> (&'static str, Resul
             IoasChangeProcess,
             IommuOption,
             HwptAlloc,
+            HwptSetDirtyTracking,
+            HwptGetDirtyBitmap,
             HwptInvalidate,
             ViommuAlloc,
             VdeviceAlloc,

@@ -88,7 +88,12 @@ impl Machine {
         let mut rng = self.rng.borrow_mut();
         let mut small = |otherwise: u64| if rng.u8(..4) == 0 { otherwise } else { rng.u64(1..5) };
         let runs = u32::try_from(small(1000)).unwrap();
-        Tuning { runs: RunLimit::new(runs), batch_pages: small(1000), unmap_pages: small(1000) }
+        Tuning {
+            runs: RunLimit::new(runs),
+            batch_pages: small(1000),
+            unmap_pages: small(1000),
+            ..Tuning::default()
+        }
     }
 
     /// The time, which moves with every call.

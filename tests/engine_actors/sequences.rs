@@ -41,7 +41,12 @@ fn world_of_tables(rng: &mut fastrand::Rng, format: FormatId) -> Spec {
 fn tuning(rng: &mut fastrand::Rng) -> Tuning {
     let mut small = |otherwise: u64| if rng.u8(..4) == 0 { otherwise } else { rng.u64(1..5) };
     let runs = u32::try_from(small(1000)).unwrap();
-    Tuning { runs: RunLimit::new(runs), batch_pages: small(1000), unmap_pages: small(1000) }
+    Tuning {
+        runs: RunLimit::new(runs),
+        batch_pages: small(1000),
+        unmap_pages: small(1000),
+        ..Tuning::default()
+    }
 }
 
 /// An access that never answers costs three seconds a time; here it answers and holds on, which ends the same way.

@@ -14,7 +14,7 @@ use ioasd::actors::client_context::address_spaces::{Mapping, NewPages};
 use ioasd::actors::client_context::hwpts::{HwptParent, HwptPlan};
 use ioasd::actors::client_context::state::ClientState;
 use ioasd::actors::engine::{Engine, EngineSettings};
-use ioasd::actors::fan_out::LookAt;
+use ioasd::actors::fan_out::WithTable;
 use ioasd::actors::figures::ContextStats;
 use ioasd::actors::ioas::{Ioas, IoasCell, Map};
 use ioasd::actors::messages::ioas::{ChangeTable, Check, LetGoWithin, LookAtTable, SetLargePages};
@@ -537,7 +537,7 @@ impl Actors {
         let granules = granules(&self.spec, domain);
         let Some(hwpt) = self.hwpt(domain) else { return vec![None; granules.len()] };
         let shard = self.agent.shards.get(hwpt.key.fan_out).unwrap();
-        let look = LookAt::new(hwpt.key.id, move |table| {
+        let look = WithTable::new(hwpt.key.id, move |table| {
             table.check();
             let translate = |iova: u64| {
                 table.translate(Iova::new(iova)).map(|(phys, _, permission)| (phys.get(), permission))

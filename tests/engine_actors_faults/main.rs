@@ -153,7 +153,7 @@ fn scenarios() -> Vec<Scenario> {
 }
 
 fn small() -> Tuning {
-    Tuning { runs: RunLimit::new(2), batch_pages: 3, unmap_pages: 2 }
+    Tuning { runs: RunLimit::new(2), batch_pages: 3, unmap_pages: 2, ..Tuning::default() }
 }
 
 /// Disturbs the n-th point of a scenario; the point, if there was one left.

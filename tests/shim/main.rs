@@ -14,6 +14,7 @@ mod addresses;
 mod bystanders;
 mod descriptors;
 mod device;
+mod dirty;
 mod mapping;
 mod mock;
 mod nesting;

@@ -18,6 +18,7 @@ fn parts() -> impl Iterator<Item = &'static Part> {
     let all = [
         crate::addresses::PARTS,
         crate::descriptors::PARTS,
+        crate::dirty::PARTS,
         crate::mapping::PARTS,
         crate::mock::PARTS,
         crate::nesting::PARTS,

@@ -7,7 +7,7 @@
 use ioasd_client::wire::command::Command;
 use ioasd_client::wire::field::Field;
 use ioasd_client::wire::mock::TestCmd;
-use ioasd_client::wire::uapi::{Destroy, HwptInvalidate, IoasMap, MAP_WRITEABLE};
+use ioasd_client::wire::uapi::{Destroy, HwptGetDirtyBitmap, HwptInvalidate, IoasMap, MAP_WRITEABLE};
 
 use crate::backing::{self, Backing, Use};
 use crate::channels;
@@ -16,7 +16,7 @@ use crate::memory::{self, Address, Range};
 use crate::message::{Inbound, Outbound, Packed, STRUCT_MAX, exchange};
 use crate::shape::{self, Array, Beside, Shape};
 use crate::sys::Errno;
-use crate::{invalidate, mock, pinning, vfio};
+use crate::{dirty, invalidate, mock, pinning, vfio};
 
 /// Commands of the table, known or not: for these a bad argument is noticed before an empty place is.
 const TABLE: std::ops::RangeInclusive<u32> = 0x80..=0x95;
@@ -38,6 +38,9 @@ pub(crate) fn ioctl(lease: Lease, command: u32, argument: Address) -> Result<i32
         TestCmd::NUMBER => return mock::test(lease, &given),
         HwptInvalidate::NUMBER => return invalidate::ioctl(lease, &given),
         _ => {}
+    }
+    if command == HwptGetDirtyBitmap::NUMBER {
+        return dirty::get_bitmap(lease, &HwptGetDirtyBitmap::load(given.known()));
     }
     let reply = given.carry_out(lease)?;
     if reply.errno != 0 && reply.body().is_empty() {

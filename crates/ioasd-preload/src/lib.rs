@@ -26,6 +26,7 @@
 //! | `call` | one ioctl, from its argument to its result |
 //! | `vmas`, `backing` | what the program's memory is, and the file behind it |
 //! | `pinning`, `thread` | pinning the program's memory when the agent asks for it, in a thread of its own |
+//! | `dirty` | bitmaps of what devices have written |
 //! | `invalidate` | HWPT_INVALIDATE |
 //! | `vfio` | the calls of a VFIO container |
 //! | `mock` | the test command |
@@ -37,6 +38,7 @@ pub mod interpose;
 mod backing;
 mod call;
 mod channels;
+mod dirty;
 mod invalidate;
 mod lease;
 mod memory;

@@ -1,6 +1,6 @@
 //! The test command: what its operations name by address or by descriptor is sent as what it is.
 //!
-//! Imports allowed: backing, call, channels, lease, memory, message, sys, the client crate's wire.
+//! Imports allowed: backing, call, channels, dirty, lease, memory, message, sys, the client crate's wire.
 
 use std::ffi::c_int;
 
@@ -8,13 +8,14 @@ use ioasd_client::wire::command::Command;
 use ioasd_client::wire::field::Field;
 use ioasd_client::wire::mock::{
     ACCESS_MAX, ACCESS_NAME, ACCESS_WRITE, OP_ACCESS_PAGES, OP_ACCESS_REPLACE_IOAS, OP_ACCESS_RW,
-    OP_CREATE_ACCESS, OP_DESTROY_ACCESS_PAGES, OP_MD_CHECK_MAP, OP_MD_CHECK_REFS, TestCmd,
+    OP_CREATE_ACCESS, OP_DESTROY_ACCESS_PAGES, OP_DIRTY, OP_MD_CHECK_MAP, OP_MD_CHECK_REFS, TestCmd,
 };
 use ioasd_client::wire::own::ACCESS_RW_MAX;
 
 use crate::backing::Extents;
 use crate::call::Given;
 use crate::channels;
+use crate::dirty;
 use crate::lease::Lease;
 use crate::memory::{Address, Range};
 use crate::message::{Inbound, Outbound, Packed, exchange};
@@ -39,6 +40,7 @@ pub(crate) fn test(lease: Lease, given: &Given) -> Result<c_int, Errno> {
         }
         OP_DESTROY_ACCESS_PAGES | OP_ACCESS_REPLACE_IOAS => plain(lease, given, &for_access(&command)),
         OP_ACCESS_RW => move_bytes(lease, &for_access(&command)),
+        OP_DIRTY => mark_dirty(lease, given, &command),
         OP_CREATE_ACCESS => create(lease, given, &command),
         _ => plain(lease, given, &command),
     }
@@ -84,6 +86,21 @@ fn move_bytes(lease: Lease, command: &TestCmd) -> Result<c_int, Errno> {
         send(lease, &part, payload, into)?.outcome()?;
         done += piece.len;
     }
+    Ok(0)
+}
+
+/// The bitmap travels in parts; the struct comes back with the bits of all of them.
+fn mark_dirty(lease: Lease, given: &Given, command: &TestCmd) -> Result<c_int, Errno> {
+    if command.at_48 == 0 {
+        return Err(Errno::INVAL);
+    }
+    let mut count = 0_u64;
+    for (first, part) in dirty::parts(Address(command.at_48), command.at_32, command.at_40) {
+        let reply = send(lease, &TestCmd { at_48: first as u64, ..*command }, Some(part), None)?;
+        reply.outcome()?;
+        count = count.saturating_add(TestCmd::load(reply.body()).at_56);
+    }
+    given.write_back(&struct_of(&TestCmd { at_56: count, ..*command }))?;
     Ok(0)
 }
 

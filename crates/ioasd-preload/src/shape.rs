@@ -7,8 +7,9 @@ use ioasd_client::wire::command::Command;
 use ioasd_client::wire::mock::TestCmd;
 use ioasd_client::wire::record::{IovaBounds, Record};
 use ioasd_client::wire::uapi::{
-    Destroy, GetHwInfo, HwptAlloc, HwptInvalidate, IoasAlloc, IoasAllowIovas, IoasChangeProcess, IoasCopy,
-    IoasIovaRanges, IoasMap, IoasMapFile, IoasUnmap, IommuOption, VdeviceAlloc, ViommuAlloc,
+    Destroy, GetHwInfo, HwptAlloc, HwptGetDirtyBitmap, HwptInvalidate, HwptSetDirtyTracking, IoasAlloc,
+    IoasAllowIovas, IoasChangeProcess, IoasCopy, IoasIovaRanges, IoasMap, IoasMapFile, IoasUnmap,
+    IommuOption, VdeviceAlloc, ViommuAlloc,
 };
 use ioasd_client::wire::vfio::VfioIoas;
 
@@ -62,7 +63,7 @@ pub(crate) struct Array {
 /// The array of both commands about addresses.
 const BOUNDS: Array = Array { pointer: 16, count: 8, element: IovaBounds::BYTES };
 
-const ALL: [Shape; 17] = [
+const ALL: [Shape; 19] = [
     Shape::of::<Destroy>(Beside::Nothing),
     Shape::of::<IoasAlloc>(Beside::Nothing).making(8),
     Shape::of::<IoasAllowIovas>(Beside::Reads(BOUNDS)),
@@ -74,6 +75,8 @@ const ALL: [Shape; 17] = [
     Shape::of::<GetHwInfo>(Beside::Fills(Array { pointer: 16, count: 12, element: 1 })),
     Shape::of::<VfioIoas>(Beside::Nothing),
     Shape::of::<HwptAlloc>(Beside::Reads(Array { pointer: 32, count: 28, element: 1 })).making(16),
+    Shape::of::<HwptSetDirtyTracking>(Beside::Nothing),
+    Shape::of::<HwptGetDirtyBitmap>(Beside::Nothing),
     Shape::of::<HwptInvalidate>(Beside::Nothing),
     Shape::of::<ViommuAlloc>(Beside::Nothing).making(20),
     Shape::of::<VdeviceAlloc>(Beside::Nothing).making(12),

@@ -48,12 +48,12 @@ impl ClientState {
         DeviceObject::new(self.agent.registry.register_device(stats), spec)
     }
 
-    /// All that tables of a device can be.
+    /// A device.
     ///
     /// # Errors
     /// ENOENT without such a device.
-    pub fn device_tables(&self, device: ObjectId) -> Result<TableSpec, Refusal> {
-        self.look(|objects| objects.device(device)).map(|device| device.spec)
+    pub fn device(&self, device: ObjectId) -> Result<Rc<DeviceObject>, Refusal> {
+        self.look(|objects| objects.device(device))
     }
 
     /// Attaches a device to an address space, or to a HWPT; tells the HWPT that serves it.

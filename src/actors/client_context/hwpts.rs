@@ -2,6 +2,7 @@
 //!
 //! Imports allowed: state, storage, domains, messages, the object actors.
 
+use std::cell::Cell;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -121,7 +122,9 @@ impl ClientState {
         let epochs = table.epochs();
         let domain = self.start_domain((key, ioas.number, reserved.id()), &shard, &arbiter, table).await?;
         let ioas_actor = ioas.ioas.clone();
-        let hwpt = Rc::new(HwptObject { id: reserved.id(), ioas, domain, key, sharing, made, spec, flags });
+        let (id, tracking) = (reserved.id(), Cell::default());
+        let hwpt = HwptObject { id, ioas, domain, key, sharing, made, spec, flags, tracking };
+        let hwpt = Rc::new(hwpt);
         let attached = ioas_actor.send(AttachDomain { domain: key, needs, epochs }).await;
         if let Err(refusal) = attached.unwrap_or_else(|_| Err(poisoned("an ioas"))) {
             self.remove_table(&hwpt).await;

@@ -13,6 +13,7 @@
 //! | [`channels`] | all of them but the lease: opening, hanging up |
 //! | `notices` | the notice channel of an access |
 //! | [`container`] | the address space that a VFIO container stands for |
+//! | [`dirty`] | what devices have written |
 //! | [`mock`] | mock hardware |
 //! | [`address_spaces`], [`process_memory`], [`devices`], [`accesses`], [`nesting`] | operations |
 //!
@@ -25,6 +26,7 @@ pub mod channel;
 pub mod channels;
 pub mod container;
 pub mod devices;
+pub mod dirty;
 pub mod hwpts;
 pub mod iova_rules;
 pub mod lists;

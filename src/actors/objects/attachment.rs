@@ -12,6 +12,7 @@ use ioasd_client::wire::uapi::HWPT_PASID;
 use super::nesting::{NestParent, NestedHwptObject};
 use super::{DeviceObject, HwptObject, Made, Sharing};
 use crate::actors::figures::AttachedTo;
+use crate::domains::spec::Recording;
 use crate::error::Errno;
 use crate::storage::refusal::Refusal;
 
@@ -171,11 +172,27 @@ impl DeviceObject {
             let text = format!("hwpt {} was made for other devices than {}", hwpt.id(), self.id);
             return Err(Refusal::new(Errno::INVAL, "hwpt-incompatible", text));
         }
+        self.admits_recording(pasid, hwpt)?;
         self.admits_pasids(pasid, hwpt.takes_pasids())?;
         match hwpt {
             AnyHwpt::Nested(nested) if pasid == Pasid::NONE => self.is_known_to(&nested.parent),
             AnyHwpt::Paging(_) | AnyHwpt::Nested(_) => Ok(()),
         }
+    }
+
+    /// A device that leaves no marks cannot itself use a table that is to have them; its PASIDs are not looked at.
+    fn admits_recording(&self, pasid: Pasid, hwpt: &AnyHwpt) -> Result<(), Refusal> {
+        let AnyHwpt::Paging(paging) = hwpt else { return Ok(()) };
+        let leaves_none =
+            self.recording == Recording::Nothing && paging.spec.recording() == Recording::Writes;
+        if !leaves_none || pasid != Pasid::NONE {
+            return Ok(());
+        }
+        let text = format!(
+            "hwpt {} records what is written, device {} leaves no marks: attach it to ioas {}",
+            paging.id, self.id, paging.ioas.id
+        );
+        Err(Refusal::new(Errno::INVAL, "hwpt-incompatible", text))
     }
 
     fn admits_pasids(&self, pasid: Pasid, takes_pasids: TakesPasids) -> Result<(), Refusal> {

@@ -10,7 +10,7 @@ use ioasd_client::units::{ByteLen, IndexRange, Iova, IovaRange, PAGE_SIZE, PageI
 
 use super::BenchError;
 use super::bed::Bed;
-use crate::actors::fan_out::LookAt;
+use crate::actors::fan_out::WithTable;
 use crate::actors::guard::poisoned;
 use crate::actors::objects::HwptObject;
 use crate::domains::table::DomainTable;
@@ -64,7 +64,7 @@ impl Bed {
         for domain in domains {
             let (id, range, expected) = (domain.key.id, self.range(), Arc::clone(&expected));
             let shard = self.agent.shards.get(domain.key.fan_out).ok_or(BenchError::Lost)?;
-            let look = LookAt::new(id, move |table| compare(table, range, &expected));
+            let look = WithTable::new(id, move |table| compare(table, range, &expected));
             let looked = shard.fan_out.send(look).await.ok().flatten();
             let compared = looked.ok_or_else(|| BenchError::Refused(poisoned("a domain")))?;
             compared.map_err(|(iova, found, expected)| BenchError::WrongTable {
@@ -82,7 +82,7 @@ impl Bed {
         for domain in domains {
             let (id, range, leaves) = (domain.key.id, self.range(), self.plan.leaves);
             let shard = self.agent.shards.get(domain.key.fan_out).ok_or(BenchError::Lost)?;
-            let look = LookAt::new(id, move |table| wrong_leaf(table, range, leaves));
+            let look = WithTable::new(id, move |table| wrong_leaf(table, range, leaves));
             let looked = shard.fan_out.send(look).await.ok().flatten();
             match looked.ok_or_else(|| BenchError::Refused(poisoned("a domain")))? {
                 None => (),

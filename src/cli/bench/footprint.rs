@@ -19,7 +19,7 @@ use super::report::{Row, Unit};
 use super::sample::Samples;
 use super::scenario::Scenario;
 use super::{BenchError, Plan};
-use crate::actors::fan_out::LookAt;
+use crate::actors::fan_out::WithTable;
 use crate::actors::pages::{CacheOf, Pages};
 use crate::actors::pfn_cache::LookAtFrames;
 use crate::storage::io_pagetable::Transfer;
@@ -71,7 +71,7 @@ async fn leaves(bed: &Bed, order: Order) -> Result<Row, BenchError> {
     let (ioas, _) = filled(bed, order).await?;
     let domain = bed.attach(ioas, 1, &[FormatId::AmdV1]).await?.pop().ok_or(BenchError::Lost)?;
     let shard = bed.agent.shards.get(domain.key.fan_out).ok_or(BenchError::Lost)?;
-    let looked = shard.fan_out.send(LookAt::new(domain.key.id, |table| table.table_bytes())).await;
+    let looked = shard.fan_out.send(WithTable::new(domain.key.id, |table| table.table_bytes())).await;
     let bytes = looked.ok().flatten().ok_or(BenchError::Lost)?;
     Ok(row(format!("what=table-per-page,frames={order}"), bytes.get(), bed.plan.pages()))
 }

@@ -18,6 +18,15 @@ pub enum LargePages {
 }
 
 impl LargePages {
+    /// Whether both allow them.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::On, Self::On) => Self::On,
+            _ => Self::Off,
+        }
+    }
+
     const fn alignment(self) -> u64 {
         match self {
             Self::On => 1,

@@ -6,6 +6,7 @@ use ioasd_client::ids::ObjectId;
 use ioasd_client::units::{ByteLen, Iova};
 use ioasd_client::wire::mock::{DEVICE_NO_DIRTY, DEVICE_PASIDS, OP_MOCK_DOMAIN_FLAGS, PASIDS, TestCmd};
 
+use crate::domains::spec::Recording;
 use crate::error::Errno;
 use crate::storage::io_pagetable::check_range;
 use crate::storage::refusal::Refusal;
@@ -29,7 +30,8 @@ pub(super) async fn mock_domain(command: TestCmd, call: Call<'_>) -> Result<Done
         return Err(Refusal::new(Errno::INVAL, "flags-unknown", text));
     }
     let pasids = if flags & DEVICE_PASIDS == 0 { 0 } else { PASIDS };
-    let made = call.client.mock_domain(ObjectId::new(command.id), pasids).await?;
+    let recording = if flags & DEVICE_NO_DIRTY == 0 { Recording::Writes } else { Recording::Nothing };
+    let made = call.client.mock_domain(ObjectId::new(command.id), pasids, recording).await?;
     Ok(Done::value(command.with(16, made.stdev).with(20, made.hwpt).with(24, made.idev)))
 }
 

@@ -5,6 +5,7 @@
 //! | [`devices`] | ADD_RESERVED, MOCK_DOMAIN, MOCK_DOMAIN_FLAGS, MOCK_DOMAIN_REPLACE, SET_TEMP_MEMORY_LIMIT |
 //! | [`accesses`] | CREATE_ACCESS, ACCESS_PAGES, DESTROY_ACCESS_PAGES, ACCESS_RW, ACCESS_REPLACE_IOAS |
 //! | [`checks`] | MD_CHECK_MAP, MD_CHECK_REFS |
+//! | [`dirty`] | DIRTY |
 //! | [`nesting`] | MD_CHECK_IOTLB, DEV_CHECK_CACHE, PASID_ATTACH, PASID_REPLACE, PASID_DETACH, PASID_CHECK_HWPT |
 //!
 //! Imports allowed: actors, storage's request checks, the client crate's wire.
@@ -12,13 +13,14 @@
 mod accesses;
 mod checks;
 mod devices;
+mod dirty;
 mod nesting;
 
 use ioasd_client::wire::mock::{
     OP_ACCESS_PAGES, OP_ACCESS_REPLACE_IOAS, OP_ACCESS_RW, OP_ADD_RESERVED, OP_CREATE_ACCESS,
-    OP_DESTROY_ACCESS_PAGES, OP_DEV_CHECK_CACHE, OP_MD_CHECK_IOTLB, OP_MD_CHECK_MAP, OP_MD_CHECK_REFS,
-    OP_MOCK_DOMAIN, OP_MOCK_DOMAIN_FLAGS, OP_MOCK_DOMAIN_REPLACE, OP_PASID_ATTACH, OP_PASID_CHECK_HWPT,
-    OP_PASID_DETACH, OP_PASID_REPLACE, OP_SET_TEMP_MEMORY_LIMIT, TestCmd,
+    OP_DESTROY_ACCESS_PAGES, OP_DEV_CHECK_CACHE, OP_DIRTY, OP_MD_CHECK_IOTLB, OP_MD_CHECK_MAP,
+    OP_MD_CHECK_REFS, OP_MOCK_DOMAIN, OP_MOCK_DOMAIN_FLAGS, OP_MOCK_DOMAIN_REPLACE, OP_PASID_ATTACH,
+    OP_PASID_CHECK_HWPT, OP_PASID_DETACH, OP_PASID_REPLACE, OP_SET_TEMP_MEMORY_LIMIT, TestCmd,
 };
 
 use super::{Call, Done, Serve};
@@ -40,6 +42,7 @@ impl Serve for TestCmd {
             OP_PASID_REPLACE => nesting::replace(self, call).await,
             OP_PASID_DETACH => nesting::detach(self, call).await,
             OP_PASID_CHECK_HWPT => nesting::check(self, &call),
+            OP_DIRTY => dirty::mark(self, call).await,
             OP_CREATE_ACCESS => accesses::create(self, call).await,
             OP_ACCESS_PAGES => accesses::pin(self, call).await,
             OP_DESTROY_ACCESS_PAGES => accesses::unpin(self, call).await,

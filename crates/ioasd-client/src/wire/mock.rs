@@ -3,7 +3,7 @@
 //! One struct carries every operation; an operation's fields overlap those of others and are told by their offset.
 //!
 //! What a program names by address is sent beside the struct: the memory behind an address as [`Extent`]s, the bytes of
-//! ACCESS_RW as payload. An access, which a program names by its descriptor, is named by its object id; 0 if the
+//! ACCESS_RW and of the bitmap of DIRTY as payload, the latter as with HWPT_GET_DIRTY_BITMAP. An access, which a program names by its descriptor, is named by its object id; 0 if the
 //! descriptor is no access.
 //!
 //! Imports allowed: command, fields, records.
@@ -63,6 +63,15 @@ pub const VIOMMU_MOCK: u32 = 0xdead_beef;
 pub const INVALIDATE_MOCK: u32 = 0xdead_beef;
 /// In such an entry: all words, not one.
 pub const INVALIDATE_ALL: u32 = 1;
+/// Marks what a device would have written to.
+pub const OP_DIRTY: u32 = 13;
+
+/// GET_HW_INFO: what the data of a mock device are.
+pub const HW_INFO_MOCK: u32 = 0xfeed_beef;
+/// GET_HW_INFO: a mock device's register.
+pub const MOCK_REGISTER: u32 = 0xdead_beef;
+/// DIRTY: pages that one call can be about at most.
+pub const DIRTY_PAGES_MAX: u64 = 1 << 27;
 /// HWPT_ALLOC: the data choose the table of a mock device.
 pub const HWPT_DATA_MOCK: u32 = 0xdead;
 /// CREATE_ACCESS: the access may pin.
@@ -258,6 +267,28 @@ impl Record for MockViommu {
         self.out_given.store(bytes, 4);
         self.out_offset.store(bytes, 8);
         self.out_length.store(bytes, 16);
+    }
+}
+
+/// Data of GET_HW_INFO with type [`HW_INFO_MOCK`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct MockInfo {
+    /// 0.
+    pub flags: u32,
+    /// [`MOCK_REGISTER`].
+    pub register: u32,
+}
+
+impl Record for MockInfo {
+    const BYTES: usize = 8;
+
+    fn load(bytes: &[u8]) -> Self {
+        Self { flags: Field::load(bytes, 0), register: Field::load(bytes, 4) }
+    }
+
+    fn store(self, bytes: &mut [u8]) {
+        self.flags.store(bytes, 0);
+        self.register.store(bytes, 4);
     }
 }
 

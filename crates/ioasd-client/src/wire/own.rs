@@ -27,6 +27,8 @@ pub const ACCESS_NOTICES: u32 = 2;
 pub const ACCESS_WRITE: u32 = 1;
 /// Bytes one ACCESS_RW can carry at most.
 pub const ACCESS_RW_MAX: usize = 60 * 1024;
+/// Bytes of a dirty bitmap that one message can carry at most.
+pub const DIRTY_PART_MAX: usize = 32 * 1024;
 /// Bytes of one record in the payload of WALKER_OPEN's reply.
 pub const FRAME_WINDOW_BYTES: usize = 32;
 /// Descriptors that precede the backing files in WALKER_OPEN's reply: arena, slots.

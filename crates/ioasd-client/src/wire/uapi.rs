@@ -30,6 +30,14 @@ pub const HWPT_DIRTY_TRACKING: u32 = 2;
 pub const HWPT_FAULT_ID_VALID: u32 = 4;
 /// HWPT_ALLOC: it can be attached to a PASID.
 pub const HWPT_PASID: u32 = 8;
+/// GET_HW_INFO: HWPTs can record what the device writes.
+pub const HW_CAP_DIRTY_TRACKING: u64 = 1;
+/// GET_HW_INFO: the device does not translate by itself.
+pub const HW_CAP_NO_ATS: u64 = 8;
+/// HWPT_SET_DIRTY_TRACKING: begins; without it, tracking ends.
+pub const DIRTY_TRACKING_ENABLE: u32 = 1;
+/// HWPT_GET_DIRTY_BITMAP: what is reported stays dirty.
+pub const DIRTY_BITMAP_NO_CLEAR: u32 = 1;
 /// HWPT_ALLOC: there are no data.
 pub const HWPT_DATA_NONE: u32 = 0;
 /// HWPT_INVALIDATE: where the entries begin if there are none.
@@ -194,6 +202,36 @@ commands! {
         reserved2: u16 = 30,
         /// Out: `HW_CAP_*`; a software device has none.
         out_capabilities: u64 = 32,
+    }
+
+    /// Begins or ends the tracking of what devices write. When it begins everything is clean. Nothing is copied back.
+    HwptSetDirtyTracking = 0x3b8b "HWPT_SET_DIRTY_TRACKING", min 16, size 16 {
+        /// `DIRTY_TRACKING_ENABLE`.
+        flags: u32 = 4,
+        /// The HWPT.
+        hwpt_id: HwptId = 8,
+        /// Not looked at.
+        reserved: u32 = 12,
+    }
+
+    /// Tells which pages of a range were written to, one bit a page. A part of the bitmap comes as payload, at most
+    /// [`super::own::DIRTY_PART_MAX`] bytes, and goes back with the bits set besides those that were: ask part by part, from
+    /// the first on, with the same struct but for `data`. Without the flag, what is reported is clean from then on.
+    HwptGetDirtyBitmap = 0x3b8c "HWPT_GET_DIRTY_BITMAP", min 48, size 48 {
+        /// The HWPT.
+        hwpt_id: HwptId = 4,
+        /// `DIRTY_BITMAP_NO_CLEAR`.
+        flags: u32 = 8,
+        /// Must be 0.
+        reserved: u32 = 12,
+        /// Start of the range: the page of bit 0.
+        iova: Iova = 16,
+        /// Bytes of the range.
+        length: ByteLen = 24,
+        /// Bytes that a bit stands for.
+        page_size: ByteLen = 32,
+        /// Bytes of the bitmap before the payload.
+        data: ByteLen = 40,
     }
 
     /// Drops what a nested HWPT, or a vIOMMU, has cached. The struct comes back also with an error.

@@ -13,7 +13,7 @@ use ioasd_client::units::{ByteLen, Iova, IovaRange, PAGE_SIZE, PageIndex, Pfn, P
 use ioasd_client::wire::mock::Extent;
 
 use crate::actors::client_context::state::ClientState;
-use crate::actors::fan_out::LookAt;
+use crate::actors::fan_out::WithTable;
 use crate::actors::guard::poisoned;
 use crate::actors::mock_hardware::MockHardware;
 use crate::actors::objects::DeviceKind;
@@ -98,7 +98,7 @@ impl ClientState {
         }
         let Some(range) = IovaRange::from_length(iova, length) else { return Ok(()) };
         let shard = self.agent.shards.get(hwpt.key.fan_out).ok_or_else(|| poisoned("a FanOut"))?;
-        let read = shard.fan_out.send(LookAt::new(hwpt.key.id, move |table| pieces(table, range))).await;
+        let read = shard.fan_out.send(WithTable::new(hwpt.key.id, move |table| pieces(table, range))).await;
         let pieces = read.ok().flatten().ok_or_else(|| poisoned("a FanOut"))?;
         self.compare(range, &pieces?, &memory)
     }

@@ -12,7 +12,7 @@ use crate::actors::client_context::state::ClientState;
 use crate::actors::guard::poisoned;
 use crate::actors::messages::ioas::ChangeTable;
 use crate::actors::objects::{DeviceKind, Iommu, MockDeviceObject, Object};
-use crate::domains::spec::TableSpec;
+use crate::domains::spec::{Recording, TableSpec};
 use crate::storage::io_pagetable::Owner;
 use crate::storage::refusal::Refusal;
 
@@ -76,12 +76,17 @@ impl ClientState {
     ///
     /// # Errors
     /// As attaching.
-    pub async fn mock_domain(&self, target: ObjectId, pasids: u32) -> Result<MockDomain, Refusal> {
+    pub async fn mock_domain(
+        &self,
+        target: ObjectId,
+        pasids: u32,
+        recording: Recording,
+    ) -> Result<MockDomain, Refusal> {
         let (stdev, device) = (self.reserve()?, self.reserve()?);
         let (stdev_id, idev) = (stdev.id(), device.id());
         let spec = MockTable::Default.spec()?;
         let object = self.new_device(idev, (DeviceKind::Mock, Iommu::Shared), spec);
-        let object = Rc::new(object.with_pasids(pasids));
+        let object = Rc::new(object.with_pasids(pasids).with_recording(recording));
         device.publish(Object::Device(Rc::clone(&object)));
         stdev.publish(Object::MockDevice(Rc::new(MockDeviceObject { id: stdev_id, device: object })));
         match self.device_attach(idev, target).await {
