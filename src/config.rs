@@ -13,6 +13,7 @@ pub mod check;
 pub mod effective;
 pub mod load;
 pub mod place;
+pub mod tenants;
 pub mod values;
 
 use std::net::SocketAddr;
@@ -24,6 +25,7 @@ use ioasd_client::units::ByteLen;
 use serde::Deserialize;
 
 use self::place::{Environment, Place, Socket};
+use self::tenants::{LimitTable, TenantConfig};
 use self::values::{FileMode, Frames, Listen, ProcessMemory, ScopeChoice, ThreadCount, WalkerPolicy};
 use crate::admin::Endpoints;
 use crate::storage::source::StrengthSetting;
@@ -48,6 +50,9 @@ pub struct Config {
     pub walkers: WalkersConfig,
     /// Mock hardware.
     pub mock: MockConfig,
+    /// Processes that belong together, in the order in which they are matched.
+    #[serde(deserialize_with = "tenants::tenants")]
+    pub tenant: Vec<TenantConfig>,
 }
 
 impl Config {
@@ -183,6 +188,14 @@ pub struct Limits {
     pub credits_per_channel: NonZeroU32,
     /// Channels and notice channels of one context, besides its lease.
     pub channels_per_context: NonZeroU32,
+    /// What everybody together may use.
+    pub host: LimitTable,
+    /// What each tenant without a name may use.
+    pub tenant: LimitTable,
+    /// What each user of a tenant may use.
+    pub user: LimitTable,
+    /// What each context may use.
+    pub context: LimitTable,
 }
 
 impl Default for Limits {
@@ -194,6 +207,10 @@ impl Default for Limits {
             first_touch_bytes_per_context: ByteLen::new(0),
             credits_per_channel: nonzero::<64>(),
             channels_per_context: nonzero::<1024>(),
+            host: LimitTable::default(),
+            tenant: LimitTable::default(),
+            user: LimitTable::default(),
+            context: LimitTable::default(),
         }
     }
 }
@@ -278,7 +295,8 @@ mod tests {
     #[test]
     fn every_key_is_shown_and_has_a_comment_above_it() {
         let lines: Vec<_> = SHOWN.lines().collect();
-        let shown: Vec<_> = lines.iter().filter_map(|line| key(line)).collect();
+        let shown = lines.iter().skip_while(|line| !line.starts_with('[')).filter_map(|line| key(line));
+        let shown: Vec<_> = shown.collect();
         let debug = format!("{:#?}", Config::default());
         let fields =
             debug.lines().filter(|line| line.starts_with("        ") && !line.starts_with("         "));
@@ -315,6 +333,10 @@ mod tests {
         first_touch_bytes_per_context = "4KiB"
         credits_per_channel = 5
         channels_per_context = 6
+        host = { pinned = "1MiB" }
+        tenant = { areas = 7 }
+        user = { objects = { soft = 8 } }
+        context = { requests = 9 }
         [engine]
         batch_runs = 7
         pin_threads = 8
@@ -326,7 +348,15 @@ mod tests {
         alarm_after = "1500ms"
         [mock]
         enabled = true
+        [[tenant]]
+        name = "vms"
+        uids = [7]
+        export = false
     "#;
+
+    fn table(text: &str) -> LimitTable {
+        toml::from_str(text).unwrap()
+    }
 
     fn other() -> Config {
         let fixed = |count| NonZeroUsize::new(count).map_or(ThreadCount::PerCpu, ThreadCount::Fixed);
@@ -355,6 +385,10 @@ mod tests {
                 first_touch_bytes_per_context: ByteLen::new(4 << 10),
                 credits_per_channel: nonzero::<5>(),
                 channels_per_context: nonzero::<6>(),
+                host: table("pinned = 1048576"),
+                tenant: table("areas = 7"),
+                user: table("objects = { soft = 8 }"),
+                context: table("requests = 9"),
             },
             engine: EngineConfig {
                 batch_runs: nonzero::<7>(),
@@ -365,6 +399,7 @@ mod tests {
             },
             walkers: WalkersConfig { policy: WalkerPolicy::Wait, alarm_after: Duration::from_millis(1500) },
             mock: MockConfig { enabled: true },
+            tenant: vec![toml::from_str("name = \"vms\"\nuids = [7]\nexport = false").unwrap()],
         }
     }
 

@@ -15,6 +15,7 @@ use super::messages::dispatch::Dispatch;
 use super::mock_hardware::{Hardware, MockHardware};
 use super::payer::PayingProcesses;
 use super::pinner::Pinner;
+use super::policy::Policy;
 use super::registry::Registry;
 use super::retirement::Retirement;
 use super::shards::Shards;
@@ -42,6 +43,8 @@ pub struct Agent {
     pub registry: Arc<Registry>,
     /// Who has pinned what.
     pub ledger: Arc<Ledger>,
+    /// Which tenant a process belongs to, and what that may do.
+    pub policy: Arc<Policy>,
     /// The processes that map.
     pub paying: Arc<PayingProcesses>,
     /// All frames.

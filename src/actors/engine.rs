@@ -4,7 +4,7 @@
 
 use std::future::Future;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use actix::prelude::*;
 use ioasd_client::layout::BootId;
+use ioasd_client::wire::FRAME_MAX;
+use ioasd_client::wire::frame::{Echo, Reply};
 use parking_lot::Mutex;
 use rustix::process::{Pid, Uid};
 
@@ -30,19 +32,24 @@ use super::messages::dispatch::Dispatch;
 use super::mock_hardware::Hardware;
 use super::payer::{Surety, limit_of};
 use super::pinner::{PinPool, Pinner};
+use super::policy::{Identity, Policy, Rule};
 use super::registry::Registry;
 use super::retirement::{Grace, Retirement};
 use super::shards::{Shard, Shards};
 use super::view::View;
+use crate::error::Coded;
 use crate::sources::frames::Frames;
 use crate::sources::pin_host::{PinHost, PinHostError};
 use crate::storage::ledger::Ledger;
 use crate::storage::ledger::limits::TreeLimits;
+use crate::storage::refusal::Refusal;
 use crate::storage::source::PinSettings;
+use crate::sys::identity::shares_mounts;
 use crate::sys::listener::{ListenError, Listener};
 use crate::sys::opener::{Program, program};
 use crate::sys::peer::{opener, opener_handle};
 use crate::sys::pidfd::PidFd;
+use crate::sys::socket::{self, Credentials};
 use crate::sys::watched::Watched;
 
 /// How long stopping waits for contexts to be taken down.
@@ -50,6 +57,9 @@ const DRAIN: Duration = Duration::from_secs(30);
 
 /// How long nobody is accepted after an accept failed: descriptors may be short.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long a client that gets no context may take to ask for something, and be told why.
+const DENIAL: Duration = Duration::from_secs(10);
 
 /// How long an arbiter may take to answer a probe.
 const PROBE: Duration = Duration::from_secs(2);
@@ -69,6 +79,8 @@ pub struct EngineSettings {
     pub settings: Settings,
     /// What everybody may use.
     pub limits: TreeLimits,
+    /// The tenants that have names.
+    pub rules: Vec<Rule>,
     /// Understands messages.
     pub dispatch: Arc<dyn Dispatch>,
 }
@@ -144,6 +156,7 @@ impl Engine {
         let agent = Arc::new(Agent {
             registry,
             ledger: Arc::new(ledger),
+            policy: Arc::new(Policy::new(start.rules)),
             paying: Arc::default(),
             frames,
             pins,
@@ -214,9 +227,15 @@ impl Engine {
             return;
         };
         let Ok(opener) = opener(&socket) else { return };
-        let stats = ContextStats::new(Uid::from_raw(opener.uid), opener.pid).by(program_of(opener.pid));
-        let stats = self.agent.registry.register_context(stats);
         let process = opener_handle(&socket, opener);
+        let seen = process.as_ref().and_then(|process| program(process).ok());
+        let tenant = self.agent.policy.tenant_of(&identity(opener, process.as_ref(), seen.as_ref()));
+        if let Err(refusal) = self.agent.policy.may_connect(&tenant) {
+            return self.deny(socket, refusal);
+        }
+        let program = seen.unwrap_or_else(|| program_of(opener.pid));
+        let stats = ContextStats::new(Uid::from_raw(opener.uid), opener.pid).by(program).of(tenant);
+        let stats = self.agent.registry.register_context(stats);
         let surety = process.map(|process| Surety { uid: opener.uid, limit: limit_of(&process) });
         let number = stats.number();
         let agent = Arc::clone(&self.agent);
@@ -224,6 +243,16 @@ impl Engine {
             ClientContext::new(ClientState::new(agent, local, stats).opened_by(surety), socket)
         });
         self.contexts.add(number, context);
+    }
+
+    /// Tells a client that it may not have a context, once it asks for something.
+    fn deny(&self, socket: OwnedFd, refusal: Refusal) {
+        tracing::info!(%refusal, "a client is not served");
+        self.agent.registry.journal().tell(Happening::denied(&refusal));
+        actix_rt::spawn(async move {
+            let told = actix_rt::time::timeout(DENIAL, deny(socket, &refusal)).await;
+            tracing::debug!(?told, "a client that is not served was told so");
+        });
     }
 
     /// Runs `work` on an arbiter, beside its actors; dropped if there is no such arbiter. For measurements.
@@ -297,6 +326,26 @@ impl Engine {
         }
         self.end();
     }
+}
+
+/// Answers the first request of a client that gets no context.
+async fn deny(socket: OwnedFd, refusal: &Refusal) -> io::Result<()> {
+    let socket = Watched::new(socket)?;
+    let mut buffer = vec![0; FRAME_MAX];
+    let received = socket.read_with(|socket| socket::receive(socket.as_fd(), &mut buffer)).await?;
+    let echo = Echo::of(buffer.get(..received.len).unwrap_or_default());
+    let text = refusal.to_string();
+    let reply =
+        Reply::refused(echo, refusal.errno(), refusal.code(), &text).encode().map_err(io::Error::other)?;
+    socket.write_with(|socket| socket::send(socket.as_fd(), &[&reply], &[])).await
+}
+
+/// Who opens a context, as far as it is certain. Which program it is counts only in our own mount namespace: elsewhere a
+/// process can have any file at any path.
+fn identity(opener: Credentials, process: Option<&PidFd>, seen: Option<&Program>) -> Identity {
+    let exe = process.filter(|process| shares_mounts(process)).and_then(|_| seen?.exe.clone());
+    let cgroup = seen.and_then(|seen| seen.cgroup.clone());
+    Identity { uid: opener.uid, gid: opener.gid, cgroup, exe }
 }
 
 /// What the process behind a number was when it was looked at, as far as it can be seen.

@@ -31,6 +31,8 @@ pub enum Kind {
     Refused,
     /// Walkers have not left what was unmapped for longer than they should.
     WalkersLate,
+    /// A client was not served.
+    Denied,
     /// An account uses more than its soft limit.
     SoftLimit,
     /// The agent was told to end.
@@ -48,6 +50,7 @@ impl Kind {
             Self::Closed => "closed",
             Self::Refused => "refused",
             Self::WalkersLate => "walkers-late",
+            Self::Denied => "denied",
             Self::SoftLimit => "soft-limit",
             Self::Stopping => "stopping",
             Self::Changed => "changed",
@@ -96,6 +99,12 @@ impl Happening {
     pub fn walkers_late(walkers: impl fmt::Debug) -> Self {
         let text = format!("walkers {walkers:?} do not leave what was unmapped; waiting on");
         Self { text, ..Self::plain(Kind::WalkersLate, None) }
+    }
+
+    /// A client was not served.
+    #[must_use]
+    pub fn denied(refusal: &Refusal) -> Self {
+        Self { text: refusal.to_string(), ..Self::plain(Kind::Denied, None) }
     }
 
     /// An account uses more than its soft limit.

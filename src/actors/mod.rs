@@ -22,6 +22,7 @@
 //! | [`engine`], [`agent`], [`contexts`] | starting and stopping; what contexts share; ending one from outside |
 //! | [`client_context`], [`objects`] | one open of the agent: socket, credits, object ids, operations |
 //! | [`ioas`], [`access`], [`retirement`] | one address space; notices; grace periods |
+//! | [`policy`] | which tenant a process belongs to, and what that may do |
 //! | [`pages`], [`pages_handle`], [`payer`] | one pages object: runs movements and carries their steps; who pays for it |
 //! | [`pinner`], [`pfn_cache`], [`fan_out`], [`tables`], [`domain`] | the tiers |
 //! | [`latch`], [`credits`], [`shards`] | the fan-out path: seats, credits, owners of tables |
@@ -66,6 +67,7 @@ pub mod pages_handle;
 pub mod payer;
 pub mod pfn_cache;
 pub mod pinner;
+pub mod policy;
 pub mod registry;
 pub mod requests;
 pub mod retirement;

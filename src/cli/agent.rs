@@ -17,12 +17,15 @@ use crate::actors::auditor::Auditor;
 use crate::actors::contexts::Contexts;
 use crate::actors::engine::{Engine, EngineError, EngineSettings};
 use crate::actors::mock_hardware::Hardware;
+use crate::actors::policy::{Right, Rights, Rule};
 use crate::actors::registry::Registry;
 use crate::actors::view::View;
 use crate::admin::health::Check;
+use crate::config::tenants::TenantConfig;
 use crate::config::{self, Config};
 use crate::storage::Tuning;
-use crate::storage::ledger::limits::{Limit, Limits, TreeLimits};
+use crate::storage::ledger::holder::TenantName;
+use crate::storage::ledger::limits::{Limit, Limits, TenantLimits, TreeLimits};
 use crate::storage::ledger::resource::Resource;
 use crate::storage::pfn::RunLimit;
 use crate::storage::source::PinSettings;
@@ -115,17 +118,49 @@ pub fn settings(config: &Config) -> EngineSettings {
             tuning: Tuning { runs, ..Tuning::default() },
             hardware: if config.mock.enabled { Hardware::Mock } else { Hardware::None },
         },
-        limits: TreeLimits::of_contexts(context_limits(&config.limits)),
+        limits: limits(config),
+        rules: rules(config),
         dispatch: Arc::new(Uapi),
     }
 }
 
-/// What each context may use.
-fn context_limits(limits: &config::Limits) -> Limits {
-    let hard = |count: u64| Limit::hard(count);
+/// What everybody may use.
+fn limits(config: &Config) -> TreeLimits {
+    let ours = &config.limits;
+    let unnamed = TenantLimits {
+        tenant: ours.tenant.over(Limits::NONE),
+        user: ours.user.over(Limits::NONE),
+        context: ours.context.over(per_context(ours)),
+    };
+    let named = config.tenant.iter().map(|tenant| {
+        let limits = TenantLimits {
+            tenant: tenant.limits.over(Limits::NONE),
+            user: tenant.user.over(unnamed.user),
+            context: tenant.context.over(unnamed.context),
+        };
+        (TenantName::named(&tenant.name), limits)
+    });
+    TreeLimits { host: ours.host.over(Limits::NONE), named: named.collect(), unnamed }
+}
+
+fn per_context(limits: &config::Limits) -> Limits {
     Limits::NONE
-        .with(Resource::Objects, hard(limits.objects_per_context.get().into()))
-        .with(Resource::Areas, hard(limits.areas_per_context.get().into()))
-        .with(Resource::Tables, hard(limits.table_bytes_per_context.get()))
-        .with(Resource::FirstTouch, hard(limits.first_touch_bytes_per_context.get()))
+        .with(Resource::Objects, Limit::hard(limits.objects_per_context.get().into()))
+        .with(Resource::Areas, Limit::hard(limits.areas_per_context.get().into()))
+        .with(Resource::Tables, Limit::hard(limits.table_bytes_per_context.get()))
+        .with(Resource::FirstTouch, Limit::hard(limits.first_touch_bytes_per_context.get()))
+}
+
+/// The tenants that have names.
+fn rules(config: &Config) -> Vec<Rule> {
+    let right = |allowed: bool| if allowed { Right::Granted } else { Right::Denied };
+    let rule = |tenant: &TenantConfig| Rule {
+        name: tenant.name.clone(),
+        uids: tenant.uids.clone(),
+        gids: tenant.gids.clone(),
+        cgroup: tenant.cgroup.clone(),
+        exe: tenant.exe.clone(),
+        rights: Rights { connect: right(tenant.connect), export: right(tenant.export) },
+    };
+    config.tenant.iter().map(rule).collect()
 }

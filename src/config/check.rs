@@ -21,6 +21,9 @@ use super::Config;
 /// The commented file: every key at its default.
 pub(super) const TEMPLATE: &str = include_str!("../../config/ioasd.toml");
 
+/// The list of tables, of which there may be any number.
+const TENANTS: &str = "tenant";
+
 /// Letters that may differ between what is written and what was meant.
 const TYPOS: usize = 3;
 
@@ -190,6 +193,9 @@ fn unknown(document: &DeTable<'_>, known: &[Names]) -> Vec<(Name, usize, String)
     let mut found = Vec::new();
     for (name, value) in document {
         let (start, name) = (name.span().start, name.get_ref());
+        if *name == TENANTS {
+            continue;
+        }
         let Some(section) = known.iter().find(|(section, _)| section == name) else {
             found.push((Name::section(name), start, unknown_section(name, value.get_ref(), known)));
             continue;

@@ -94,6 +94,16 @@ pub(super) fn size<'de, D: Deserializer<'de>>(from: D) -> Result<ByteLen, D::Err
     }
 }
 
+/// A number of bytes or pieces, as a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Amount(pub u64);
+
+impl<'de> Deserialize<'de> for Amount {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        size(from).map(|bytes| Self(bytes.get()))
+    }
+}
+
 pub(super) fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
     parse_duration(&String::deserialize(from)?).map_err(D::Error::custom)
 }

@@ -89,8 +89,19 @@ fn require_alive(process: &PidFd) -> Result<(), Errno> {
 
 fn shares_user_namespace(process: &PidFd) -> bool {
     static OWN: OnceLock<Option<PathBuf>> = OnceLock::new();
-    let namespace = |of: &str| fs::read_link(format!("/proc/{of}/ns/user")).ok();
-    let own = OWN.get_or_init(|| namespace("self"));
+    shares(process, "user", &OWN)
+}
+
+/// Whether `process` sees the files that the agent sees, as far as that can be told for certain.
+#[must_use]
+pub fn shares_mounts(process: &PidFd) -> bool {
+    static OWN: OnceLock<Option<PathBuf>> = OnceLock::new();
+    shares(process, "mnt", &OWN) && require_alive(process).is_ok()
+}
+
+fn shares(process: &PidFd, kind: &str, own: &OnceLock<Option<PathBuf>>) -> bool {
+    let namespace = |of: &str| fs::read_link(format!("/proc/{of}/ns/{kind}")).ok();
+    let own = own.get_or_init(|| namespace("self"));
     own.is_some() && *own == namespace(&process.pid().as_raw_pid().to_string())
 }
 

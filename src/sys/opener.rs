@@ -1,6 +1,7 @@
 //! What can be told about a process that opened the agent: its program, its name, its control group.
 //!
-//! For people only: a process chooses its name itself, and nothing is decided by it.
+//! The name is for people only: a process chooses it itself. Program and control group decide about a process only where it
+//! was seen by a handle on it.
 //!
 //! Imports allowed: error, fault_points, sys::pidfd.
 

@@ -64,6 +64,7 @@ pub async fn engine(tuning: Tuning) -> (Arc<Engine>, Local) {
         alarm_after: Duration::from_secs(10),
         settings,
         limits: limits(),
+        rules: Vec::new(),
         dispatch: Arc::new(ioasd::uapi::Uapi),
     };
     let engine = Engine::start(start, Registry::new()).await.unwrap();

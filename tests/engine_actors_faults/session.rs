@@ -66,6 +66,7 @@ async fn serve(
         alarm_after: Duration::from_secs(10),
         settings,
         limits: limits(),
+        rules: Vec::new(),
         dispatch,
     };
     let engine = Engine::start(start, Registry::new()).await.unwrap();

@@ -12,6 +12,8 @@ use ioasd::actors::engine::{Engine, EngineSettings};
 use ioasd::actors::registry::{Registry, Snapshot};
 use ioasd::cli::agent::settings;
 use ioasd::config::Config;
+use ioasd::storage::ledger::holder::{Holder, TenantName};
+use ioasd::storage::ledger::node::Node;
 use ioasd::storage::ledger::resource::Resource as Counted;
 use ioasd_client::connection::Connection;
 use ioasd_client::error::CallError;
@@ -89,6 +91,11 @@ impl Agent {
     /// Pages charged to all accounts, by the ledger.
     pub(crate) fn ledger_sum(&self) -> u64 {
         self.shared.ledger.sum_charged().get()
+    }
+
+    /// The account of a named tenant.
+    pub(crate) fn account_of_tenant(&self, name: &str) -> Arc<Node> {
+        self.shared.ledger.find(&Holder::of_tenant(TenantName::named(name)))
     }
 
     /// Pages charged to a user.

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failed test helper is a failed test")]
 #![expect(clippy::indexing_slicing, reason = "a failed test helper is a failed test")]
 
+mod accounts;
 mod arena;
 mod bad_files;
 mod bad_frames;

@@ -195,9 +195,10 @@ impl ClientState {
     /// Makes an export channel of a domain.
     ///
     /// # Errors
-    /// ENOENT without such a HWPT; what the kernel says about sockets.
+    /// ENOENT without such a HWPT, EACCES if the tenant may not; what the kernel says about sockets.
     pub async fn domain_export(&self, hwpt: ObjectId) -> Result<OwnedFd, Refusal> {
         let hwpt = self.look(|objects| objects.hwpt(hwpt))?;
+        self.agent.policy.may_export(&self.stats.tenant)?;
         let ioas = hwpt.ioas.ioas.downgrade();
         hwpt.domain.send(Export { ioas }).await.unwrap_or_else(|_| Err(poisoned("a domain")))
     }

@@ -1,0 +1,177 @@
+//! `[[tenant]]` and the tables of limits: who belongs together, what they may use and do.
+//!
+//! ```toml
+//! [[tenant]]
+//! name = "vms"
+//! uids = [64055]
+//! limits = { pinned = { soft = "48GiB", hard = "64GiB" }, areas = 100000 }
+//! ```
+//!
+//! Imports allowed: values, storage's ledger.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+
+use super::values::Amount;
+use crate::storage::ledger::limits::{Limit, Limits};
+use crate::storage::ledger::resource::Resource;
+
+/// Limits by resource; what is not named has none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LimitTable(BTreeMap<Resource, Limit>);
+
+impl LimitTable {
+    /// `base`, with what this table names in its place.
+    #[must_use]
+    pub fn over(&self, base: Limits) -> Limits {
+        self.0.iter().fold(base, |limits, (resource, limit)| limits.with(*resource, *limit))
+    }
+}
+
+/// A limit as it is written: a hard one alone, or both.
+#[derive(Deserialize)]
+#[serde(
+    untagged,
+    expecting = "expected a limit such as \"64GiB\", 1000 or { soft = \"48GiB\", hard = \"64GiB\" }"
+)]
+enum LimitText {
+    Hard(Amount),
+    Both(Pair),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Pair {
+    soft: Option<Amount>,
+    hard: Option<Amount>,
+}
+
+impl From<LimitText> for Limit {
+    fn from(text: LimitText) -> Self {
+        let or_none = |amount: Option<Amount>| amount.map_or(u64::MAX, |amount| amount.0);
+        match text {
+            LimitText::Hard(hard) => Self::hard(hard.0),
+            LimitText::Both(Pair { soft, hard }) => Self { soft: or_none(soft), hard: or_none(hard) },
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for LimitTable {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let written = BTreeMap::<String, LimitText>::deserialize(from)?;
+        let named = written.into_iter().map(|(name, text)| {
+            let known = || Resource::ALL.map(Resource::name).join(", ");
+            let resource = Resource::parse(&name);
+            let resource = resource
+                .ok_or_else(|| D::Error::custom(format!("unknown limit {name:?}, there are {}", known())))?;
+            let limit = Limit::from(text);
+            if limit.hard < limit.soft && limit.soft != u64::MAX {
+                return Err(D::Error::custom(format!("the soft limit of {name} is above the hard one")));
+            }
+            Ok((resource, limit))
+        });
+        named.collect::<Result<_, _>>().map(Self)
+    }
+}
+
+/// `[[tenant]]`: processes that belong together.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TenantConfig {
+    /// What they are called.
+    #[serde(deserialize_with = "name")]
+    pub name: String,
+    /// Users that belong to it; any if there are none.
+    #[serde(default)]
+    pub uids: Vec<u32>,
+    /// Groups that belong to it; any if there are none.
+    #[serde(default)]
+    pub gids: Vec<u32>,
+    /// The control group, with all below it, that belongs to it.
+    pub cgroup: Option<String>,
+    /// The program that belongs to it.
+    pub exe: Option<PathBuf>,
+    /// What it may use as a whole.
+    #[serde(default)]
+    pub limits: LimitTable,
+    /// What each of its users may use, in place of `limits.user`.
+    #[serde(default)]
+    pub user: LimitTable,
+    /// What each of its contexts may use, in place of `limits.context`.
+    #[serde(default)]
+    pub context: LimitTable,
+    /// Whether it may open contexts.
+    #[serde(default = "yes")]
+    pub connect: bool,
+    /// Whether it may give walkers in other processes its page tables and files.
+    #[serde(default = "yes")]
+    pub export: bool,
+}
+
+const fn yes() -> bool {
+    true
+}
+
+fn name<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    let name = String::deserialize(from)?;
+    let plain = |letter: char| letter.is_ascii_alphanumeric() || "-_.".contains(letter);
+    if name.is_empty() || name == "-" || !name.chars().all(plain) {
+        return Err(D::Error::custom(format!(
+            "the tenant name {name:?} is not made of letters, digits, -, _ and ."
+        )));
+    }
+    Ok(name)
+}
+
+/// The tenants, each name once.
+///
+/// # Errors
+/// If a name is given twice.
+pub(super) fn tenants<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<TenantConfig>, D::Error> {
+    let tenants = Vec::<TenantConfig>::deserialize(from)?;
+    for (place, tenant) in tenants.iter().enumerate() {
+        if tenants.iter().take(place).any(|other| other.name == tenant.name) {
+            return Err(D::Error::custom(format!("there are two tenants with the name {:?}", tenant.name)));
+        }
+    }
+    Ok(tenants)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Config;
+    use super::*;
+
+    fn read(text: &str) -> Result<Config, String> {
+        toml::from_str(text).map_err(|error| error.message().to_owned())
+    }
+
+    #[test]
+    fn limits_are_hard_alone_or_soft_and_hard_over_a_base() {
+        let config = read("[limits]\nhost = { pinned = \"1GiB\", areas = { soft = 5 } }\n").unwrap();
+        let base = Limits::NONE.with(Resource::Objects, Limit::hard(3)).with(Resource::Areas, Limit::hard(9));
+        let limits = config.limits.host.over(base);
+        assert_eq!(limits.get(Resource::Pinned), Limit::hard(1 << 30));
+        assert_eq!(limits.get(Resource::Areas), Limit { soft: 5, hard: u64::MAX });
+        assert_eq!(limits.get(Resource::Objects), Limit::hard(3));
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_tenant_or_a_limit_is_said() {
+        for (text, said) in [
+            ("[[tenant]]\nuids = [1]\n", "missing field `name`"),
+            ("[[tenant]]\nname = \"a b\"\n", "is not made of letters"),
+            ("[[tenant]]\nname = \"a\"\n[[tenant]]\nname = \"a\"\n", "two tenants with the name"),
+            ("[[tenant]]\nname = \"a\"\nuid = [1]\n", "unknown field `uid`"),
+            ("[limits]\nhost = { pins = 1 }\n", "unknown limit \"pins\", there are pinned, longterm"),
+            ("[limits]\nhost = { pinned = \"much\" }\n", "expected a limit such as"),
+            ("[limits]\nuser = { pinned = { soft = 2, hard = 1 } }\n", "soft limit of pinned is above"),
+        ] {
+            let error = read(text).unwrap_err();
+            assert!(error.contains(said), "{text}: {error}");
+        }
+    }
+}
