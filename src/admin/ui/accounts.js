@@ -17,8 +17,14 @@ function limitBar(name, { used, soft, hard }) {
   return element("div", { className: "limit" }, element("span", {}, name), bar(used, hard ?? soft * 1.25, { marks, words }), element("span", { className: "dim" }, words));
 }
 
+/** A limit that is worth a line: every one of those above contexts, and of a context what is used to a part worth seeing. */
+function isShown({ level }, { used, soft, hard, refusals }) {
+  const limit = Math.min(soft ?? Infinity, hard ?? Infinity);
+  return limit < Infinity && (level !== "context" || refusals > 0 || used > limit / 20);
+}
+
 function bars(account, host) {
-  const limited = Object.entries(account.counters).filter(([, counter]) => counter.soft !== null || counter.hard !== null);
+  const limited = Object.entries(account.counters).filter(([, counter]) => isShown(account, counter));
   const pinned = account.counters.pinned;
   const share = pinned.soft === null && pinned.hard === null
     ? [element("div", { className: "limit" }, element("span", {}, "pinned"), bar(pinned.used, host, { words: `${size(pinned.used)} of ${size(host)} on this host` }),
@@ -40,7 +46,7 @@ function row(account, host) {
   return {
     className: sum("refusals") > 0 ? "warn" : "",
     cells: [element("span", { className: `depth-${DEPTH[account.level]}` }, name(account)), size(counters.pinned.used), bars(account, host),
-      strengths.join(", ") || "nothing", size(counters.tables.used), number(counters.areas.used), number(sum("refusals")), number(sum("crossings"))],
+      number(sum("refusals")), number(sum("crossings")), strengths.join(", ") || "nothing", size(counters.tables.used), number(counters.areas.used)],
   };
 }
 
@@ -66,7 +72,7 @@ function tree({ items, more }) {
   const host = Math.max(1, items.find((account) => account.level === "host")?.counters.pinned.used ?? 0);
   const rows = inOrder(items);
   const left = rows.length > SHOWN || more ? dim(`The first ${SHOWN} of ${number(rows.length)}${more ? " and more" : ""}.`) : null;
-  return element("div", {}, table(["account", "pinned", "used and limits", "by strength", "tables", "areas", "refused", "soft limits passed"],
+  return element("div", {}, table(["account", "pinned", "used and limits", "refused", "soft limits passed", "by strength", "tables", "areas"],
     rows.slice(0, SHOWN).map((account) => row(account, host))), left);
 }
 
