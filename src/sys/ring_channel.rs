@@ -7,8 +7,8 @@
 //! The memory is what was registered with the ring: it is reached also when its process has unmapped it, or has ended.
 //!
 //! The ring stays hostile: its maker may write to all of it, at any time. What we ask for may never be looked at, and what we
-//! are told may be made up. So offsets in the shared memory are those of a ring of our own, every wait has a deadline, an
-//! answer is only believed to be one, and the scratch file, sealed at its size, is this ring's alone: whoever forges an
+//! are told may be made up. So offsets in the shared memory are those of a ring of our own, nobody waits in the kernel, every
+//! wait has a deadline, an answer is only believed to be one, and the scratch file, sealed at its size, is this ring's alone: whoever forges an
 //! answer gets what it has put there itself. A ring that failed once is never used again.
 //!
 //! Imports allowed: units, failure, handed_ring, memfd, file_io, pidfd, rustix.
@@ -18,13 +18,14 @@ use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::ptr::{self, NonNull};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use ioasd_client::units::{ByteLen, UserAddr};
 use rustix::io::Errno;
 use rustix::io_uring::{
-    IoringEnterFlags, IoringOp, IoringSetupFlags, IoringSqeFlags, io_uring_enter_arg, io_uring_getevents_arg,
-    io_uring_params, io_uring_ptr, io_uring_setup,
+    IoringEnterFlags, IoringOp, IoringSetupFlags, IoringSqeFlags, io_uring_enter, io_uring_params,
+    io_uring_setup,
 };
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
@@ -41,6 +42,10 @@ const SCRATCH: usize = 256 << 10;
 
 /// What moving that much may take.
 const DEADLINE: Duration = Duration::from_secs(2);
+
+/// How long to wait between two looks whether it is done; at first it mostly is.
+const SHORTEST_PAUSE: Duration = Duration::from_micros(20);
+const LONGEST_PAUSE: Duration = Duration::from_millis(2);
 
 /// Where the kernel has the entries that are submitted: `IORING_OFF_SQES`.
 const ENTRIES_OFFSET: u64 = 0x1000_0000;
@@ -78,15 +83,16 @@ enum Way {
 }
 
 impl RingChannel {
-    /// Takes descriptor `number` of `process`, a ring that is not enabled and has memory registered.
+    /// Takes descriptor `number` of `process`, a ring that is not enabled and has `memory` registered.
     ///
     /// # Errors
-    /// As [`handed_ring::take`].
-    pub fn take(process: &PidFd, number: RawFd) -> Result<Self, SysError> {
+    /// As [`handed_ring::take`], and [`handed_ring::require_holds`].
+    pub fn take(process: &PidFd, number: RawFd, memory: (UserAddr, ByteLen)) -> Result<Self, SysError> {
         const NAME: &str = "ioasd-scratch";
         let scratch = memfd::create(NAME, ByteLen::new(SCRATCH as u64))?;
         memfd::seal(&scratch, NAME, Seals::FixedSize)?;
         let ring = handed_ring::take(process, number, &scratch)?;
+        handed_ring::require_holds(&ring, memory)?;
         Ok(Self { ring, scratch, shared: None, failed: false })
     }
 
@@ -134,19 +140,17 @@ impl RingChannel {
             none => none.insert(Shared::new(&self.ring)?),
         };
         let tag = shared.put(way, at, length);
-        let deadline = Instant::now() + DEADLINE;
-        let mut submit = 1;
+        submit(&self.ring)?;
+        let (begun, mut pause) = (Instant::now(), SHORTEST_PAUSE);
         loop {
-            let entered = enter(&self.ring, submit, deadline);
-            match (shared.take(tag), entered) {
-                (Some(moved), _) => return outcome(moved, length),
-                (None, Ok(submitted)) => submit -= submitted.min(submit),
-                (None, Err(Errno::INTR)) => {}
-                (None, Err(_)) => return Err(Errno::IO),
+            if let Some(moved) = shared.take(tag) {
+                return outcome(moved, length);
             }
-            if Instant::now() >= deadline {
+            if begun.elapsed() >= DEADLINE {
                 return Err(Errno::IO);
             }
+            thread::sleep(pause);
+            pause = (2 * pause).min(LONGEST_PAUSE);
         }
     }
 }
@@ -160,16 +164,13 @@ fn outcome(moved: i32, wanted: u32) -> Result<(), Errno> {
     }
 }
 
-/// Submits so many entries, and waits for one to be completed, or for the deadline.
-fn enter(ring: &OwnedFd, submit: u32, deadline: Instant) -> Result<u32, Errno> {
-    let left = deadline.saturating_duration_since(Instant::now());
-    let time = [i64::try_from(left.as_secs()).unwrap_or(0), i64::from(left.subsec_nanos())];
-    let ts = io_uring_ptr::new(ptr::from_ref(&time).cast_mut().cast());
-    let argument = io_uring_getevents_arg { ts, ..Default::default() };
-    let flags = IoringEnterFlags::GETEVENTS | IoringEnterFlags::EXT_ARG;
-    // SAFETY: the argument and the time in it live across the call. What is submitted, by us or by the ring's maker, can
-    // only be what the ring is restricted to: moves between its maker's registered memory and our scratch file.
-    unsafe { io_uring_enter_arg(ring, submit, 1, flags, Some(&argument)) }
+/// Submits one entry, and waits for nothing: where a hostile ring makes the kernel believe that its completions have
+/// overflowed and cannot be taken, a wait in the kernel never ends, whatever its deadline, and its thread cannot be killed.
+fn submit(ring: &OwnedFd) -> Result<(), Errno> {
+    // SAFETY: what is submitted, by us or by the ring's maker, can only be what the ring is restricted to: moves between
+    // its maker's registered memory and our scratch file.
+    let submitted = unsafe { io_uring_enter(ring, 1, 0, IoringEnterFlags::empty()) };
+    submitted.map(drop)
 }
 
 impl Shared {

@@ -112,8 +112,18 @@ fn plays_its_part() {
         Ok("refused-map") => play_to_the_end(crate::processes::play_refused_map),
         Ok("payer") => play_to_the_end(crate::processes::play_payer),
         Ok("large") => play_walker_of_large_leaves(),
-        _ => {}
+        Ok(part) => {
+            if let Some(play) = crate::hostile_rings::part(part) {
+                play_to_the_end(play);
+            }
+        }
+        Err(_) => {}
     }
+}
+
+/// The part of this process.
+pub(crate) fn own_part() -> String {
+    std::env::var(PART).unwrap_or_default()
 }
 
 /// Plays on the connection that is the standard input.

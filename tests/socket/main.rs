@@ -17,6 +17,7 @@ mod examples;
 mod fixture;
 mod formats;
 mod helper;
+mod hostile_rings;
 mod hw_info;
 mod hwpts;
 mod iova_rules;

@@ -127,7 +127,7 @@ impl Asking {
     fn pin(&mut self, process: &PidFd, start: UserAddr, length: ByteLen) -> Result<RingChannel, UpcallError> {
         self.ask(&PinMemory { start, length, ..PinMemory::default() })?;
         let ring = self.answer(Instant::now() + DEADLINE)?;
-        let taken = RingChannel::take(process, ring).map_err(UpcallError::NotTaken);
+        let taken = RingChannel::take(process, ring, (start, length)).map_err(UpcallError::NotTaken);
         self.ask(&PinMemory::default())?;
         taken
     }
