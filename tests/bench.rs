@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 use serde_json::Value;
 
 /// The scenarios whose names are fixed.
-const SCENARIOS: [&str; 11] = [
+const SCENARIOS: [&str; 12] = [
     "memory",
     "fanout",
     "fanout-marginal",
@@ -20,6 +20,7 @@ const SCENARIOS: [&str; 11] = [
     "small",
     "vectored",
     "access",
+    "translate",
 ];
 
 const KEYS: [&str; 9] = ["case", "floor", "median", "p10", "p90", "ratio", "scenario", "unit", "valid"];

@@ -32,6 +32,8 @@ pub(super) enum Bare {
     CopyEntry,
     /// An entry cleared.
     ClearEntry,
+    /// The place of a page looked up in an array that fits into a cache.
+    LookUp,
     /// A message of 64 bytes to another process and back, with credentials, on one CPU.
     Echo,
 }
@@ -43,6 +45,7 @@ impl Bare {
             Self::StoreEntry => 0.36,
             Self::CopyEntry => 0.25,
             Self::ClearEntry => 0.23,
+            Self::LookUp => 1.5,
             Self::Echo => 10_050.0,
         }
     }

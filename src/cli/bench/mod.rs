@@ -13,7 +13,7 @@
 //! | `memory` | memfds that hold real memory |
 //! | `floor`, `sample`, `report` | bare code, times, and what becomes of them |
 //! | `check` | whether tables say what they should |
-//! | `fan_out`, `mapping`, `longterm`, `attach`, `access`, `footprint`, `small`, `vectored` | the scenarios |
+//! | `fan_out`, `mapping`, `longterm`, `attach`, `access`, `footprint`, `small`, `vectored`, `translate` | the scenarios |
 //! | `socket_bed` | an agent in another process and a client of it |
 //! | [`peer`] | the other process: an agent, or an echo |
 //!
@@ -36,6 +36,7 @@ mod sample;
 pub mod scenario;
 mod small;
 mod socket_bed;
+mod translate;
 mod vectored;
 
 use std::fs::File;
@@ -105,6 +106,8 @@ pub(super) enum BenchError {
     },
     #[error("domain {domain} is wrong at {iova}: {found}, expected {expected}")]
     WrongTable { domain: u64, iova: Iova, found: String, expected: String },
+    #[error("{0} translated an address wrongly")]
+    WrongTranslation(&'static str),
     #[error("the bytes read are not those of the memory")]
     WrongBytes,
     #[error("cannot {doing}")]

@@ -22,6 +22,8 @@ pub(super) enum Unit {
     PerRequest,
     /// Nanoseconds for one of many ranges.
     PerRange,
+    /// Nanoseconds for an address.
+    PerLookUp,
     /// Bytes for an object or a page.
     Bytes,
 }
@@ -33,6 +35,7 @@ impl fmt::Display for Unit {
             Self::PerPageAndDomain => "ns/page/domain",
             Self::PerRequest => "ns",
             Self::PerRange => "ns/range",
+            Self::PerLookUp => "ns/lookup",
             Self::Bytes => "B",
         })
     }

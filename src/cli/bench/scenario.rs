@@ -8,7 +8,9 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use super::report::Row;
-use super::{BenchError, Plan, access, attach, fan_out, footprint, longterm, mapping, small, vectored};
+use super::{
+    BenchError, Plan, access, attach, fan_out, footprint, longterm, mapping, small, translate, vectored,
+};
 
 /// A scenario.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
@@ -36,6 +38,8 @@ pub enum Scenario {
     Vectored,
     /// Bytes read and written by a software user.
     Access,
+    /// Where an IOVA leads, through a table and through what others use.
+    Translate,
 }
 
 impl fmt::Display for Scenario {
@@ -56,6 +60,7 @@ pub(super) enum Group {
     Vectored,
     Access,
     Footprint,
+    Translate,
 }
 
 impl Scenario {
@@ -69,6 +74,7 @@ impl Scenario {
             Self::Vectored => Group::Vectored,
             Self::Access => Group::Access,
             Self::Memory => Group::Footprint,
+            Self::Translate => Group::Translate,
         }
     }
 }
@@ -97,6 +103,7 @@ impl Group {
             Self::Vectored => vectored::measure(plan),
             Self::Access => access::measure(plan),
             Self::Footprint => footprint::measure(plan),
+            Self::Translate => translate::measure(plan),
         }
     }
 }
@@ -111,6 +118,6 @@ mod tests {
             groups(&[Scenario::Copy, Scenario::Small, Scenario::MapFile]),
             [Group::Mapping, Group::Small]
         );
-        assert_eq!(groups(&[]).len(), 8);
+        assert_eq!(groups(&[]).len(), 9);
     }
 }

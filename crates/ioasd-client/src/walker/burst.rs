@@ -75,7 +75,7 @@ impl Burst<'_> {
     ///
     /// # Errors
     /// If the first byte cannot be reached by this access.
-    #[inline]
+    #[inline(always)]
     pub fn slice(&self, iova: Iova, length: ByteLen, access: Access) -> Result<HostSlice<'_>, WalkFault> {
         let found = match self.stream.reach.recall(iova, access) {
             Some(found) => found,

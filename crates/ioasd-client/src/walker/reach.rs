@@ -88,7 +88,7 @@ impl Reach {
     }
 
     /// What `iova` led to in this generation, if that is remembered and allows the access.
-    #[inline]
+    #[inline(always)]
     pub(super) fn recall(&self, iova: Iova, access: Access) -> Option<HostSlice<'_>> {
         let line = self.iotlb.as_ref()?.find(iova)?;
         if !access.is_allowed(line.rights, line.access) {
