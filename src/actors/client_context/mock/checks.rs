@@ -32,6 +32,8 @@ pub struct Memory {
     extents: Vec<Extent>,
     /// Whose memory it is, if that is certain.
     process: Option<Arc<PidFd>>,
+    /// Its first page in the address space.
+    first: u64,
     /// Where in its first page it begins.
     into_page: u64,
 }
@@ -49,7 +51,17 @@ impl Memory {
     /// The memory whose pages are `extents`, from the byte at `address` on.
     #[must_use]
     pub const fn new(extents: Vec<Extent>, address: u64, process: Option<Arc<PidFd>>) -> Self {
-        Self { extents, process, into_page: address % PAGE_SIZE }
+        Self { extents, process, first: address / PAGE_SIZE, into_page: address % PAGE_SIZE }
+    }
+
+    /// Page `index` by its address alone.
+    const fn own(&self, index: u64) -> MemoryPage {
+        MemoryPage::Private(PageIndex::new(self.first.saturating_add(index)))
+    }
+
+    /// Whether page `index`, which is `wanted`, is `found`: shared memory, too, may be mapped by its address.
+    fn is(&self, index: u64, wanted: MemoryPage, found: MemoryPage) -> bool {
+        found == wanted || found == self.own(index)
     }
 
     /// What page `index` is.
@@ -120,7 +132,9 @@ impl ClientState {
     fn compare_page(&self, iova: Iova, phys: u64, (memory, place): (&Memory, u64)) -> Result<(), Refusal> {
         let wanted = memory.page(place / PAGE_SIZE)?;
         let found = self.page_of(Pfn::new(phys / PAGE_SIZE), memory);
-        if found == Some(wanted) && phys % PAGE_SIZE == place % PAGE_SIZE {
+        if found.is_some_and(|found| memory.is(place / PAGE_SIZE, wanted, found))
+            && phys % PAGE_SIZE == place % PAGE_SIZE
+        {
             return Ok(());
         }
         Err(differs(
@@ -150,7 +164,7 @@ impl ClientState {
         for (index, frame) in (0..).zip(frames) {
             let wanted = memory.page(index)?;
             let found = self.page_of(Pfn::new(frame), memory);
-            if found != Some(wanted) {
+            if !found.is_some_and(|found| memory.is(index, wanted, found)) {
                 let text = format!("page {index}: {found:?} is pinned, the memory is {wanted:?}");
                 return Err(Refusal::new(Errno::BADE, "memory-differs", text));
             }
@@ -174,7 +188,9 @@ impl ClientState {
             let page = memory.page(index)?;
             let mut found = 0_u32;
             for (pages, backing) in hardware.pages() {
-                found += u32::from(pins(&pages, index_in(&backing, page, memory)).await);
+                let here = index_in(&backing, page, memory);
+                let here = here.or_else(|| index_in(&backing, memory.own(index), memory));
+                found += u32::from(pins(&pages, here).await);
             }
             if found != wanted {
                 let text = format!("page {index} is pinned {found} times, not {wanted}");
