@@ -6,14 +6,17 @@
 //! ```text
 //!   MockDevice ──▶ Device ──▶ Hwpt ──▶ Ioas ◀── Access
 //!                     └──▶ NestedHwpt ──▶ Viommu ──▶ Hwpt
-//!                                Vdevice ──┘
+//!                     │          Vdevice ──┘      └── Veventq
+//!                     └──▶ Hwpt, NestedHwpt ──▶ FaultQueue
 //! ```
 //!
-//! What is nested in a HWPT is in [`nesting`], what a device is attached to in [`attachment`].
+//! What is nested in a HWPT is in [`nesting`], what a device is attached to in [`attachment`], queues that are read in
+//! [`events`].
 //!
 //! Imports allowed: messages, the object actors, domains::spec, the client crate's formats.
 
 pub mod attachment;
+pub mod events;
 pub mod mock_state;
 pub mod nesting;
 
@@ -27,6 +30,7 @@ use ioasd_client::ids::ObjectId;
 use tokio::sync::Mutex;
 
 use self::attachment::{AnyHwpt, Attached};
+use self::events::{FaultQueueObject, VeventqObject};
 use self::mock_state::MockState;
 use self::nesting::{NestedHwptObject, VdeviceObject, ViommuObject};
 use super::access::Access;
@@ -110,6 +114,8 @@ pub struct HwptObject {
     pub flags: u32,
     /// Whether what devices write is being tracked.
     pub tracking: Cell<Tracking>,
+    /// Where faults of its devices go.
+    pub faults: Option<Rc<FaultQueueObject>>,
 }
 
 /// A test object: a mock device and its being there.
@@ -242,6 +248,10 @@ pub enum Object {
     Viommu(Rc<ViommuObject>),
     /// A device as a vIOMMU knows it.
     Vdevice(Rc<VdeviceObject>),
+    /// A queue of faults.
+    FaultQueue(Rc<FaultQueueObject>),
+    /// A queue of a vIOMMU's events.
+    Veventq(Rc<VeventqObject>),
 }
 
 /// What a device can be attached to.
@@ -265,6 +275,8 @@ impl Object {
             Self::NestedHwpt(object) => Rc::strong_count(object),
             Self::Viommu(object) => Rc::strong_count(object),
             Self::Vdevice(object) => Rc::strong_count(object),
+            Self::FaultQueue(object) => Rc::strong_count(object),
+            Self::Veventq(object) => Rc::strong_count(object),
         };
         all.saturating_sub(1)
     }
@@ -279,6 +291,8 @@ impl Object {
             Self::NestedHwpt(_) => "a nested hwpt",
             Self::Viommu(_) => "a viommu",
             Self::Vdevice(_) => "a vdevice",
+            Self::FaultQueue(_) => "a fault queue",
+            Self::Veventq(_) => "a veventq",
         }
     }
 }
@@ -377,6 +391,8 @@ lookups! {
     nested_hwpt: NestedHwpt(NestedHwptObject), "a nested hwpt";
     /// The vIOMMU `id`.
     viommu: Viommu(ViommuObject), "a viommu";
+    /// The fault queue `id`.
+    fault_queue: FaultQueue(FaultQueueObject), "a fault queue";
 }
 
 /// The table of objects.

@@ -10,13 +10,14 @@ use ioasd_client::wire::mock::{HWPT_DATA_MOCK, MockTableChoice};
 use ioasd_client::wire::own::HWPT_DATA_SOFTWARE;
 use ioasd_client::wire::record::{Record, TableChoice};
 use ioasd_client::wire::uapi::{
-    HWPT_DATA_NONE, HWPT_DIRTY_TRACKING, HWPT_NEST_PARENT, HWPT_PASID, HwptAlloc,
+    HWPT_DATA_NONE, HWPT_DIRTY_TRACKING, HWPT_FAULT_ID_VALID, HWPT_NEST_PARENT, HWPT_PASID, HwptAlloc,
 };
 
 use super::array::Array;
 use super::{Call, Done, Serve, check_flags, check_no_fds, check_reserved};
 use crate::actors::client_context::hwpts::{HwptParent, HwptPlan};
 use crate::actors::client_context::mock::devices::MockTable;
+use crate::actors::client_context::nesting::NestedPlan;
 use crate::actors::objects::nesting::NestParent;
 use crate::actors::objects::{DeviceKind, DeviceObject};
 use crate::domains::spec::{Recording, TableSpec};
@@ -29,6 +30,7 @@ impl Serve for HwptAlloc {
         check_reserved(Self::NAME, self.reserved)?;
         check_data_length(&self)?;
         let (device, parent) = call.client.hwpt_parent(self.dev_id.into(), self.pt_id)?;
+        let faults = Some(self.fault_id).filter(|_| self.flags & HWPT_FAULT_ID_VALID != 0);
         let id = match parent {
             HwptParent::Ioas(ioas) => {
                 check_paging_flags(&self, &device)?;
@@ -37,12 +39,12 @@ impl Serve for HwptAlloc {
                     Flag::Set => Recording::Writes,
                     Flag::Clear => Recording::Nothing,
                 });
-                call.client.hwpt_alloc(&device, ioas, HwptPlan::by_hand(spec, self.flags)).await?
+                call.client.hwpt_alloc(&device, ioas, HwptPlan::by_hand(spec, self.flags, faults)).await?
             }
             HwptParent::Nest(parent) => {
                 check_nested(&self, &device, &parent)?;
                 let (_, word) = mock_choice(&self, call.payload, call.fds)?;
-                call.client.nested_alloc(&device, parent, (self.flags, word))?
+                call.client.nested_alloc(&device, parent, NestedPlan { flags: self.flags, word, faults })?
             }
         };
         Ok(Done::value(Self { out_hwpt_id: HwptId::new(id.get()), ..self }))
@@ -53,12 +55,17 @@ impl Serve for HwptAlloc {
 fn check_paging_flags(alloc: &HwptAlloc, device: &DeviceObject) -> Result<(), Refusal> {
     let known = match device.stats.kind {
         DeviceKind::Software => 0,
-        DeviceKind::Mock => HWPT_NEST_PARENT | HWPT_DIRTY_TRACKING | HWPT_PASID,
+        DeviceKind::Mock => HWPT_NEST_PARENT | HWPT_DIRTY_TRACKING | HWPT_FAULT_ID_VALID | HWPT_PASID,
     };
     check_flags(HwptAlloc::NAME, alloc.flags, known)?;
     if alloc.flags & HWPT_DIRTY_TRACKING != 0 && device.recording == Recording::Nothing {
         let text = format!("device {} leaves no marks where it writes", device.id);
         return Err(Refusal::new(Errno::OPNOTSUPP, "dirty-tracking-unsupported", text));
+    }
+    let both = HWPT_NEST_PARENT | HWPT_FAULT_ID_VALID;
+    if alloc.flags & both == both {
+        let text = "a hwpt that others are nested in has no queue for faults: theirs have";
+        return Err(Refusal::new(Errno::OPNOTSUPP, "flags-unknown", text));
     }
     Ok(())
 }
@@ -71,7 +78,7 @@ fn check_nested(alloc: &HwptAlloc, device: &DeviceObject, parent: &NestParent) -
         let text = format!("device {} is behind another IOMMU than viommu {}", device.id, viommu.id);
         return Err(Refusal::new(Errno::INVAL, "viommu-other-iommu", text));
     }
-    let unknown = alloc.flags & !HWPT_PASID;
+    let unknown = alloc.flags & !(HWPT_FAULT_ID_VALID | HWPT_PASID);
     if unknown != 0 || alloc.data_len == 0 {
         let text = format!("a nested hwpt needs data, and cannot have the flags {unknown:#x}");
         return Err(Refusal::new(Errno::OPNOTSUPP, "nesting-unsupported", text));

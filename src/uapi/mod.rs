@@ -12,6 +12,7 @@
 //! | [`change_process`] | IOAS_CHANGE_PROCESS |
 //! | [`hwpts`], [`hw_info`] | HWPT_ALLOC, GET_HW_INFO |
 //! | [`dirty`] | HWPT_SET_DIRTY_TRACKING, HWPT_GET_DIRTY_BITMAP |
+//! | [`events`] | FAULT_QUEUE_ALLOC, VEVENTQ_ALLOC |
 //! | [`nesting`] | HWPT_INVALIDATE, VIOMMU_ALLOC, VDEVICE_ALLOC |
 //! | [`devices`] | DEVICE_CREATE, DEVICE_ATTACH, DEVICE_REPLACE, DEVICE_DETACH, DOMAIN_EXPORT |
 //! | [`channels`] | CHANNEL_OPEN |
@@ -30,6 +31,7 @@ pub mod change_process;
 pub mod channels;
 pub mod devices;
 pub mod dirty;
+pub mod events;
 pub mod hw_info;
 pub mod hwpts;
 pub mod ioas;
@@ -55,9 +57,9 @@ use ioasd_client::wire::own::{
     DeviceCreate, DeviceDetach, DeviceReplace, DomainExport, IoasMapFiles, IoasUnmapRanges,
 };
 use ioasd_client::wire::uapi::{
-    Destroy, GetHwInfo, HwptAlloc, HwptGetDirtyBitmap, HwptInvalidate, HwptSetDirtyTracking, IoasAlloc,
-    IoasAllowIovas, IoasChangeProcess, IoasCopy, IoasIovaRanges, IoasMap, IoasMapFile, IoasUnmap,
-    IommuOption, VdeviceAlloc, ViommuAlloc,
+    Destroy, FaultQueueAlloc, GetHwInfo, HwptAlloc, HwptGetDirtyBitmap, HwptInvalidate, HwptSetDirtyTracking,
+    IoasAlloc, IoasAllowIovas, IoasChangeProcess, IoasCopy, IoasIovaRanges, IoasMap, IoasMapFile, IoasUnmap,
+    IommuOption, VdeviceAlloc, VeventqAlloc, ViommuAlloc,
 };
 use ioasd_client::wire::vfio::{
     VfioCheckExtension, VfioGetInfo, VfioIoas, VfioMapDma, VfioSetIommu, VfioUnmapDma,
@@ -194,7 +196,7 @@ async fn answer(client: &Rc<ClientState>, incoming: Incoming) -> (&'static str, 
         Ok(request) => request,
         Err(error) => return (UNKNOWN, Err(Refusal::of(&error))),
     };
-    client.reap_mock_accesses().await;
+    client.reap_descriptors().await;
     let call = Call { client, payload: &[], fds, sender };
     carry_out(request, call).await
 }
@@ -239,6 +241,8 @@ async fn carry_out(request: Request<'_>, call: Call<'_>) -> (&'static str, Resul
             HwptInvalidate,
             ViommuAlloc,
             VdeviceAlloc,
+            FaultQueueAlloc,
+            VeventqAlloc,
             DeviceDetach,
             DomainExport,
             AccessCreate,

@@ -122,7 +122,8 @@ impl Serve for ViommuAlloc {
     }
 }
 
-fn require_type(command: &'static str, kind: u32) -> Result<(), Refusal> {
+/// Fails for the type that is none.
+pub(super) fn require_type(command: &'static str, kind: u32) -> Result<(), Refusal> {
     if kind == TYPE_NONE {
         return Err(Refusal::new(Errno::OPNOTSUPP, "type-unsupported", format!("{command} needs a type")));
     }

@@ -274,7 +274,7 @@ impl Actors {
         let state = self.state(ioas);
         let (device, parent) = state.hwpt_parent(device, self.ioas_id(ioas)).map_err(errno)?;
         let HwptParent::Ioas(shown) = parent else { panic!("not an address space") };
-        let plan = HwptPlan::by_hand(device.spec, 0);
+        let plan = HwptPlan::by_hand(device.spec, 0, None);
         let hwpt = state.hwpt_alloc(&device, shown, plan).await.map_err(errno)?;
         self.clients.borrow_mut()[self.spec.ioases[ioas].context].hwpts.insert(domain, hwpt);
         Ok(hwpt)

@@ -18,10 +18,12 @@ pub(crate) const UNMAP: u32 = 0x3b86;
 pub(crate) const OPTION: u32 = 0x3b87;
 pub(crate) const HWPT_ALLOC: u32 = 0x3b89;
 pub(crate) const INVALIDATE: u32 = 0x3b8d;
+pub(crate) const FAULT_QUEUE_ALLOC: u32 = 0x3b8e;
 pub(crate) const MAP_FILE: u32 = 0x3b8f;
 pub(crate) const VIOMMU_ALLOC: u32 = 0x3b90;
 pub(crate) const VDEVICE_ALLOC: u32 = 0x3b91;
 pub(crate) const CHANGE_PROCESS: u32 = 0x3b92;
+pub(crate) const VEVENTQ_ALLOC: u32 = 0x3b93;
 pub(crate) const TEST: u32 = 0x3ba0;
 
 pub(crate) const FIXED: u32 = 1;

@@ -15,6 +15,7 @@ mod bystanders;
 mod descriptors;
 mod device;
 mod dirty;
+mod events;
 mod mapping;
 mod mock;
 mod nesting;

@@ -19,6 +19,7 @@ fn parts() -> impl Iterator<Item = &'static Part> {
         crate::addresses::PARTS,
         crate::descriptors::PARTS,
         crate::dirty::PARTS,
+        crate::events::PARTS,
         crate::mapping::PARTS,
         crate::mock::PARTS,
         crate::nesting::PARTS,

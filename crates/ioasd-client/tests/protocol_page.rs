@@ -11,6 +11,7 @@ use ioasd_client::ids::{AccessId, IoasId};
 use ioasd_client::units::{ByteLen, Iova};
 use ioasd_client::wire::channels::{self, ChannelOpen, Notice};
 use ioasd_client::wire::command::{Argument, ArgumentError, Command, FieldPlace, Visitor, encode};
+use ioasd_client::wire::events;
 use ioasd_client::wire::frame::{Echo, FrameError, Reply, Request, Tag};
 use ioasd_client::wire::own::{
     self, ACCESS_MAY_PIN, ACCESS_NOTICES, ACCESS_WRITE, ARRAY_IN_MEMFD, AccessCreate, DEVICE_OWN_IOMMU,
@@ -34,6 +35,7 @@ fn parts() -> Vec<Part> {
         ("uapi commands", tables(uapi::visit_all::<Tables>)),
         ("own commands", tables(own::visit_all::<Tables>)),
         ("channel commands", tables(channels::visit_all::<Tables>)),
+        ("event commands", tables(events::visit_all::<Tables>)),
         ("records", tables(record::visit_all::<Tables>)),
         ("flags", flags()),
         ("formats", formats()),

@@ -16,7 +16,7 @@ use crate::memory::{self, Address, Range};
 use crate::message::{Inbound, Outbound, Packed, STRUCT_MAX, exchange};
 use crate::shape::{self, Array, Beside, Shape};
 use crate::sys::Errno;
-use crate::{dirty, invalidate, mock, pinning, vfio};
+use crate::{dirty, events, invalidate, mock, pinning, vfio};
 
 /// Commands of the table, known or not: for these a bad argument is noticed before an empty place is.
 const TABLE: std::ops::RangeInclusive<u32> = 0x80..=0x95;
@@ -42,15 +42,23 @@ pub(crate) fn ioctl(lease: Lease, command: u32, argument: Address) -> Result<i32
     if command == HwptGetDirtyBitmap::NUMBER {
         return dirty::get_bitmap(lease, &HwptGetDirtyBitmap::load(given.known()));
     }
-    let reply = given.carry_out(lease)?;
+    let mut reply = given.carry_out(lease)?;
     if reply.errno != 0 && reply.body().is_empty() {
         return Err(Errno::from_raw_os_error(reply.errno));
     }
-    if let Err(errno) = given.write_back(reply.body()) {
-        undo(lease, shape, &reply);
+    if let Err(errno) = shape.opens.map_or(Ok(()), |place| reply.number_fd(place)) {
+        undo(lease, shape, reply);
         return Err(errno);
     }
-    reply.outcome().map(|()| 0)
+    if let Err(errno) = given.write_back(reply.body()) {
+        undo(lease, shape, reply);
+        return Err(errno);
+    }
+    reply.outcome()?;
+    if shape.opens.is_some() {
+        events::keep(reply.fd);
+    }
+    Ok(0)
 }
 
 fn unknown(command: u32, argument: Address) -> Errno {
@@ -186,9 +194,10 @@ fn require_zero_tail(start: Address, len: usize) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Destroys what a command has made whose answer could not be written.
-fn undo(lease: Lease, shape: &Shape, reply: &Inbound) {
+/// Destroys what a command has made whose answer could not be written; its descriptor is closed before.
+fn undo(lease: Lease, shape: &Shape, mut reply: Inbound) {
     let Some(place) = shape.makes else { return };
+    drop(reply.fd.take());
     let argument = Packed::of(&Destroy { id: Field::load(reply.body(), place) });
     let undone = channels::call(lease, |channel| exchange(channel, Outbound::plain(&argument), None));
     debug_assert!(undone.is_ok_and(|reply| reply.errno == 0), "a new object could not be destroyed");

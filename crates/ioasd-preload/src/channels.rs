@@ -101,7 +101,11 @@ pub(crate) fn call(
     settled(held.run(free_place(), &mut run))
 }
 
-fn settled<T>(outcome: Result<T, Failure>) -> Result<T, Errno> {
+/// What a program is told of a failure.
+///
+/// # Errors
+/// What the kernel refuses; ENODEV if the agent has gone.
+pub(crate) fn settled<T>(outcome: Result<T, Failure>) -> Result<T, Errno> {
     outcome.map_err(|failure| match failure {
         Failure::Refused(errno) => errno,
         Failure::NotSent | Failure::Lost => {

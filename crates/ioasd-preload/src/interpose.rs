@@ -1,4 +1,4 @@
-//! The C functions that stand before those of the C library: the `open` family and `ioctl`.
+//! The C functions that stand before those of the C library: the `open` family, `ioctl`, `read` and `write`.
 //!
 //! Each looks whether it is meant, and passes the call on if not. A function with variable arguments is declared with
 //! the one that may follow: on this processor an argument that was not given is a register with any value, and is passed
@@ -6,17 +6,19 @@
 //!
 //! They may be unwound through, as those of the C library: a thread can be cancelled in `open`.
 //!
-//! Imports allowed: call, channels, lease, memory, next, sys.
+//! Imports allowed: call, channels, events, lease, memory, next, sys.
 
 #![expect(unsafe_code, reason = "these are C functions")]
 
 use std::ffi::{c_char, c_int, c_ulong, c_void};
 
+use libc::{size_t, ssize_t};
+
 use crate::lease::{self, OnExec};
-use crate::memory::Address;
+use crate::memory::{Address, Range};
 use crate::next::{self, Next};
 use crate::sys::{Errno, Fd, errno, set_errno};
-use crate::{call, channels};
+use crate::{call, channels, events};
 
 /// Devices that lead to the agent.
 const DEVICES: [&[u8]; 2] = [b"/dev/iommu\0", b"/dev/vfio/vfio\0"];
@@ -69,16 +71,37 @@ unsafe fn opened(path: *const c_char, flags: c_int) -> Option<c_int> {
 }
 
 /// Runs a call as the kernel would: the result, or -1 and an errno; without an error, errno is untouched.
-fn returned(call: impl FnOnce() -> Result<c_int, Errno>) -> c_int {
+fn returned<T: From<i8>>(call: impl FnOnce() -> Result<T, Errno>) -> T {
     let before = errno();
-    let outcome = call();
-    set_errno(outcome.map_or_else(Errno::raw_os_error, |_| before));
-    outcome.unwrap_or(-1)
+    match call() {
+        Ok(value) => {
+            set_errno(before);
+            value
+        }
+        Err(error) => {
+            set_errno(error.raw_os_error());
+            T::from(-1)
+        }
+    }
 }
 
-fn missing() -> c_int {
-    set_errno(libc::ENOSYS);
-    -1
+fn missing<T: From<i8>>() -> T {
+    returned(|| Err(Errno::NOSYS))
+}
+
+/// Answers a read or write if it is of a queue of events.
+fn of_queue(fd: c_int, call: impl FnOnce() -> Result<usize, Errno>) -> Option<ssize_t> {
+    if !events::expected() {
+        return None;
+    }
+    let before = errno();
+    let is_queue = events::is_queue(fd);
+    set_errno(before);
+    is_queue.then(|| returned(|| call().map(|count| ssize_t::try_from(count).unwrap_or(ssize_t::MAX))))
+}
+
+fn range(start: *const c_void, len: size_t) -> Range {
+    Range { start: Address(start.expose_provenance() as u64), len }
 }
 
 unsafe fn open_or(next: &Next, path: *const c_char, flags: c_int, mode: libc::mode_t) -> c_int {
@@ -217,5 +240,53 @@ pub unsafe extern "C-unwind" fn ioctl(fd: c_int, request: c_ulong, argument: *mu
         // SAFETY: the arguments are the caller's.
         Some(ioctl) => unsafe { ioctl(fd, request, argument) },
         None => missing(),
+    }
+}
+
+/// `read`.
+///
+/// # Safety
+/// As in C.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C-unwind" fn read(fd: c_int, buffer: *mut c_void, count: size_t) -> ssize_t {
+    match (of_queue(fd, || events::read(fd, range(buffer, count))), next::READ.read()) {
+        (Some(answer), _) => answer,
+        // SAFETY: the arguments are the caller's.
+        (None, Some(read)) => unsafe { read(fd, buffer, count) },
+        (None, None) => missing(),
+    }
+}
+
+/// `__read_chk`: `read` in a program that was built with checks.
+///
+/// # Safety
+/// As in C.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C-unwind" fn __read_chk(
+    fd: c_int,
+    buffer: *mut c_void,
+    count: size_t,
+    room: size_t,
+) -> ssize_t {
+    let answer = if count > room { None } else { of_queue(fd, || events::read(fd, range(buffer, count))) };
+    match (answer, next::READ_CHECKED.read_checked()) {
+        (Some(answer), _) => answer,
+        // SAFETY: the arguments are the caller's.
+        (None, Some(read)) => unsafe { read(fd, buffer, count, room) },
+        (None, None) => missing(),
+    }
+}
+
+/// `write`.
+///
+/// # Safety
+/// As in C.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C-unwind" fn write(fd: c_int, buffer: *const c_void, count: size_t) -> ssize_t {
+    match (of_queue(fd, || events::write(fd, range(buffer, count))), next::WRITE.write()) {
+        (Some(answer), _) => answer,
+        // SAFETY: the arguments are the caller's.
+        (None, Some(write)) => unsafe { write(fd, buffer, count) },
+        (None, None) => missing(),
     }
 }

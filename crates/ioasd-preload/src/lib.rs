@@ -28,6 +28,7 @@
 //! | `pinning`, `thread` | pinning the program's memory when the agent asks for it, in a thread of its own |
 //! | `dirty` | bitmaps of what devices have written |
 //! | `invalidate` | HWPT_INVALIDATE |
+//! | `events` | reading and writing queues of faults and events |
 //! | `vfio` | the calls of a VFIO container |
 //! | `mock` | the test command |
 //! | `sys` | system calls |
@@ -39,6 +40,7 @@ mod backing;
 mod call;
 mod channels;
 mod dirty;
+mod events;
 mod invalidate;
 mod lease;
 mod memory;

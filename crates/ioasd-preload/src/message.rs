@@ -83,6 +83,18 @@ impl Inbound {
         self.body.get(..self.head.body).unwrap_or_default()
     }
 
+    /// Writes the number of the descriptor that came to `place` in the struct.
+    ///
+    /// # Errors
+    /// EMFILE if none came, although the struct did.
+    pub(crate) fn number_fd(&mut self, place: usize) -> Result<(), Errno> {
+        if self.errno != 0 {
+            return Ok(());
+        }
+        self.fd.as_ref().ok_or(Errno::MFILE)?.number().store(&mut self.body, place);
+        Ok(())
+    }
+
     /// What the agent says.
     ///
     /// # Errors
@@ -143,7 +155,7 @@ pub(crate) fn exchange(
 }
 
 /// What cannot be read, or is not open, is left out: the agent looks at other things first and misses it then.
-fn send_what_can_be_sent(socket: c_int, outbound: Outbound<'_>) -> Result<(), Failure> {
+pub(crate) fn send_what_can_be_sent(socket: c_int, outbound: Outbound<'_>) -> Result<(), Failure> {
     let sent = match send(socket, outbound) {
         Err(Errno::FAULT) if outbound.payload.is_some() => {
             send(socket, Outbound { payload: None, ..outbound })
@@ -174,7 +186,11 @@ fn send(socket: c_int, outbound: Outbound<'_>) -> Result<(), Errno> {
     sys::call(libc::SYS_sendmsg, [socket.cast_unsigned() as usize, place, flags, 0]).map(|_| ())
 }
 
-fn receive(socket: c_int, command: u32, into: Option<Range>) -> Result<Inbound, Failure> {
+/// Waits for the reply to `command`; its payload goes to `into`.
+///
+/// # Errors
+/// If there is none, or `into` cannot be written.
+pub(crate) fn receive(socket: c_int, command: u32, into: Option<Range>) -> Result<Inbound, Failure> {
     let mut header = [0; REPLY_HEADER];
     let mut body = [0; STRUCT_MAX];
     let mut payload = Range { start: Address(0), len: 0 };
@@ -196,6 +212,12 @@ fn receive(socket: c_int, command: u32, into: Option<Range>) -> Result<Inbound, 
         return Err(Failure::Lost);
     }
     Ok(Inbound { errno: head.errno, head, body, fd })
+}
+
+/// Takes a message of one byte from a socket, if one waits.
+pub(crate) fn take_byte(socket: c_int) -> bool {
+    let mut byte = [0];
+    receive_parts(socket, &mut [writable(&mut byte)], libc::MSG_DONTWAIT).is_ok()
 }
 
 /// Receives into `parts`, in order; what does not fit is dropped by the kernel.

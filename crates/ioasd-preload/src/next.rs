@@ -11,10 +11,18 @@ use std::mem::transmute;
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
+use libc::{size_t, ssize_t};
+
 /// `open`, `open64`.
 pub(crate) type Open = unsafe extern "C-unwind" fn(*const c_char, c_int, ...) -> c_int;
 /// `openat`, `openat64`.
 pub(crate) type OpenAt = unsafe extern "C-unwind" fn(c_int, *const c_char, c_int, ...) -> c_int;
+/// `read`.
+pub(crate) type Read = unsafe extern "C-unwind" fn(c_int, *mut c_void, size_t) -> ssize_t;
+/// `__read_chk`.
+pub(crate) type ReadChecked = unsafe extern "C-unwind" fn(c_int, *mut c_void, size_t, size_t) -> ssize_t;
+/// `write`.
+pub(crate) type Write = unsafe extern "C-unwind" fn(c_int, *const c_void, size_t) -> ssize_t;
 /// `ioctl`.
 pub(crate) type Ioctl = unsafe extern "C-unwind" fn(c_int, c_ulong, ...) -> c_int;
 
@@ -40,11 +48,29 @@ pub(crate) static OPEN64_2: Next = Next::new(c"__open64_2");
 pub(crate) static OPENAT_2: Next = Next::new(c"__openat_2");
 /// `__openat64_2`.
 pub(crate) static OPENAT64_2: Next = Next::new(c"__openat64_2");
+/// `read`.
+pub(crate) static READ: Next = Next::new(c"read");
+/// `__read_chk`.
+pub(crate) static READ_CHECKED: Next = Next::new(c"__read_chk");
+/// `write`.
+pub(crate) static WRITE: Next = Next::new(c"write");
 /// `ioctl`.
 pub(crate) static IOCTL: Next = Next::new(c"ioctl");
 
-const ALL: [&Next; 9] =
-    [&OPEN, &OPEN64, &OPENAT, &OPENAT64, &OPEN_2, &OPEN64_2, &OPENAT_2, &OPENAT64_2, &IOCTL];
+const ALL: [&Next; 12] = [
+    &OPEN,
+    &OPEN64,
+    &OPENAT,
+    &OPENAT64,
+    &OPEN_2,
+    &OPEN64_2,
+    &OPENAT_2,
+    &OPENAT64_2,
+    &READ,
+    &READ_CHECKED,
+    &WRITE,
+    &IOCTL,
+];
 
 /// Looks all of them up.
 pub(crate) fn find_all() {
@@ -80,6 +106,24 @@ impl Next {
     pub(crate) fn open_at(&self) -> Option<OpenAt> {
         // SAFETY: used only for functions of this signature, and a null address is no function.
         unsafe { transmute::<*mut c_void, Option<OpenAt>>(self.address()) }
+    }
+
+    /// As `read`.
+    pub(crate) fn read(&self) -> Option<Read> {
+        // SAFETY: used only for functions of this signature, and a null address is no function.
+        unsafe { transmute::<*mut c_void, Option<Read>>(self.address()) }
+    }
+
+    /// As `__read_chk`.
+    pub(crate) fn read_checked(&self) -> Option<ReadChecked> {
+        // SAFETY: used only for functions of this signature, and a null address is no function.
+        unsafe { transmute::<*mut c_void, Option<ReadChecked>>(self.address()) }
+    }
+
+    /// As `write`.
+    pub(crate) fn write(&self) -> Option<Write> {
+        // SAFETY: used only for functions of this signature, and a null address is no function.
+        unsafe { transmute::<*mut c_void, Option<Write>>(self.address()) }
     }
 
     /// As `ioctl`.

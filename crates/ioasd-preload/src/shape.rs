@@ -7,9 +7,9 @@ use ioasd_client::wire::command::Command;
 use ioasd_client::wire::mock::TestCmd;
 use ioasd_client::wire::record::{IovaBounds, Record};
 use ioasd_client::wire::uapi::{
-    Destroy, GetHwInfo, HwptAlloc, HwptGetDirtyBitmap, HwptInvalidate, HwptSetDirtyTracking, IoasAlloc,
-    IoasAllowIovas, IoasChangeProcess, IoasCopy, IoasIovaRanges, IoasMap, IoasMapFile, IoasUnmap,
-    IommuOption, VdeviceAlloc, ViommuAlloc,
+    Destroy, FaultQueueAlloc, GetHwInfo, HwptAlloc, HwptGetDirtyBitmap, HwptInvalidate, HwptSetDirtyTracking,
+    IoasAlloc, IoasAllowIovas, IoasChangeProcess, IoasCopy, IoasIovaRanges, IoasMap, IoasMapFile, IoasUnmap,
+    IommuOption, VdeviceAlloc, VeventqAlloc, ViommuAlloc,
 };
 use ioasd_client::wire::vfio::VfioIoas;
 
@@ -26,6 +26,8 @@ pub(crate) struct Shape {
     pub(crate) beside: Beside,
     /// Where the id of the object that it makes comes back.
     pub(crate) makes: Option<usize>,
+    /// Where the number of the descriptor that it makes comes back.
+    pub(crate) opens: Option<usize>,
 }
 
 /// What a struct has beside itself; fields are given by their offset.
@@ -63,7 +65,7 @@ pub(crate) struct Array {
 /// The array of both commands about addresses.
 const BOUNDS: Array = Array { pointer: 16, count: 8, element: IovaBounds::BYTES };
 
-const ALL: [Shape; 19] = [
+const ALL: [Shape; 21] = [
     Shape::of::<Destroy>(Beside::Nothing),
     Shape::of::<IoasAlloc>(Beside::Nothing).making(8),
     Shape::of::<IoasAllowIovas>(Beside::Reads(BOUNDS)),
@@ -80,6 +82,8 @@ const ALL: [Shape; 19] = [
     Shape::of::<HwptInvalidate>(Beside::Nothing),
     Shape::of::<ViommuAlloc>(Beside::Nothing).making(20),
     Shape::of::<VdeviceAlloc>(Beside::Nothing).making(12),
+    Shape::of::<FaultQueueAlloc>(Beside::Nothing).making(8).opening(12),
+    Shape::of::<VeventqAlloc>(Beside::Nothing).making(20).opening(24),
     Shape::of::<TestCmd>(Beside::Nothing),
     Shape::of::<IoasMapFile>(Beside::File { fd: 12 }),
     Shape::of::<IoasUnmap>(Beside::Nothing),
@@ -87,11 +91,15 @@ const ALL: [Shape; 19] = [
 
 impl Shape {
     const fn of<C: Command>(beside: Beside) -> Self {
-        Self { command: C::NUMBER, min: C::MIN, size: C::SIZE, beside, makes: None }
+        Self { command: C::NUMBER, min: C::MIN, size: C::SIZE, beside, makes: None, opens: None }
     }
 
     const fn making(self, id: usize) -> Self {
         Self { makes: Some(id), ..self }
+    }
+
+    const fn opening(self, fd: usize) -> Self {
+        Self { opens: Some(fd), ..self }
     }
 }
 
@@ -132,6 +140,12 @@ mod tests {
         assert_eq!(viommu.makes, Some(place::<ViommuAlloc>("out_viommu_id")));
         let vdevice = of(VdeviceAlloc::NUMBER).unwrap();
         assert_eq!(vdevice.makes, Some(place::<VdeviceAlloc>("out_vdevice_id")));
+        let faults = of(FaultQueueAlloc::NUMBER).unwrap();
+        assert_eq!(faults.makes, Some(place::<FaultQueueAlloc>("out_fault_id")));
+        assert_eq!(faults.opens, Some(place::<FaultQueueAlloc>("out_fault_fd")));
+        let events = of(VeventqAlloc::NUMBER).unwrap();
+        assert_eq!(events.makes, Some(place::<VeventqAlloc>("out_veventq_id")));
+        assert_eq!(events.opens, Some(place::<VeventqAlloc>("out_veventq_fd")));
         let Beside::File { fd } = of(IoasMapFile::NUMBER).unwrap().beside else { panic!("no file") };
         assert_eq!(fd, place::<IoasMapFile>("fd"));
     }

@@ -331,6 +331,15 @@ pub(crate) fn let_trace(socket: c_int) {
     }
 }
 
+/// Two connected sockets.
+pub(crate) fn socket_pair() -> Result<(Fd, Fd), Errno> {
+    let mut ends: [c_int; 2] = [-1; 2];
+    let kind = libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC;
+    call(libc::SYS_socketpair, [word(libc::AF_UNIX), word(kind), 0, address_mut(&mut ends)])?;
+    let [one, other] = ends;
+    Ok((Fd(one), Fd(other)))
+}
+
 /// A pipe: where to read, where to write.
 pub(crate) fn pipe() -> Result<(Fd, Fd), Errno> {
     let mut ends: [c_int; 2] = [-1; 2];

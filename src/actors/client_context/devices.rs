@@ -136,6 +136,7 @@ impl ClientState {
         }
         let id = hwpt.id();
         let old = device.attach(pasid, Some(hwpt));
+        forget_faults(device, pasid, old.as_ref());
         self.leave(old).await;
         Ok(id)
     }
@@ -144,6 +145,7 @@ impl ClientState {
         let _changing = device.changing.lock().await;
         device.mock.block_pasid(pasid.get());
         let old = device.attach(pasid, None);
+        forget_faults(device, pasid, old.as_ref());
         self.leave(old).await;
     }
 
@@ -193,5 +195,12 @@ impl ClientState {
             self.end_hwpt(hwpt).await;
             self.show_figures();
         }
+    }
+}
+
+/// Nobody waits for responses to what came through an attachment that has ended.
+fn forget_faults(device: &DeviceObject, pasid: Pasid, left: Option<&AnyHwpt>) {
+    if let Some(faults) = left.and_then(AnyHwpt::faults) {
+        faults.forget(device.key(pasid));
     }
 }

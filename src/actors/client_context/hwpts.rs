@@ -17,6 +17,7 @@ use crate::actors::figures::{DomainIdentity, DomainStats, IoasStats};
 use crate::actors::guard::poisoned;
 use crate::actors::messages::ioas::{AttachDomain, DetachDomain};
 use crate::actors::number::Number;
+use crate::actors::objects::events::FaultQueueObject;
 use crate::actors::objects::nesting::NestParent;
 use crate::actors::objects::{DeviceObject, HwptObject, IoasObject, Made, Object, Sharing};
 use crate::actors::shards::Shard;
@@ -53,19 +54,21 @@ pub struct HwptPlan {
     pub spec: TableSpec,
     /// `HWPT_*`.
     pub flags: u32,
+    /// The queue for faults of its devices.
+    pub faults: Option<ObjectId>,
 }
 
 impl HwptPlan {
     /// One that an attach to its address space asks for.
     #[must_use]
     pub const fn automatic(spec: TableSpec) -> Self {
-        Self { made: Made::Automatically, spec, flags: 0 }
+        Self { made: Made::Automatically, spec, flags: 0, faults: None }
     }
 
     /// One that a client asks for.
     #[must_use]
-    pub const fn by_hand(spec: TableSpec, flags: u32) -> Self {
-        Self { made: Made::ByHand, spec, flags }
+    pub const fn by_hand(spec: TableSpec, flags: u32, faults: Option<ObjectId>) -> Self {
+        Self { made: Made::ByHand, spec, flags, faults }
     }
 }
 
@@ -109,9 +112,9 @@ impl ClientState {
         &self,
         ioas: Rc<IoasObject>,
         sharing: Sharing,
-        HwptPlan { made, spec, flags }: HwptPlan,
+        HwptPlan { made, spec, flags, faults }: HwptPlan,
     ) -> Result<Rc<HwptObject>, Refusal> {
-        let reserved = self.reserve()?;
+        let (reserved, queue) = (self.reserve()?, self.fault_queue(faults));
         let (key, shard, arbiter) = self.place_domain()?;
         let tables = self.allowance(Resource::Tables);
         let size = ArenaSize::within(tables.hard());
@@ -123,16 +126,27 @@ impl ClientState {
         let domain = self.start_domain((key, ioas.number, reserved.id()), &shard, &arbiter, table).await?;
         let ioas_actor = ioas.ioas.clone();
         let (id, tracking) = (reserved.id(), Cell::default());
-        let hwpt = HwptObject { id, ioas, domain, key, sharing, made, spec, flags, tracking };
+        let faults = queue.clone().unwrap_or_default();
+        let hwpt = HwptObject { id, ioas, domain, key, sharing, made, spec, flags, faults, tracking };
         let hwpt = Rc::new(hwpt);
         let attached = ioas_actor.send(AttachDomain { domain: key, needs, epochs }).await;
         if let Err(refusal) = attached.unwrap_or_else(|_| Err(poisoned("an ioas"))) {
             self.remove_table(&hwpt).await;
             return Err(refusal);
         }
+        if let Err(refusal) = queue {
+            self.end_hwpt(hwpt).await;
+            return Err(refusal);
+        }
         hwpt.ioas.add_hwpt(&hwpt);
         reserved.publish(Object::Hwpt(Rc::clone(&hwpt)));
         Ok(hwpt)
+    }
+
+    /// The queue for the faults of a HWPT that is made, if one was named. That there is none is told once the HWPT could be
+    /// made.
+    pub(super) fn fault_queue(&self, id: Option<ObjectId>) -> Result<Option<Rc<FaultQueueObject>>, Refusal> {
+        id.map(|id| self.look(|objects| objects.fault_queue(id))).transpose()
     }
 
     /// The arbiter for one more domain: the context's own while it has few, then all in turn.

@@ -14,6 +14,7 @@
 //! | `notices` | the notice channel of an access |
 //! | [`container`] | the address space that a VFIO container stands for |
 //! | [`dirty`] | what devices have written |
+//! | `descriptors`, [`events`] | objects that a program holds as a descriptor, and reads events from |
 //! | [`mock`] | mock hardware |
 //! | [`address_spaces`], [`process_memory`], [`devices`], [`accesses`], [`nesting`] | operations |
 //!
@@ -25,8 +26,10 @@ pub mod address_spaces;
 pub mod channel;
 pub mod channels;
 pub mod container;
+mod descriptors;
 pub mod devices;
 pub mod dirty;
+pub mod events;
 pub mod hwpts;
 pub mod iova_rules;
 pub mod lists;
@@ -67,14 +70,19 @@ impl ClientState {
             Object::Hwpt(hwpt) => self.end_hwpt(hwpt).await,
             Object::Access(access) => self.end_access(access).await,
             Object::MockDevice(stdev) => self.end_mock_device(stdev).await,
-            Object::Device(_) | Object::NestedHwpt(_) | Object::Viommu(_) | Object::Vdevice(_) => {}
+            Object::Device(_)
+            | Object::NestedHwpt(_)
+            | Object::Viommu(_)
+            | Object::Vdevice(_)
+            | Object::FaultQueue(_)
+            | Object::Veventq(_) => {}
         }
     }
 
-    /// Takes down what no access, which may outlive its lease, refers to.
+    /// Takes everything down, unless a descriptor outlives its lease.
     async fn close_what_nobody_holds(&self) {
-        self.reap_mock_accesses().await;
-        if self.mock.is_empty() {
+        self.reap_descriptors().await;
+        if self.descriptors.is_empty() {
             self.close().await;
         }
     }
@@ -141,7 +149,7 @@ async fn live(state: Rc<ClientState>, lease: Rc<Watched<OwnedFd>>) {
     state.channels.ended().await;
     state.close_what_nobody_holds().await;
     drop(noted);
-    state.mock.all_closed().await;
+    state.descriptors.all_closed().await;
     state.close().await;
 }
 
@@ -157,6 +165,6 @@ impl Handler<HangUp> for ClientContext {
         if let Some(lease) = &self.lease {
             hang_up(lease);
         }
-        self.state.mock.hang_up();
+        self.state.descriptors.hang_up();
     }
 }

@@ -23,20 +23,32 @@ pub enum Invalidated {
     Viommu(Rc<ViommuObject>),
 }
 
+/// What a nested HWPT shall be.
+#[derive(Clone, Copy, Debug)]
+pub struct NestedPlan {
+    /// `HWPT_*`.
+    pub flags: u32,
+    /// What its cache begins with.
+    pub word: u32,
+    /// The queue for faults of its devices.
+    pub faults: Option<ObjectId>,
+}
+
 impl ClientState {
-    /// Makes a HWPT that is nested in another; its cache begins with `word`.
+    /// Makes a HWPT that is nested in another.
     ///
     /// # Errors
-    /// If the context has too many objects.
+    /// ENOENT without such a fault queue; if the context has too many objects.
     pub fn nested_alloc(
         &self,
         device: &DeviceObject,
         parent: NestParent,
-        (flags, word): (u32, u32),
+        NestedPlan { flags, word, faults }: NestedPlan,
     ) -> Result<ObjectId, Refusal> {
-        let reserved = self.reserve()?;
+        let (reserved, faults) = (self.reserve()?, self.fault_queue(faults)?);
         let (id, sharing, iotlb) = (reserved.id(), device.sharing(), Words::new(word));
-        reserved.publish(Object::NestedHwpt(Rc::new(NestedHwptObject { id, parent, sharing, flags, iotlb })));
+        let nested = NestedHwptObject { id, parent, sharing, flags, faults, iotlb };
+        reserved.publish(Object::NestedHwpt(Rc::new(nested)));
         Ok(id)
     }
 

@@ -13,8 +13,8 @@ use ioasd_client::wire::FRAME_MAX;
 use super::accounting::Accounting;
 use super::channels::Channels;
 use super::container::Container;
+use super::descriptors::Descriptors;
 use super::memory_services::MemoryServices;
-use super::mock::accesses::MockAccesses;
 use crate::actors::agent::{Agent, Local};
 use crate::actors::figures::ContextStats;
 use crate::actors::journal::Happening;
@@ -52,8 +52,8 @@ pub struct ClientState {
     pub(super) container: Container,
     /// The processes that use it: their memory, and how they are asked to pin it.
     pub(super) memory: MemoryServices,
-    /// Accesses that are descriptors.
-    pub(super) mock: MockAccesses,
+    /// Objects that are descriptors.
+    pub(super) descriptors: Descriptors,
     /// Its figures.
     pub(super) stats: Registered<ContextStats>,
 }
@@ -68,7 +68,7 @@ impl ClientState {
         let first_touch = agent.pins.first_touch(allowance(Resource::FirstTouch));
         let channels = Channels::new(agent.settings.channels);
         let buffer = RefCell::new(vec![0; FRAME_MAX]);
-        let (accounting, container, memory, mock) = Default::default();
+        let (accounting, container, memory, descriptors) = Default::default();
         let near_tables = Tables::here(local.shard);
         Self {
             agent,
@@ -82,7 +82,7 @@ impl ClientState {
             near_tables,
             container,
             memory,
-            mock,
+            descriptors,
             stats,
         }
     }

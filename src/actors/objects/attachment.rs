@@ -9,9 +9,11 @@ use std::time::SystemTime;
 use ioasd_client::ids::ObjectId;
 use ioasd_client::wire::uapi::HWPT_PASID;
 
+use super::events::FaultQueueObject;
 use super::nesting::{NestParent, NestedHwptObject};
 use super::{DeviceObject, HwptObject, Made, Sharing};
-use crate::actors::figures::AttachedTo;
+use crate::actors::figures::{AttachedTo, DeviceStats};
+use crate::actors::number::Number;
 use crate::domains::spec::Recording;
 use crate::error::Errno;
 use crate::storage::refusal::Refusal;
@@ -35,6 +37,15 @@ impl Pasid {
     pub const fn get(self) -> u32 {
         self.0
     }
+}
+
+/// One attachment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AttachmentKey {
+    /// The number of the device.
+    pub device: Number<DeviceStats>,
+    /// What of it.
+    pub pasid: Pasid,
 }
 
 /// A HWPT of either kind.
@@ -86,6 +97,15 @@ impl AnyHwpt {
         if flags & HWPT_PASID == 0 { TakesPasids::No } else { TakesPasids::Yes }
     }
 
+    /// Where faults of its devices go.
+    #[must_use]
+    pub fn faults(&self) -> Option<&Rc<FaultQueueObject>> {
+        match self {
+            Self::Paging(hwpt) => hwpt.faults.as_ref(),
+            Self::Nested(hwpt) => hwpt.faults.as_ref(),
+        }
+    }
+
     /// The domain that was made for its attachments and goes with the last of them.
     #[must_use]
     pub fn automatic(self) -> Option<Rc<HwptObject>> {
@@ -130,6 +150,23 @@ impl DeviceObject {
     #[must_use]
     pub fn hwpt(&self, pasid: Pasid) -> Option<AnyHwpt> {
         self.attached.borrow().0.get(&pasid).cloned()
+    }
+
+    /// The attachment of a PASID.
+    #[must_use]
+    pub fn key(&self, pasid: Pasid) -> AttachmentKey {
+        AttachmentKey { device: self.stats.number(), pasid }
+    }
+
+    /// What a fault with a PASID comes through: the attachment of the PASID, or, if that is not attached, of the device
+    /// itself to a nested HWPT, whose guest may know more.
+    #[must_use]
+    pub fn serving(&self, pasid: Pasid) -> Option<(AnyHwpt, AttachmentKey)> {
+        if let Some(hwpt) = self.hwpt(pasid) {
+            return Some((hwpt, self.key(pasid)));
+        }
+        let own = self.hwpt(Pasid::NONE).filter(|hwpt| matches!(hwpt, AnyHwpt::Nested(_)));
+        own.map(|hwpt| (hwpt, self.key(Pasid::NONE)))
     }
 
     /// What of it is attached.

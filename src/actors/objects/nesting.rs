@@ -11,6 +11,7 @@ use std::rc::{Rc, Weak};
 
 use ioasd_client::ids::ObjectId;
 
+use super::events::{FaultQueueObject, VeventqObject};
 use super::mock_state::Words;
 use super::{DeviceObject, HwptObject, Sharing};
 
@@ -25,6 +26,8 @@ pub struct NestedHwptObject {
     pub sharing: Sharing,
     /// What it was made to be: `HWPT_*`.
     pub flags: u32,
+    /// Where faults of its devices go.
+    pub faults: Option<Rc<FaultQueueObject>>,
     /// What its devices have cached.
     pub iotlb: Words,
 }
@@ -58,6 +61,8 @@ pub struct ViommuObject {
     pub parent: Rc<HwptObject>,
     /// The devices of the guest, by the guest's numbers.
     devices: RefCell<BTreeMap<u64, Weak<VdeviceObject>>>,
+    /// Where its events go, by their type.
+    veventqs: RefCell<BTreeMap<u32, Weak<VeventqObject>>>,
 }
 
 /// A device as a vIOMMU knows it.
@@ -77,7 +82,21 @@ impl ViommuObject {
     /// One that knows no device.
     #[must_use]
     pub fn new(id: ObjectId, parent: Rc<HwptObject>) -> Self {
-        Self { id, parent, devices: RefCell::default() }
+        let (devices, veventqs) = Default::default();
+        Self { id, parent, devices, veventqs }
+    }
+
+    /// Where events of a type go.
+    #[must_use]
+    pub fn veventq(&self, kind: u32) -> Option<Rc<VeventqObject>> {
+        self.veventqs.borrow().get(&kind).and_then(Weak::upgrade)
+    }
+
+    /// Lets a queue take the events of its type, until it ends.
+    pub fn tell(&self, queue: &Rc<VeventqObject>) {
+        let mut veventqs = self.veventqs.borrow_mut();
+        veventqs.retain(|_, queue| queue.strong_count() > 0);
+        veventqs.insert(queue.kind, Rc::downgrade(queue));
     }
 
     /// What it knows under a number of the guest's.

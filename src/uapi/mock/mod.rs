@@ -7,6 +7,7 @@
 //! | [`checks`] | MD_CHECK_MAP, MD_CHECK_REFS |
 //! | [`dirty`] | DIRTY |
 //! | [`nesting`] | MD_CHECK_IOTLB, DEV_CHECK_CACHE, PASID_ATTACH, PASID_REPLACE, PASID_DETACH, PASID_CHECK_HWPT |
+//! | [`triggers`] | TRIGGER_IOPF, TRIGGER_VEVENT |
 //!
 //! Imports allowed: actors, storage's request checks, the client crate's wire.
 
@@ -15,12 +16,14 @@ mod checks;
 mod devices;
 mod dirty;
 mod nesting;
+mod triggers;
 
 use ioasd_client::wire::mock::{
     OP_ACCESS_PAGES, OP_ACCESS_REPLACE_IOAS, OP_ACCESS_RW, OP_ADD_RESERVED, OP_CREATE_ACCESS,
     OP_DESTROY_ACCESS_PAGES, OP_DEV_CHECK_CACHE, OP_DIRTY, OP_MD_CHECK_IOTLB, OP_MD_CHECK_MAP,
     OP_MD_CHECK_REFS, OP_MOCK_DOMAIN, OP_MOCK_DOMAIN_FLAGS, OP_MOCK_DOMAIN_REPLACE, OP_PASID_ATTACH,
-    OP_PASID_CHECK_HWPT, OP_PASID_DETACH, OP_PASID_REPLACE, OP_SET_TEMP_MEMORY_LIMIT, TestCmd,
+    OP_PASID_CHECK_HWPT, OP_PASID_DETACH, OP_PASID_REPLACE, OP_SET_TEMP_MEMORY_LIMIT, OP_TRIGGER_IOPF,
+    OP_TRIGGER_VEVENT, TestCmd,
 };
 
 use super::{Call, Done, Serve};
@@ -38,6 +41,8 @@ impl Serve for TestCmd {
             OP_MD_CHECK_REFS => checks::check_refs(self, call).await,
             OP_MD_CHECK_IOTLB => nesting::check_iotlb(self, &call),
             OP_DEV_CHECK_CACHE => nesting::check_cache(self, &call),
+            OP_TRIGGER_IOPF => triggers::fault(self, &call),
+            OP_TRIGGER_VEVENT => triggers::vevent(self, &call),
             OP_PASID_ATTACH => nesting::attach(self, call).await,
             OP_PASID_REPLACE => nesting::replace(self, call).await,
             OP_PASID_DETACH => nesting::detach(self, call).await,

@@ -39,6 +39,10 @@ pub const OP_MOCK_DOMAIN_FLAGS: u32 = 12;
 
 /// Compares a word of a nested HWPT's cache.
 pub const OP_MD_CHECK_IOTLB: u32 = 14;
+/// Lets a device report a fault.
+pub const OP_TRIGGER_IOPF: u32 = 15;
+/// Lets a device report an event to its vIOMMU.
+pub const OP_TRIGGER_VEVENT: u32 = 17;
 /// Compares a word of a device's cache.
 pub const OP_DEV_CHECK_CACHE: u32 = 16;
 /// Attaches a PASID.
@@ -59,6 +63,8 @@ pub const PASIDS: u32 = 1 << 20;
 
 /// VIOMMU_ALLOC: a vIOMMU of mock devices.
 pub const VIOMMU_MOCK: u32 = 0xdead_beef;
+/// VEVENTQ_ALLOC: events that name a device by the guest's number, four bytes.
+pub const VEVENTQ_MOCK: u32 = 0xbeef_beef;
 /// HWPT_INVALIDATE: the entries are [`MockInvalidation`]s, of a vIOMMU [`MockDeviceInvalidation`]s.
 pub const INVALIDATE_MOCK: u32 = 0xdead_beef;
 /// In such an entry: all words, not one.

@@ -18,6 +18,7 @@
 //! | [`uapi`] | the iommufd commands |
 //! | [`vfio`] | the VFIO container commands |
 //! | [`mock`] | the test command, for mock hardware |
+//! | [`events`] | queues of faults and events, 0x3bd8 and 0x3bd9 |
 //! | [`own`] | ioasd's own commands, 0x3bc0 to 0x3bcf |
 //! | [`channels`] | ioasd's own commands about leases, channels and notices, 0x3bd0 to 0x3bdf |
 //! | [`fuzz`] | entry points for fuzzers: whatever the bytes are, nothing may panic |
@@ -28,6 +29,7 @@
 
 pub mod channels;
 pub mod command;
+pub mod events;
 pub mod field;
 pub mod frame;
 pub mod fuzz;

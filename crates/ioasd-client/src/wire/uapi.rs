@@ -40,6 +40,8 @@ pub const DIRTY_TRACKING_ENABLE: u32 = 1;
 pub const DIRTY_BITMAP_NO_CLEAR: u32 = 1;
 /// HWPT_ALLOC: there are no data.
 pub const HWPT_DATA_NONE: u32 = 0;
+/// VEVENTQ_ALLOC: events that a queue can keep at most.
+pub const VEVENTQ_DEPTH_MAX: u32 = 1 << 19;
 /// HWPT_INVALIDATE: where the entries begin if there are none.
 pub const NOWHERE: ByteLen = ByteLen::new(u64::MAX);
 /// HWPT_INVALIDATE: entries that one call can have.
@@ -250,6 +252,16 @@ commands! {
         reserved: u32 = 28,
     }
 
+    /// Makes a queue of faults; its descriptor is the one of the reply, see [`super::events`].
+    FaultQueueAlloc = 0x3b8e "FAULT_QUEUE_ALLOC", min 16, size 16 {
+        /// Must be 0.
+        flags: u32 = 4,
+        /// Out: the new queue.
+        out_fault_id: ObjectId = 8,
+        /// Not looked at: where a front end puts the number of the descriptor.
+        out_fault_fd: u32 = 12,
+    }
+
     /// Maps a file.
     IoasMapFile = 0x3b8f "IOAS_MAP_FILE", min 40, size 40 {
         /// `MAP_*`.
@@ -296,6 +308,24 @@ commands! {
         out_vdevice_id: ObjectId = 12,
         /// The guest's number.
         virt_id: u64 = 16,
+    }
+
+    /// Makes a queue for the events of one type of a vIOMMU; its descriptor is the one of the reply, see [`super::events`].
+    VeventqAlloc = 0x3b93 "VEVENTQ_ALLOC", min 28, size 32 {
+        /// Must be 0.
+        flags: u32 = 4,
+        /// The vIOMMU.
+        viommu_id: ObjectId = 8,
+        /// What its events are.
+        kind: u32 = 12,
+        /// How many it keeps.
+        depth: u32 = 16,
+        /// Out: the new queue.
+        out_veventq_id: ObjectId = 20,
+        /// Not looked at: where a front end puts the number of the descriptor.
+        out_veventq_fd: u32 = 24,
+        /// Must be 0.
+        reserved: u32 = 28,
     }
 
     /// Lets the sender pay for all that the context has mapped.

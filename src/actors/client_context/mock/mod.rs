@@ -6,6 +6,7 @@
 //! | [`pasids`] | PASIDs of mock devices |
 //! | [`accesses`] | accesses that a program holds as a descriptor |
 //! | [`checks`] | what tables and pins say, against the program's memory |
+//! | [`triggers`] | faults and events |
 //! | [`caches`] | what caches of devices and nested domains hold |
 //!
 //! Imports allowed: state and what it may import.
@@ -15,6 +16,7 @@ pub mod caches;
 pub mod checks;
 pub mod devices;
 pub mod pasids;
+pub mod triggers;
 
 use std::sync::Arc;
 
