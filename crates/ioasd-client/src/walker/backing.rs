@@ -129,6 +129,12 @@ impl Backing {
         Ok(Self { extents, files })
     }
 
+    /// All memory, with the mappings in which it lies.
+    #[cfg(feature = "vm-memory")]
+    pub(super) fn extents(&self) -> impl Iterator<Item = (&Extent, &Arc<SharedMapping>)> {
+        self.extents.iter().filter_map(|extent| Some((extent, self.files.get(&extent.file)?)))
+    }
+
     /// The memory of the frames around `phys`.
     pub(super) fn find(&self, phys: PhysAddr) -> Option<Extent> {
         let behind = self.extents.partition_point(|extent| extent.first <= phys.get());

@@ -111,6 +111,15 @@ impl Walker {
         };
         Ok(Self::open_with(parts, |backing| Learning(Mutex::new(Known { backing, channel: Some(channel) })))?)
     }
+
+    /// Learns which file lies behind `iova`, for streams to come and those that meet it.
+    ///
+    /// # Errors
+    /// If the agent refuses: nothing is mapped there, or a file that is not exported.
+    pub fn learn(&self, iova: Iova) -> Result<(), AttachError> {
+        let learning = &self.domain.learning;
+        learning.more_than(&learning.backing(), iova).map(drop)
+    }
 }
 
 impl Stream {

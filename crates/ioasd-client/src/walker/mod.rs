@@ -12,13 +12,15 @@
 //! | `open`, `channel` | an exported domain, from its parts or from the agent; learning of new files |
 //! | `stream`, `burst` | slots, and what is done inside |
 //! | `walk` | through the tables to a frame |
+//! | `vm_memory` | for devices written with that crate; a feature |
 //! | `backing`, `reach`, `iotlb` | from a frame, or from what is remembered, to memory |
 //!
 //! Inside a burst a translation stays good: the agent does not let go of a page before every burst that might have
 //! seen it has ended. So bursts must be short. Nothing read from the arena is trusted: whatever its bytes say, the
 //! walker reads neither outside the arena nor outside the backing files.
 //!
-//! Imports allowed: units, formats, layout, mapping, calls, error, `rustix`. `unsafe` in `reach` alone.
+//! Imports allowed: units, formats, layout, mapping, calls, error, `rustix`. `unsafe` in `reach` and `vm_memory`
+//! alone.
 
 mod backing;
 mod burst;
@@ -28,6 +30,8 @@ mod iotlb;
 mod open;
 mod reach;
 mod stream;
+#[cfg(feature = "vm-memory")]
+pub mod vm_memory;
 mod walk;
 
 pub use backing::WindowsError;

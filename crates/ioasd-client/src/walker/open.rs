@@ -80,7 +80,7 @@ pub enum OpenError {
 /// An opened domain. Cheap to clone; its mappings live as long as any clone or stream.
 #[derive(Clone, Debug)]
 pub struct Walker {
-    domain: Arc<OpenDomain>,
+    pub(super) domain: Arc<OpenDomain>,
 }
 
 /// What all streams of a walker share.
