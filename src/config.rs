@@ -253,11 +253,15 @@ pub struct WalkersConfig {
     /// How long to wait before the log says so.
     #[serde(deserialize_with = "values::duration")]
     pub alarm_after: Duration,
+    /// How long to wait before the policy is followed.
+    #[serde(deserialize_with = "values::duration")]
+    pub deadline: Duration,
 }
 
 impl Default for WalkersConfig {
     fn default() -> Self {
-        Self { policy: WalkerPolicy::Wait, alarm_after: Duration::from_secs(10) }
+        let (alarm_after, deadline) = (Duration::from_secs(10), Duration::from_secs(60));
+        Self { policy: WalkerPolicy::Wait, alarm_after, deadline }
     }
 }
 
@@ -346,6 +350,7 @@ mod tests {
         [walkers]
         policy = "wait"
         alarm_after = "1500ms"
+        deadline = "2m"
         [mock]
         enabled = true
         [[tenant]]
@@ -397,7 +402,11 @@ mod tests {
                 frames: Frames::Physical,
                 process_memory: ProcessMemory::Copy,
             },
-            walkers: WalkersConfig { policy: WalkerPolicy::Wait, alarm_after: Duration::from_millis(1500) },
+            walkers: WalkersConfig {
+                policy: WalkerPolicy::Wait,
+                alarm_after: Duration::from_millis(1500),
+                deadline: Duration::from_secs(120),
+            },
             mock: MockConfig { enabled: true },
             tenant: vec![toml::from_str("name = \"vms\"\nuids = [7]\nexport = false").unwrap()],
         }

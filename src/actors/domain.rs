@@ -41,6 +41,8 @@ use crate::storage::frame_window::{FileKey, Window};
 use crate::storage::io_pagetable::IoPageTable;
 use crate::storage::refusal::Refusal;
 use crate::sys::file_state::{self, FileKind};
+use crate::sys::pidfd::PidFd;
+use crate::sys::sender::Senders;
 use crate::sys::socket;
 use crate::sys::watched::Watched;
 
@@ -111,8 +113,13 @@ impl Handler<Export> for Domain {
         let (own, given) =
             socket::pair().map_err(|error| refused("cannot make an export channel", &error))?;
         let channel = Watched::new(own).map_err(|error| refused("cannot watch an export channel", &error))?;
-        let exported =
-            Exported { parts: Arc::clone(&self.parts), ioas, given: VecDeque::new(), walkers: Vec::new() };
+        let exported = Exported {
+            parts: Arc::clone(&self.parts),
+            ioas,
+            given: VecDeque::new(),
+            walkers: Vec::new(),
+            asking: None,
+        };
         context.spawn(exported.serve(channel).into_actor(self));
         Ok(given)
     }
@@ -134,6 +141,8 @@ struct Exported {
     /// domain shows nothing of them.
     given: VecDeque<Arc<FileSource>>,
     walkers: Vec<WalkerId>,
+    /// The process that sent the message being answered, if that is certain.
+    asking: Option<Arc<PidFd>>,
 }
 
 /// What a walker gets.
@@ -147,15 +156,16 @@ struct Answer {
 
 impl Exported {
     async fn serve(mut self, channel: Watched<OwnedFd>) {
-        let mut buffer = [0; MESSAGE_MAX];
-        while let Ok(received) =
-            channel.read_with(|channel| socket::receive(channel.as_fd(), &mut buffer)).await
+        let (mut buffer, mut senders) = ([0; MESSAGE_MAX], Senders::of_each(channel.as_fd()));
+        while let Ok((received, sender)) =
+            channel.read_with(|channel| senders.receive(channel.as_fd(), &mut buffer)).await
         {
             if received.is_end() {
                 return;
             }
             tracing::info!(domain = self.parts.id, credentials = ?received.credentials, "a walker asks");
             let message = buffer.get(..received.len).unwrap_or_default();
+            self.asking = sender.and_then(|sender| sender.process);
             if self.answer(message, &channel).await.is_err() {
                 return;
             }
@@ -205,7 +215,8 @@ impl Exported {
         let looked = self.parts.fan_out.send(WithTable::new(self.parts.id, |table| table.export())).await;
         let arena = looked.ok().flatten().ok_or_else(|| poisoned("a domain"))?;
         let arena = arena.map_err(|error| Refusal::of(&error))?;
-        let (slots, walker) = self.parts.epochs.register_walker().map_err(|error| Refusal::of(&error))?;
+        let registered = self.parts.epochs.register_walker_of(self.asking.clone());
+        let (slots, walker) = registered.map_err(|error| Refusal::of(&error))?;
         self.parts.frames.add_walker();
         self.walkers.push(walker);
         self.parts.stats.walkers.set(self.parts.stats.walkers.get() + 1);

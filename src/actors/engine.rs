@@ -34,7 +34,7 @@ use super::payer::{Surety, limit_of};
 use super::pinner::{PinPool, Pinner};
 use super::policy::{Identity, Policy, Rule};
 use super::registry::Registry;
-use super::retirement::{Grace, Retirement};
+use super::retirement::{Grace, HungSettings, Retirement};
 use super::shards::{Shard, Shards};
 use super::view::View;
 use crate::error::Coded;
@@ -73,8 +73,8 @@ pub struct EngineSettings {
     pub pin_threads: usize,
     /// How it pins.
     pub pins: PinSettings,
-    /// When a walker that does not leave is reported.
-    pub alarm_after: Duration,
+    /// How walkers are waited for.
+    pub walkers: HungSettings,
     /// For all contexts.
     pub settings: Settings,
     /// What everybody may use.
@@ -148,7 +148,7 @@ impl Engine {
             }),
             retirement: Retirement::start_in_arbiter(arbiter, {
                 let journal = Arc::clone(registry.journal());
-                move |_| Retirement::new(start.alarm_after).telling(journal)
+                move |_| Retirement::new(start.walkers).telling(journal)
             }),
         });
         let locals: Vec<Local> = locals.collect();
@@ -271,7 +271,11 @@ impl Engine {
             self.locals.iter().map(|local| local.retirement.clone()).collect();
         async move {
             for (number, retirement) in retirements.into_iter().enumerate() {
-                let answered = actix_rt::time::timeout(PROBE, retirement.send(Grace(Vec::new()))).await;
+                let answered = actix_rt::time::timeout(
+                    PROBE,
+                    retirement.send(Grace { domains: Vec::new(), patience: None }),
+                )
+                .await;
                 if !matches!(answered, Ok(Ok(()))) {
                     return Err(format!("arbiter {number} does not answer"));
                 }

@@ -1,10 +1,10 @@
 //! Ioas: one IO address space. A thin face on [`storage::ioas`](crate::storage::ioas), which holds the order of things.
 //!
-//! What an operation needs lives in a cell that others on the same arbiter reach without a message: MAP, COPY and UNMAP come
+//! What an operation needs lives in a cell that others on the same arbiter reach without a message: MAP, COPY and UNMAP, and what takes down, come
 //! that way, everything else through the mailbox. Operations are futures that interleave at their awaits; the gate of the address space keeps apart what must be kept
 //! apart. Awaited sends go down only: to Pages, to Retirement, and to an Access for a notice.
 //!
-//! Imports allowed: storage, messages, pages, access, retirement, guard, figures.
+//! Imports allowed: storage, messages, pages, access, retirement, late, guard, figures.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -21,9 +21,10 @@ use super::access::{Access, Answer, Notice};
 use super::figures::{AccessStats, IoasStats};
 use super::guard::{caught, is_poisoned, poisoned};
 use super::inbox::Question;
+use super::late::patience;
 use super::messages::ioas::{
-    AllowIovas, AttachAccess, AttachDomain, ChangeTable, Check, Clear, DetachAccess, DetachDomain,
-    LeaveAccess, LetGoWithin, LookAtTable, PinRange, ReadBytes, SetLargePages, UnpinRange, WriteBytes,
+    AllowIovas, AttachAccess, AttachDomain, ChangeTable, Check, DetachAccess, LeaveAccess, LetGoWithin,
+    LookAtTable, PinRange, ReadBytes, SetLargePages, UnpinRange, WriteBytes,
 };
 use super::messages::questions::{AreaReport, AreasFrom, GapsFrom, RulesFrom};
 use super::pages_handle::PagesHandle;
@@ -89,7 +90,11 @@ impl Port for ActorPort {
             let all = domains.iter().filter_map(|domain| walkers.get(domain));
             all.filter(|epochs| epochs.has_walkers()).map(Arc::clone).collect()
         };
-        if !walked.is_empty() && self.retirement.send(Grace(walked)).await.is_err() {
+        if walked.is_empty() {
+            return;
+        }
+        let grace = Grace { domains: walked, patience: patience() };
+        if self.retirement.send(grace).await.is_err() {
             std::panic::panic_any("nobody waits for walkers: what was unmapped cannot be let go of");
         }
     }
@@ -224,6 +229,31 @@ impl IoasCell {
     ) -> Result<Vec<Result<ByteLen, Refusal>>, Refusal> {
         self.run(async { Ok(self.operations.unmap_many(requests).await) }).await
     }
+
+    /// Empties a domain and forgets it.
+    ///
+    /// # Errors
+    /// If something here panicked.
+    pub async fn detach(&self, domain: DomainKey) -> Result<(), Refusal> {
+        self.run(async {
+            self.operations.detach(domain).await;
+            self.operations.port().walkers.borrow_mut().remove(&domain);
+            Ok(())
+        })
+        .await
+    }
+
+    /// Drops every access and unmaps everything.
+    ///
+    /// # Errors
+    /// If something here panicked.
+    pub async fn clear(&self) -> Result<(), Refusal> {
+        self.run(async {
+            self.operations.clear().await;
+            Ok(())
+        })
+        .await
+    }
 }
 
 impl fmt::Debug for IoasCell {
@@ -301,18 +331,6 @@ impl Handler<AttachDomain> for Ioas {
                 ioas.port().walkers.borrow_mut().remove(&domain);
             }
             attached
-        })
-    }
-}
-
-impl Handler<DetachDomain> for Ioas {
-    type Result = Pending<()>;
-
-    fn handle(&mut self, DetachDomain(domain): DetachDomain, _: &mut Self::Context) -> Self::Result {
-        self.run(move |ioas| async move {
-            ioas.detach(domain).await;
-            ioas.port().walkers.borrow_mut().remove(&domain);
-            Ok(())
         })
     }
 }
@@ -408,17 +426,6 @@ impl Handler<WriteBytes> for Ioas {
         _: &mut Self::Context,
     ) -> Self::Result {
         self.run(move |ioas| async move { ioas.write(access, iova, bytes).await })
-    }
-}
-
-impl Handler<Clear> for Ioas {
-    type Result = Pending<()>;
-
-    fn handle(&mut self, Clear: Clear, _: &mut Self::Context) -> Self::Result {
-        self.run(move |ioas| async move {
-            ioas.clear().await;
-            Ok(())
-        })
     }
 }
 

@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 
@@ -35,6 +35,10 @@ pub enum Kind {
     Denied,
     /// An account uses more than its soft limit.
     SoftLimit,
+    /// The process of a walker that did not leave was killed, or could not be.
+    WalkerKilled,
+    /// Walkers that were late have left.
+    WalkersLeft,
     /// The agent was told to end.
     Stopping,
     /// An operator changed something.
@@ -52,6 +56,8 @@ impl Kind {
             Self::WalkersLate => "walkers-late",
             Self::Denied => "denied",
             Self::SoftLimit => "soft-limit",
+            Self::WalkerKilled => "walker-killed",
+            Self::WalkersLeft => "walkers-left",
             Self::Stopping => "stopping",
             Self::Changed => "changed",
         }
@@ -96,8 +102,8 @@ impl Happening {
 
     /// `walkers` have not left.
     #[must_use]
-    pub fn walkers_late(walkers: impl fmt::Debug) -> Self {
-        let text = format!("walkers {walkers:?} do not leave what was unmapped; waiting on");
+    pub fn walkers_late(walkers: &impl fmt::Display) -> Self {
+        let text = format!("{walkers} does not leave what was unmapped; waiting on");
         Self { text, ..Self::plain(Kind::WalkersLate, None) }
     }
 
@@ -112,6 +118,28 @@ impl Happening {
     pub fn soft_limit(crossing: &Crossing) -> Self {
         let context = crossing.holder.context();
         Self { context, text: crossing.to_string(), ..Self::plain(Kind::SoftLimit, None) }
+    }
+
+    /// The process of `walker`, which does not leave, was killed.
+    #[must_use]
+    pub fn walker_killed(walker: &impl fmt::Display) -> Self {
+        let text = format!("{walker} does not leave what was unmapped: the process was killed");
+        Self { text, ..Self::plain(Kind::WalkerKilled, None) }
+    }
+
+    /// It should have been, but cannot be.
+    #[must_use]
+    pub fn walker_spared(walker: &impl fmt::Display, why: &impl fmt::Display) -> Self {
+        let text =
+            format!("{walker} does not leave what was unmapped and cannot be killed: {why}; waiting on");
+        Self { text, ..Self::plain(Kind::WalkerKilled, None) }
+    }
+
+    /// Those who were late have left after `waited`.
+    #[must_use]
+    pub fn walkers_left(waited: Duration) -> Self {
+        let text = format!("the walkers that were late have left what was unmapped, after {waited:.1?}");
+        Self { text, ..Self::plain(Kind::WalkersLeft, None) }
     }
 
     /// The agent was told to end while `contexts` were open.
@@ -210,7 +238,7 @@ mod tests {
     fn what_happens_again_and_again_is_one_event_that_counts_and_is_news_each_time() {
         let journal = Journal::default();
         journal.tell(Happening::stopping(1));
-        (0..3).for_each(|_| journal.tell(Happening::walkers_late([7])));
+        (0..3).for_each(|_| journal.tell(Happening::walkers_late(&7)));
         let (events, _) = journal.since(1, 10);
         let [event] = &events[..] else { panic!("{events:?}") };
         assert_eq!((event.number, event.times, event.what.kind), (4, 3, Kind::WalkersLate));

@@ -55,6 +55,7 @@ pub mod journal;
 pub mod latch;
 #[cfg(test)]
 mod latch_tests;
+pub mod late;
 pub mod latencies;
 pub mod leases;
 pub mod load;

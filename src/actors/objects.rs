@@ -201,6 +201,12 @@ impl IoasObject {
         hwpts.retain(|hwpt| hwpt.strong_count() > 0);
         hwpts.push(Rc::downgrade(hwpt));
     }
+
+    /// Offers a HWPT to nobody any more, because it ends.
+    pub fn forget_hwpt(&self, id: ObjectId) {
+        let is_other = |hwpt: &Weak<HwptObject>| hwpt.upgrade().is_some_and(|hwpt| hwpt.id != id);
+        self.hwpts.borrow_mut().retain(is_other);
+    }
 }
 
 /// A software user.

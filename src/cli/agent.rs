@@ -19,10 +19,12 @@ use crate::actors::engine::{Engine, EngineError, EngineSettings};
 use crate::actors::mock_hardware::Hardware;
 use crate::actors::policy::{Right, Rights, Rule};
 use crate::actors::registry::Registry;
+use crate::actors::retirement::{HungPolicy, HungSettings};
 use crate::actors::view::View;
 use crate::admin::health::Check;
 use crate::config::tenants::TenantConfig;
-use crate::config::{self, Config};
+use crate::config::values::WalkerPolicy;
+use crate::config::{self, Config, WalkersConfig};
 use crate::storage::Tuning;
 use crate::storage::ledger::holder::TenantName;
 use crate::storage::ledger::limits::{Limit, Limits, TenantLimits, TreeLimits};
@@ -98,6 +100,15 @@ async fn beat(engine: Arc<Engine>, health: Arc<Mutex<Result<(), String>>>, regis
     }
 }
 
+fn walkers(config: &WalkersConfig) -> HungSettings {
+    let policy = match config.policy {
+        WalkerPolicy::Wait => HungPolicy::Wait,
+        WalkerPolicy::Fail => HungPolicy::Fail,
+        WalkerPolicy::Kill => HungPolicy::Kill,
+    };
+    HungSettings { alarm_after: config.alarm_after, policy, deadline: config.deadline }
+}
+
 /// What the configuration means for the engine.
 #[must_use]
 pub fn settings(config: &Config) -> EngineSettings {
@@ -111,7 +122,7 @@ pub fn settings(config: &Config) -> EngineSettings {
             frames: config.engine.frames.into(),
             process_memory: config.engine.process_memory.into(),
         },
-        alarm_after: config.walkers.alarm_after,
+        walkers: walkers(&config.walkers),
         settings: Settings {
             credits: usize::try_from(config.limits.credits_per_channel.get()).unwrap_or(usize::MAX),
             channels: usize::try_from(config.limits.channels_per_context.get()).unwrap_or(usize::MAX),

@@ -241,7 +241,8 @@ mod tests {
         assert_bad_value("limits", "table_bytes_per_context", "\"1GB\"", "\"64MiB\"");
         assert_bad_value("limits", "table_bytes_per_context", "-1", "expected a size");
         assert_bad_value("engine", "strength", "\"firm\"", "write \"auto\", \"longterm\"");
-        assert_bad_value("walkers", "policy", "\"kill\"", "expected `wait`");
+        assert_bad_value("walkers", "policy", "\"stop\"", "expected one of `wait`, `fail`, `kill`");
+        assert_bad_value("walkers", "deadline", "10", "invalid type");
         assert_bad_value("walkers", "alarm_after", "\"soon\"", "\"10s\"");
     }
 

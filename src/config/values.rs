@@ -316,6 +316,10 @@ impl From<ProcessMemory> for ProcessSetting {
 pub enum WalkerPolicy {
     /// Wait as long as it takes; the range keeps retiring.
     Wait,
+    /// Answer the request ETIMEDOUT; the range keeps retiring.
+    Fail,
+    /// Kill the walker's process.
+    Kill,
 }
 
 #[cfg(test)]

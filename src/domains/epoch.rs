@@ -6,6 +6,7 @@
 //!
 //! Imports allowed: sys, the client crate's layouts.
 
+use std::fmt;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,6 +21,7 @@ use parking_lot::RwLock;
 use crate::sys::failure::SysError;
 use crate::sys::mapping::{MapAccess, SharedMapping, map_shared};
 use crate::sys::memfd::{self, Seals};
+use crate::sys::pidfd::PidFd;
 
 const SLOTS_NAME: &str = "ioasd-slots";
 
@@ -31,6 +33,25 @@ pub struct Epoch(u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WalkerId(u64);
 
+/// A walker, and the process that opened the domain, if that is certain.
+#[derive(Clone, Debug)]
+pub struct Lagging {
+    /// The walker.
+    pub walker: WalkerId,
+    /// Its process.
+    pub process: Option<Arc<PidFd>>,
+}
+
+impl fmt::Display for Lagging {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let number = self.walker.0;
+        match &self.process {
+            Some(process) => write!(f, "walker {number} of process {}", process.pid().as_raw_pid()),
+            None => write!(f, "walker {number} of a process that is not known"),
+        }
+    }
+}
+
 /// The walkers of one domain and the live words of its arena.
 #[derive(Debug)]
 pub struct Epochs {
@@ -41,7 +62,14 @@ pub struct Epochs {
 #[derive(Debug, Default)]
 struct Registered {
     next: u64,
-    walkers: Vec<(WalkerId, SharedMapping)>,
+    walkers: Vec<Walker>,
+}
+
+#[derive(Debug)]
+struct Walker {
+    id: WalkerId,
+    slots: SharedMapping,
+    process: Option<Arc<PidFd>>,
 }
 
 impl Epochs {
@@ -53,22 +81,31 @@ impl Epochs {
         epochs
     }
 
-    /// Makes the slots of a new walker. The descriptor is for the walker; it can be sent to nobody else.
+    /// Makes the slots of a new walker of a process that is not known.
     ///
     /// # Errors
     /// If the kernel refuses the memory.
     pub fn register_walker(&self) -> Result<(OwnedFd, WalkerId), SysError> {
+        self.register_walker_of(None)
+    }
+
+    /// Makes the slots of a new walker. The descriptor is for the walker; it can be sent to nobody else. When its process
+    /// has ended, nobody waits for it.
+    ///
+    /// # Errors
+    /// If the kernel refuses the memory.
+    pub fn register_walker_of(&self, process: Option<Arc<PidFd>>) -> Result<(OwnedFd, WalkerId), SysError> {
         let length = ByteLen::new(SLOTS_BYTES);
         let fd = memfd::create(SLOTS_NAME, length)?;
         memfd::allocate(&fd, SLOTS_NAME, ByteLen::new(0), length)?;
         let slots = map_shared(&fd, SLOTS_NAME, length, MapAccess::ReadOnly)?;
         memfd::seal(&fd, SLOTS_NAME, Seals::FixedSize)?;
-        Ok((fd, self.registered.write().add(slots)))
+        Ok((fd, self.registered.write().add(slots, process)))
     }
 
     /// Forgets a walker, whatever its slots say: it has closed the domain, or is dead.
     pub fn unregister(&self, walker: WalkerId) {
-        self.registered.write().walkers.retain(|(id, _)| *id != walker);
+        self.registered.write().walkers.retain(|registered| registered.id != walker);
     }
 
     /// Whether anybody may be walking.
@@ -97,14 +134,25 @@ impl Epochs {
     /// Whether no walker still is where it was before `epoch` began.
     #[must_use]
     pub fn all_left(&self, epoch: Epoch) -> bool {
-        self.registered.read().walkers.iter().all(|(_, slots)| has_left(slots, epoch))
+        self.registered.read().walkers.iter().all(|walker| has_left(&walker.slots, epoch))
     }
 
     /// The walkers that have not left what was before `epoch`, for people and policies.
     #[must_use]
-    pub fn lagging(&self, epoch: Epoch) -> Vec<WalkerId> {
+    pub fn lagging(&self, epoch: Epoch) -> Vec<Lagging> {
         let registered = self.registered.read();
-        registered.walkers.iter().filter(|(_, slots)| !has_left(slots, epoch)).map(|(id, _)| *id).collect()
+        let lagging = registered.walkers.iter().filter(|walker| !has_left(&walker.slots, epoch));
+        lagging.map(|walker| Lagging { walker: walker.id, process: walker.process.clone() }).collect()
+    }
+
+    /// Forgets the walkers that have not left what was before `epoch`, and never will: their process has ended.
+    pub fn forget_dead(&self, epoch: Epoch) {
+        let ended = |process: Arc<PidFd>| process.has_exited() == Ok(true);
+        for Lagging { walker, process } in self.lagging(epoch) {
+            if process.is_some_and(ended) {
+                self.unregister(walker);
+            }
+        }
     }
 
     /// Tells walkers that nobody serves this domain any more.
@@ -118,10 +166,10 @@ impl Epochs {
 }
 
 impl Registered {
-    fn add(&mut self, slots: SharedMapping) -> WalkerId {
+    fn add(&mut self, slots: SharedMapping, process: Option<Arc<PidFd>>) -> WalkerId {
         let id = WalkerId(self.next);
         self.next += 1;
-        self.walkers.push((id, slots));
+        self.walkers.push(Walker { id, slots, process });
         id
     }
 }
@@ -162,7 +210,8 @@ mod tests {
         set(&slots, 63, epochs.current().0);
         let epoch = epochs.advance();
         assert!(!epochs.all_left(epoch));
-        assert_eq!(epochs.lagging(epoch), [id]);
+        let lagging: Vec<WalkerId> = epochs.lagging(epoch).iter().map(|lagging| lagging.walker).collect();
+        assert_eq!(lagging, [id]);
         set(&slots, 63, epoch.0);
         assert!(epochs.all_left(epoch), "entering again under the new epoch is leaving the old one");
         assert!(!epochs.all_left(epochs.advance()));

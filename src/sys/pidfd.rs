@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::error::Coded;
 use crate::fault_points::{self, Point};
@@ -54,6 +54,14 @@ impl PidFd {
         let mut fds = [PollFd::new(&self.fd, PollFlags::IN)];
         let ready = rustix::io::retry_on_intr(|| poll(&mut fds, Some(&Timespec::default())))?;
         Ok(ready != 0)
+    }
+
+    /// Kills the process.
+    ///
+    /// # Errors
+    /// EPERM if it belongs to another user and the agent has not the right; ESRCH if it is gone.
+    pub fn kill(&self) -> Result<(), Errno> {
+        pidfd_send_signal(&self.fd, Signal::KILL)
     }
 }
 

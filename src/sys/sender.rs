@@ -58,7 +58,7 @@ enum Handles {
     UntilKnown,
     /// Not any more: one process uses this socket.
     NotAnyMore,
-    /// Always: several processes use this socket.
+    /// Always: several processes use this socket, or there are few messages.
     Always,
     /// Never: the kernel has none.
     Never,
@@ -68,10 +68,18 @@ impl Senders {
     /// Those of `socket`, from which nothing was received yet.
     #[must_use]
     pub fn new(socket: BorrowedFd<'_>) -> Self {
-        let handles = match set_pass_pidfd(socket, PassPidfd::On) {
-            Ok(()) => Handles::UntilKnown,
-            Err(_) => Handles::Never,
-        };
+        Self::asking(socket, Handles::UntilKnown)
+    }
+
+    /// The same of a socket with few messages, each of which has its handle where the kernel has them.
+    #[must_use]
+    pub fn of_each(socket: BorrowedFd<'_>) -> Self {
+        Self::asking(socket, Handles::Always)
+    }
+
+    fn asking(socket: BorrowedFd<'_>, handles: Handles) -> Self {
+        let asked = set_pass_pidfd(socket, PassPidfd::On);
+        let handles = asked.map_or(Handles::Never, |()| handles);
         Self { known: None, handles, empty_at: None }
     }
 

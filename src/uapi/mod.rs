@@ -47,6 +47,7 @@ mod vfio;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
+use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
 use ioasd_client::wire::channels::{ChannelOpen, MemoryServe};
 use ioasd_client::wire::command::{Argument, Command, Decoded};
@@ -68,7 +69,8 @@ use ioasd_client::wire::vfio::{
 use self::line::Line;
 use crate::actors::client_context::state::ClientState;
 use crate::actors::guard::caught;
-use crate::actors::messages::dispatch::{Dispatch, Incoming, Lane, Outgoing};
+use crate::actors::late::{Ended, note_command, until_late};
+use crate::actors::messages::dispatch::{Dispatch, Incoming, Lane, Outgoing, Rest};
 use crate::error::{Coded, Errno};
 use crate::storage::refusal::Refusal;
 use crate::sys::client_fd::ClientFd;
@@ -165,17 +167,25 @@ impl Dispatch for Uapi {
         Box::pin(async move {
             let echo = Echo::of(&incoming.message);
             let line = Line::begin();
-            let answered = caught("a request", answer(&client, incoming)).await;
+            let work = caught("a request", answer(Rc::clone(&client), incoming));
+            let (answered, rest) = match until_late(work).await {
+                Ended::Done(answered) => (answered, None),
+                Ended::Late { command, refusal, rest } => {
+                    let rest = Rest(Box::pin(rest.map(drop)));
+                    (Ok((command.unwrap_or(UNKNOWN), Err(refusal))), Some(rest))
+                }
+            };
             let (command, result) = answered.unwrap_or_else(|refusal| (UNKNOWN, Err(refusal)));
             let refusal = result.as_ref().map_or_else(Some, |answer| answer.refusal.as_ref());
             line.end(&client, command, refusal);
             if let Some(refusal) = refusal {
                 client.note_refusal(command, refusal);
             }
-            match result {
+            let outgoing = match result {
                 Ok(answer) => written(echo, answer),
                 Err(refusal) => refused(echo, &refusal),
-            }
+            };
+            Outgoing { rest, ..outgoing }
         })
     }
 
@@ -187,7 +197,7 @@ impl Dispatch for Uapi {
 }
 
 /// Finds the command and runs it; tells its name, too.
-async fn answer(client: &Rc<ClientState>, incoming: Incoming) -> (&'static str, Result<Answer, Refusal>) {
+async fn answer(client: Rc<ClientState>, incoming: Incoming) -> (&'static str, Result<Answer, Refusal>) {
     let Incoming { message, fds, loss, sender } = incoming;
     if let Err(refusal) = whole(loss) {
         return (UNKNOWN, Err(refusal));
@@ -197,7 +207,7 @@ async fn answer(client: &Rc<ClientState>, incoming: Incoming) -> (&'static str, 
         Err(error) => return (UNKNOWN, Err(Refusal::of(&error))),
     };
     client.reap_descriptors().await;
-    let call = Call { client, payload: &[], fds, sender };
+    let call = Call { client: &client, payload: &[], fds, sender };
     carry_out(request, call).await
 }
 
@@ -287,6 +297,7 @@ fn unknown_command(number: u32, argument: Argument<'_>) -> Refusal {
 }
 
 async fn run<C: Serve>(argument: Argument<'_>, call: Call<'_>) -> (&'static str, Result<Answer, Refusal>) {
+    note_command(C::NAME);
     (C::NAME, run_decoded::<C>(argument, call).await)
 }
 
@@ -317,7 +328,7 @@ fn framed(reply: &Reply<'_>, fds: Vec<OwnedFd>) -> Outgoing {
         Reply::refused(reply.echo, error.errno(), error.code(), "the answer does not fit into a frame")
             .encode()
     });
-    Outgoing { message: message.unwrap_or_default(), fds }
+    Outgoing { message: message.unwrap_or_default(), fds, rest: None }
 }
 
 /// Refuses any flag that is not in `known`.

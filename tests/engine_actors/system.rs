@@ -6,7 +6,6 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
 use actix::prelude::*;
 use ioasd::actors::agent::{Agent, Local, Settings};
@@ -26,7 +25,7 @@ use ioasd::actors::payer::{Binding, Payer};
 use ioasd::actors::pfn_cache::LookAtFrames;
 use ioasd::actors::pinner::{PinPool, Pinner};
 use ioasd::actors::registry::Registry;
-use ioasd::actors::retirement::Retirement;
+use ioasd::actors::retirement::{HungSettings, Retirement};
 use ioasd::error::{Coded, Errno};
 use ioasd::storage::Tuning;
 use ioasd::storage::counts::ArrayLen;
@@ -61,7 +60,7 @@ pub async fn engine(tuning: Tuning) -> (Arc<Engine>, Local) {
         arbiters: 2,
         pin_threads: 2,
         pins: PinSettings::default(),
-        alarm_after: Duration::from_secs(10),
+        walkers: HungSettings::default(),
         settings,
         limits: limits(),
         rules: Vec::new(),
@@ -72,7 +71,7 @@ pub async fn engine(tuning: Tuning) -> (Arc<Engine>, Local) {
     let local = Local {
         shard: 0,
         pinner: Pinner::new(pool.clone(), pool).start(),
-        retirement: Retirement::new(Duration::from_secs(10)).start(),
+        retirement: Retirement::new(HungSettings::default()).start(),
     };
     (engine, local)
 }

@@ -12,6 +12,7 @@ use ioasd::actors::agent::Settings;
 use ioasd::actors::engine::{Engine, EngineSettings};
 use ioasd::actors::mock_hardware::Hardware;
 use ioasd::actors::registry::Registry;
+use ioasd::actors::retirement::HungSettings;
 use ioasd::fault_points::{Armed, Point};
 use ioasd::storage::Tuning;
 use ioasd::storage::ledger::limits::{Limit, Limits, TreeLimits};
@@ -63,7 +64,7 @@ async fn serve(
         arbiters: 1,
         pin_threads: 1,
         pins: PinSettings::default(),
-        alarm_after: Duration::from_secs(10),
+        walkers: HungSettings::default(),
         settings,
         limits: limits(),
         rules: Vec::new(),

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write, stdin};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -11,6 +11,7 @@ use ioasd_client::calls::{AccessKind, Iommu, PinIntent};
 use ioasd_client::connection::Connection;
 use ioasd_client::units::{ByteLen, Iova};
 use ioasd_client::walker::Access;
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 
 use crate::memory::{Memory, at, attach_new, map, range};
 use crate::walking::open;
@@ -75,6 +76,33 @@ impl Helper {
         Self { child }
     }
 
+    /// A walker that has entered a burst and reads page 0 at `iova` 0x10000 again and again, without end.
+    pub(crate) fn looping_walker(channel: OwnedFd) -> Self {
+        Self::start("looping-walker", &PathBuf::new(), Stdio::from(channel))
+    }
+
+    /// Its number.
+    pub(crate) fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    /// Stops it where it is, and waits until it stands.
+    pub(crate) fn stop(&self) {
+        kill_process(self.pid(), Signal::STOP).unwrap();
+        let stopped = waitid(WaitId::Pid(self.pid()), WaitIdOptions::STOPPED).unwrap();
+        assert!(stopped.is_some_and(|status| status.stopped()), "it ended instead");
+    }
+
+    /// Lets it go on.
+    pub(crate) fn resume(&self) {
+        kill_process(self.pid(), Signal::CONT).unwrap();
+    }
+
+    /// Waits for its end, which is a signal.
+    pub(crate) fn ended_by(mut self) -> Option<i32> {
+        self.child.wait().unwrap().signal()
+    }
+
     /// Kills it with SIGKILL and waits for its end.
     pub(crate) fn kill(mut self) {
         self.end();
@@ -105,6 +133,7 @@ fn stay() -> ! {
 fn plays_its_part() {
     match std::env::var(PART).as_deref() {
         Ok("walker") => play_walker(),
+        Ok("looping-walker") => play_looping_walker(),
         Ok("client") => play_client(),
         Ok("chooser") => play_to_the_end(crate::options::play_chooser),
         Ok("mapper") => play_to_the_end(crate::processes::play_mapper),
@@ -140,6 +169,20 @@ fn play_walker() {
     burst.read(Iova::new(0x1_0000), &mut bytes).unwrap();
     assert_eq!(bytes[..], Memory::bytes(0, 64));
     stay();
+}
+
+fn play_looping_walker() {
+    let walker = open(stdin().as_fd().try_clone_to_owned().unwrap());
+    let mut stream = walker.stream().unwrap();
+    let burst = stream.enter();
+    let mut bytes = [0; 64];
+    burst.read(Iova::new(0x1_0000), &mut bytes).unwrap();
+    println!("{READY}");
+    std::io::stdout().flush().unwrap();
+    loop {
+        let read = burst.read(Iova::new(0x1_0000), &mut bytes);
+        assert!(read.is_err() || bytes[..] == Memory::bytes(0, 64), "memory changed under a burst");
+    }
 }
 
 /// Where the memory of that walker is mapped from its beginning on, and how many bytes of it.

@@ -18,6 +18,7 @@ mod fixture;
 mod formats;
 mod helper;
 mod hostile_rings;
+mod hung;
 mod hw_info;
 mod hwpts;
 mod iova_rules;

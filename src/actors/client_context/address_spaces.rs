@@ -14,7 +14,6 @@ use rustix::process::Uid;
 use super::state::ClientState;
 use crate::actors::figures::{IoasStats, PagesIdentity, PagesStats};
 use crate::actors::ioas::{Ioas, Map};
-use crate::actors::messages::ioas::Clear;
 use crate::actors::objects::{IoasObject, Object};
 use crate::actors::pages::{Pages, PagesParts};
 use crate::actors::pages_handle::PagesHandle;
@@ -195,8 +194,8 @@ impl ClientState {
 
     /// Empties an address space that is out of the table.
     pub(super) async fn end_ioas(&self, object: Rc<IoasObject>) {
-        let cleared = object.ioas.send(Clear).await;
-        if !matches!(cleared, Ok(Ok(()))) {
+        let cleared = object.cell.clear().await;
+        if cleared.is_err() {
             tracing::error!(id = object.id.get(), ?cleared, "an ioas could not be emptied");
         }
     }

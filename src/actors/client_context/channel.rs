@@ -21,7 +21,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 
 use super::state::ClientState;
 use crate::actors::figures::UnderWay;
-use crate::actors::messages::dispatch::{Incoming, Lane, Outgoing};
+use crate::actors::messages::dispatch::{Incoming, Lane, Outgoing, Rest};
 use crate::error::Errno;
 use crate::storage::ledger::node::Allowance;
 use crate::storage::ledger::resource::Resource;
@@ -39,7 +39,7 @@ pub(super) struct Channel {
     socket: Rc<Watched<OwnedFd>>,
     senders: Senders,
     waiting: VecDeque<Taken>,
-    running: FuturesUnordered<LocalBoxFuture<'static, Lane>>,
+    running: FuturesUnordered<LocalBoxFuture<'static, Ended>>,
     in_order_runs: bool,
 }
 
@@ -71,8 +71,16 @@ impl Drop for InFlight {
 enum Event {
     /// A message, or why none comes any more.
     Message(io::Result<Incoming>),
-    /// A request that took this lane has ended.
-    Ended(Lane),
+    /// A request has ended.
+    Ended(Ended),
+}
+
+/// A request was answered.
+struct Ended {
+    /// The lane it took.
+    lane: Lane,
+    /// What is left to do of it.
+    rest: Option<Rest>,
 }
 
 impl Channel {
@@ -92,17 +100,30 @@ impl Channel {
 
     /// Waits until every running request has ended.
     pub(super) async fn drain(&mut self) {
-        while self.running.next().await.is_some() {}
+        while let Some(ended) = self.running.next().await {
+            self.note_end(ended);
+        }
     }
 
     /// Takes a message, or the end of a running request, whichever comes first.
     async fn turn(&mut self) -> io::Result<()> {
         match self.next().await {
             Event::Message(incoming) => self.take(incoming?),
-            Event::Ended(lane) => {
-                self.in_order_runs &= lane != Lane::InOrder;
+            Event::Ended(ended) => {
+                self.note_end(ended);
                 Ok(())
             }
+        }
+    }
+
+    /// The next in its lane may run; what is left to do of it needs none.
+    fn note_end(&mut self, Ended { lane, rest }: Ended) {
+        self.in_order_runs &= lane != Lane::InOrder;
+        if let Some(Rest(rest)) = rest {
+            self.running.push(Box::pin(async {
+                rest.await;
+                Ended { lane: Lane::Express, rest: None }
+            }));
         }
     }
 
@@ -113,7 +134,9 @@ impl Channel {
             return Event::Message(message.await);
         }
         match select(self.running.next(), message).await {
-            Either::Left((ended, _)) => Event::Ended(ended.unwrap_or(Lane::Express)),
+            Either::Left((ended, _)) => {
+                Event::Ended(ended.unwrap_or(Ended { lane: Lane::Express, rest: None }))
+            }
             Either::Right((incoming, _)) => Event::Message(incoming),
         }
     }
@@ -164,14 +187,15 @@ impl Channel {
         let answer = self.state.agent.dispatch.dispatch(Rc::clone(&self.state), incoming);
         let socket = Rc::clone(&self.socket);
         self.running.push(Box::pin(async move {
-            let answer = answer.await;
+            let mut answer = answer.await;
+            let rest = answer.rest.take();
             drop(in_flight);
             if let Err(error) = send(&socket, answer).await {
                 tracing::debug!(%error, "an answer could not be sent: the client must not wait for it");
                 hang_up(&socket);
             }
             drop(under_way);
-            lane
+            Ended { lane, rest }
         }));
     }
 }

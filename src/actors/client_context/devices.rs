@@ -100,7 +100,8 @@ impl ClientState {
             return Err(Refusal::new(Errno::BUSY, "device-attached", text));
         }
         let hwpt = self.hwpt_of(device, pasid, target).await?;
-        self.switch(device, pasid, hwpt).await
+        let (id, _) = self.switch(device, pasid, hwpt).await?;
+        Ok(id)
     }
 
     /// Attaches a PASID of a device, or the device itself, to something else instead.
@@ -111,7 +112,7 @@ impl ClientState {
         target: ObjectId,
     ) -> Result<ObjectId, Refusal> {
         let target = self.look(|objects| objects.attach_target(target))?;
-        let _changing = device.changing.lock().await;
+        let changing = device.changing.lock().await;
         let Some(old) = device.hwpt(pasid) else {
             let text =
                 format!("device {} is attached to nothing that could be replaced: attach it", device.id);
@@ -122,13 +123,21 @@ impl ClientState {
             target => {
                 let hwpt = self.hwpt_of(device, pasid, target).await?;
                 drop(old);
-                self.switch(device, pasid, hwpt).await
+                let (id, old) = self.switch(device, pasid, hwpt).await?;
+                drop(changing);
+                self.leave(old).await;
+                Ok(id)
             }
         }
     }
 
-    /// Points a device at a HWPT that it uses from now on, and leaves the one before.
-    async fn switch(&self, device: &DeviceObject, pasid: Pasid, hwpt: AnyHwpt) -> Result<ObjectId, Refusal> {
+    /// Points a device at a HWPT that it uses from now on; gives the one before, which is to be left.
+    async fn switch(
+        &self,
+        device: &DeviceObject,
+        pasid: Pasid,
+        hwpt: AnyHwpt,
+    ) -> Result<(ObjectId, Option<AnyHwpt>), Refusal> {
         if device.mock.set_pasid(pasid.get()).is_err() {
             self.leave(Some(hwpt)).await;
             let text = format!("the mock hardware fails every second attachment of PASID {}", pasid.get());
@@ -137,15 +146,15 @@ impl ClientState {
         let id = hwpt.id();
         let old = device.attach(pasid, Some(hwpt));
         forget_faults(device, pasid, old.as_ref());
-        self.leave(old).await;
-        Ok(id)
+        Ok((id, old))
     }
 
     pub(super) async fn detach(&self, device: &DeviceObject, pasid: Pasid) {
-        let _changing = device.changing.lock().await;
+        let changing = device.changing.lock().await;
         device.mock.block_pasid(pasid.get());
         let old = device.attach(pasid, None);
         forget_faults(device, pasid, old.as_ref());
+        drop(changing);
         self.leave(old).await;
     }
 
@@ -188,10 +197,12 @@ impl ClientState {
     async fn leave(&self, hwpt: Option<AnyHwpt>) {
         let Some(hwpt) = hwpt.and_then(AnyHwpt::automatic) else { return };
         let (id, ioas) = (hwpt.id, Rc::clone(&hwpt.ioas));
-        let _choosing = ioas.choosing.lock().await;
+        let choosing = ioas.choosing.lock().await;
         drop(hwpt);
         let unused = self.objects.borrow_mut().take(id);
         if let Ok(Object::Hwpt(hwpt)) = unused {
+            ioas.forget_hwpt(id);
+            drop(choosing);
             self.end_hwpt(hwpt).await;
             self.show_figures();
         }

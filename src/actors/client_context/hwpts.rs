@@ -15,7 +15,7 @@ use crate::actors::domain::{Close, Domain, DomainParts, Export};
 use crate::actors::fan_out::{AddTable, RemoveTable};
 use crate::actors::figures::{DomainIdentity, DomainStats, IoasStats};
 use crate::actors::guard::poisoned;
-use crate::actors::messages::ioas::{AttachDomain, DetachDomain};
+use crate::actors::messages::ioas::AttachDomain;
 use crate::actors::number::Number;
 use crate::actors::objects::events::FaultQueueObject;
 use crate::actors::objects::nesting::NestParent;
@@ -188,8 +188,8 @@ impl ClientState {
 
     /// Empties and ends a domain that is out of the table of objects.
     pub(super) async fn end_hwpt(&self, hwpt: Rc<HwptObject>) {
-        let detached = hwpt.ioas.ioas.send(DetachDomain(hwpt.key)).await;
-        if !matches!(detached, Ok(Ok(()))) {
+        let detached = hwpt.ioas.cell.detach(hwpt.key).await;
+        if detached.is_err() {
             tracing::error!(
                 domain = hwpt.key.id,
                 ?detached,

@@ -5,6 +5,7 @@
 //!
 //! Imports allowed: sys, client_context, storage refusals.
 
+use std::fmt;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
@@ -36,6 +37,17 @@ pub struct Outgoing {
     pub message: Vec<u8>,
     /// Its descriptors.
     pub fds: Vec<OwnedFd>,
+    /// What goes on after it was sent.
+    pub rest: Option<Rest>,
+}
+
+/// What is left to do of a request that was answered early.
+pub struct Rest(pub LocalBoxFuture<'static, ()>);
+
+impl fmt::Debug for Rest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rest").finish_non_exhaustive()
+    }
 }
 
 /// Whether a request waits for those before it.

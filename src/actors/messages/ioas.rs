@@ -40,11 +40,6 @@ pub struct AttachDomain {
     pub epochs: Arc<Epochs>,
 }
 
-/// Empties a domain and forgets it.
-#[derive(Debug, Message)]
-#[rtype(result = "Result<(), Refusal>")]
-pub struct DetachDomain(pub DomainKey);
-
 /// Lets an access use the address space.
 #[derive(Debug, Message)]
 #[rtype(result = "Result<(), Refusal>")]
@@ -122,11 +117,6 @@ pub struct WriteBytes {
     /// What.
     pub bytes: Bytes,
 }
-
-/// The client is dead: drops every access and unmaps everything.
-#[derive(Debug, Message)]
-#[rtype(result = "Result<(), Refusal>")]
-pub struct Clear;
 
 /// Looks at the IOVA map between two steps.
 #[derive(Message)]

@@ -21,7 +21,7 @@ use super::{BenchError, Plan};
 use crate::actors::fan_out::{AddTable, RemoveTable};
 use crate::actors::figures::{DomainIdentity, DomainStats};
 use crate::actors::guard::poisoned;
-use crate::actors::messages::ioas::{AttachDomain, DetachDomain};
+use crate::actors::messages::ioas::AttachDomain;
 use crate::actors::objects::Iommu;
 use crate::actors::tables::OwnedTable;
 use crate::domains::arena::ArenaSize;
@@ -113,8 +113,7 @@ impl Rig {
         let (time, attached) = timed_async(attach).await;
         attached.unwrap_or_else(|_| Err(poisoned("an ioas")))?;
         self.warm.add(time, bed.plan.pages());
-        let detached = object.ioas.send(DetachDomain(domain)).await;
-        detached.unwrap_or_else(|_| Err(poisoned("an ioas")))?;
+        object.cell.detach(domain).await?;
         shard.fan_out.send(RemoveTable(domain.id)).await.map_err(|_| BenchError::Lost)
     }
 
