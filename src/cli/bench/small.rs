@@ -9,6 +9,7 @@ use std::os::fd::AsFd;
 
 use ioasd_client::calls::{FileSlice, Placement};
 use ioasd_client::units::{ByteLen, Iova, IovaRange, PAGE_SIZE, Permission};
+use ioasd_client::walker::Walker;
 
 use super::floor::{Bare, Floor};
 use super::memory::Memory;
@@ -23,6 +24,9 @@ const BURST: u32 = 50;
 
 /// Rounds that only warm up.
 const WARM_UP: u32 = 5;
+
+/// Walkers that an unmap has to look at, none of them in a burst.
+const WALKERS: usize = 8;
 
 /// Where the page is mapped.
 const IOVA: Iova = Iova::new(0x10_0000);
@@ -52,7 +56,18 @@ pub(super) fn measure(plan: Plan) -> Result<Vec<Row>, BenchError> {
         rig.round(&mut times)?;
     }
     rig.check()?;
-    Ok(times.rows())
+    let walkers: Vec<Walker> = (0..WALKERS).map(|_| rig.bed.walker()).collect::<Result<_, _>>()?;
+    let mut watched = Times::new();
+    for _ in 0..plan.rounds {
+        rig.round(&mut watched)?;
+    }
+    rig.check()?;
+    drop(walkers);
+    Ok(times
+        .rows()
+        .into_iter()
+        .chain([watched.row(&format!("unmap,walkers={WALKERS}"), &watched.unmapped)])
+        .collect())
 }
 
 impl Rig {
@@ -95,11 +110,12 @@ impl Times {
     }
 
     fn rows(&self) -> Vec<Row> {
-        let row = |op, samples| {
-            let case = format!("path=socket,op={op}");
-            Row::new(Scenario::Small, case, Unit::PerRequest, samples, Some(&self.echo))
-        };
-        vec![row("map", &self.mapped), row("unmap", &self.unmapped), row("ioas-alloc", &self.made)]
+        let rows = [("map", &self.mapped), ("unmap", &self.unmapped), ("ioas-alloc", &self.made)];
+        rows.map(|(op, samples)| self.row(op, samples)).into()
+    }
+
+    fn row(&self, op: &str, samples: &Samples) -> Row {
+        Row::new(Scenario::Small, format!("path=socket,op={op}"), Unit::PerRequest, samples, Some(&self.echo))
     }
 }
 

@@ -81,7 +81,7 @@ impl SocketBed {
     }
 
     /// What a device sees through.
-    fn walker(&mut self) -> Result<Walker, BenchError> {
+    pub(super) fn walker(&mut self) -> Result<Walker, BenchError> {
         let channel = ExportChannel::from_fd(self.client.domain_export(self.hwpt)?);
         Walker::attach(channel).map_err(|_| BenchError::Lost)
     }

@@ -19,6 +19,24 @@
 //! seen it has ended. So bursts must be short. Nothing read from the arena is trusted: whatever its bytes say, the
 //! walker reads neither outside the arena nor outside the backing files.
 //!
+//! ```no_run
+//! use ioasd_client::calls::ExportChannel;
+//! use ioasd_client::units::{ByteLen, Iova};
+//! use ioasd_client::walker::{Access, Walker};
+//!
+//! # fn device(channel: std::os::fd::OwnedFd) -> Result<(), Box<dyn std::error::Error>> {
+//! let walker = Walker::attach(ExportChannel::from_fd(channel))?;
+//! let mut stream = walker.stream()?.with_iotlb();
+//! let sum = stream.burst(|burst| {
+//!     let mut sum = 0_u64;
+//!     for piece in burst.translate(Iova::new(0x1000), ByteLen::new(0x3000), Access::Read) {
+//!         sum += piece?.memory.load::<u64>(0).unwrap_or(0);
+//!     }
+//!     Ok(sum)
+//! })?;
+//! # let _ = sum; Ok(()) }
+//! ```
+//!
 //! Imports allowed: units, formats, layout, mapping, calls, error, `rustix`. `unsafe` in `reach` and `vm_memory`
 //! alone.
 
