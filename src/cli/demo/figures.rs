@@ -53,9 +53,9 @@ struct Sample {
 }
 
 impl Figures {
-    /// Reads the Prometheus text. Every sample of the agent is a whole number; `None` if one is not.
+    /// Reads those samples of the Prometheus text that are asked for. They are whole numbers; `None` if one is not.
     pub(super) fn parse(text: &str) -> Option<Self> {
-        let samples = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+        let samples = text.lines().filter(|line| NOTHING_LEFT.iter().any(|metric| is_of(*metric, line)));
         samples.map(Sample::parse).collect::<Option<_>>().map(Self)
     }
 
@@ -138,6 +138,11 @@ impl Figures {
     }
 }
 
+/// Whether a line is a sample of `metric`.
+fn is_of(metric: Metric, line: &str) -> bool {
+    line.strip_prefix(metric.name).is_some_and(|rest| rest.is_empty() || rest.starts_with(['{', ' ']))
+}
+
 impl Sample {
     fn parse(line: &str) -> Option<Self> {
         let (series, value) = line.rsplit_once(' ')?;
@@ -204,6 +209,8 @@ ioasd_walkers 2
     fn what_is_no_whole_number_is_not_understood() {
         assert_eq!(Figures::parse("ioasd_pages 0.5"), None);
         assert_eq!(Figures::parse("ioasd_pages"), None);
+        let others = "ioasd_pages_of_another_kind 0.5\nioasd_request_seconds_sum{command=\"DESTROY\"} 0.5\n";
+        assert_eq!(Figures::parse(others), Some(Figures(Vec::new())));
     }
 
     #[test]

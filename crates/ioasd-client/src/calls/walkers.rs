@@ -46,7 +46,7 @@ impl ExportChannel {
     /// Opens the domain. Each call makes another walker, with slots of its own.
     ///
     /// # Errors
-    /// [`CallError::Refused`], EMFILE if the domain has more backing files than a message can carry; the socket's.
+    /// [`CallError::Refused`], EMFILE if too many walkers were opened through this channel; the socket's.
     pub fn open(&mut self) -> Result<DomainParts, CallError> {
         let expected = |open: &WalkerOpen| u64::from(open.out_files) + WALKER_OPEN_FDS as u64;
         let answer = self.0.call(&WalkerOpen::default(), &[], &[], expected)?;
