@@ -134,8 +134,9 @@ impl Burst<'_> {
         Ok(())
     }
 
-    /// The memory from `iova` to the end of what lies together, by the tables.
-    #[inline]
+    /// The memory from `iova` to the end of what lies together, by the tables. Inlined, so that its answer need not go
+    /// through memory.
+    #[inline(always)]
     fn walk_to(&self, iova: Iova, access: Access) -> Result<HostSlice<'_>, WalkFault> {
         let leaf = self.leaf(iova)?;
         if self.stream.reach.remembers() && leaf.covers_pages_of(PAGE_SHIFT) {
