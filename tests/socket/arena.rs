@@ -38,11 +38,29 @@ fn the_arena_of_an_export_can_be_read_and_nothing_else() {
         assert_refused("allocating behind the end", &fallocate(door, FallocateFlags::empty(), size, 4096));
         assert_refused("one more seal", &fcntl_add_seals(door, SealFlags::WRITE));
     }
+    let mapped = SharedMapping::new(&exported.arena, ByteLen::new(size), MapAccess::ReadOnly).unwrap();
+    let memory = OpenOptions::new().read(true).write(true).open("/proc/self/mem").unwrap();
+    let forced = pwrite(&memory, &[0xff; 8], start_of(TABLES));
+    assert!(
+        matches!(forced, Err(Errno::IO | Errno::FAULT | Errno::PERM)),
+        "through /proc/self/mem: {forced:?}"
+    );
+    drop(mapped);
     assert_eq!(read_at(&exported.arena, 0, 1 << 20), before);
     let mut first = [0; 8];
     let mut reader = std::fs::File::from(exported.arena);
     reader.read_exact(&mut first).unwrap();
     assert_eq!(first[..], before[..8]);
+}
+
+/// The name under which the arena is mapped.
+const TABLES: &str = "ioasd-tables";
+
+/// Where this process has mapped a file of this name only for reading.
+fn start_of(name: &str) -> u64 {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let line = maps.lines().find(|line| line.contains(name) && line.contains(" r--s ")).unwrap();
+    u64::from_str_radix(line.split_once('-').unwrap().0, 16).unwrap()
 }
 
 #[test]

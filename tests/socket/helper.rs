@@ -21,7 +21,7 @@ const SOCKET: &str = "IOASD_TEST_SOCKET";
 /// A user without privileges.
 pub(crate) const NOBODY: u32 = 65534;
 
-const READY: &str = "the helper is ready";
+pub(crate) const READY: &str = "the helper is ready";
 
 /// A process that plays a part. Killed when dropped.
 pub(crate) struct Helper {
@@ -81,6 +81,16 @@ impl Helper {
         Self::start("looping-walker", &PathBuf::new(), Stdio::from(channel))
     }
 
+    /// A walker of [`remapping`](crate::remapping).
+    pub(crate) fn checker(part: &str, channel: OwnedFd) -> Self {
+        Self::start(part, &PathBuf::new(), Stdio::from(channel))
+    }
+
+    /// Whether it still runs.
+    pub(crate) fn is_alive(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
     /// Its number.
     pub(crate) fn pid(&self) -> Pid {
         Pid::from_child(&self.child)
@@ -134,6 +144,10 @@ fn plays_its_part() {
     match std::env::var(PART).as_deref() {
         Ok("walker") => play_walker(),
         Ok("looping-walker") => play_looping_walker(),
+        Ok("checker") => crate::remapping::play_checker(),
+        Ok("forking-checker") => crate::remapping::play_forking_checker(),
+        Ok("changeling") => crate::remapping::play_changeling(),
+        Ok("scribbler") => crate::remapping::play_scribbler(),
         Ok("client") => play_client(),
         Ok("chooser") => play_to_the_end(crate::options::play_chooser),
         Ok("mapper") => play_to_the_end(crate::processes::play_mapper),

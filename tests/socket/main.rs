@@ -34,6 +34,7 @@ mod options;
 mod processes;
 mod python;
 mod raw;
+mod remapping;
 mod together;
 mod twisted;
 mod walking;
