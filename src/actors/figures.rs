@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use rustix::process::{Pid, Uid};
 
 use super::inbox::Inbox;
-use super::messages::questions::{AreasFrom, GapsFrom, HoldersOf, RulesFrom, TableOf};
+use super::messages::questions::{AreasFrom, GapsFrom, HoldersOf, OutlookFor, PayerOf, RulesFrom, TableOf};
 use super::number::Number;
 use crate::sources::pinned_places::PinnedPlaces;
 use crate::storage::ioas::AccessNeeds;
@@ -104,14 +104,16 @@ pub struct ContextStats {
     pub objects: Count,
     /// Requests that were read and not answered yet.
     pub requests: Arc<Depth>,
+    /// Tells who would pay.
+    pub payer: Inbox<PayerOf>,
 }
 
 impl ContextStats {
     /// A context without objects.
     #[must_use]
     pub fn new(uid: Uid, pid: Option<Pid>) -> Self {
-        let (tenant, program, objects, requests) = Default::default();
-        Self { uid, tenant, pid, program, since: SystemTime::now(), objects, requests }
+        let (tenant, program, objects, requests, payer) = Default::default();
+        Self { uid, tenant, pid, program, since: SystemTime::now(), objects, requests, payer }
     }
 
     /// On the account of `tenant`.
@@ -144,14 +146,16 @@ pub struct IoasStats {
     pub gaps: Inbox<GapsFrom>,
     /// Tells what is reserved and allowed in it.
     pub rules: Inbox<RulesFrom>,
+    /// Tells what a MAP would meet in it.
+    pub outlook: Inbox<OutlookFor>,
 }
 
 impl IoasStats {
     /// An empty address space, `object` of `context`.
     #[must_use]
     pub fn new(context: Number<ContextStats>, object: ObjectId) -> Self {
-        let (areas, mapped, inbox, gaps, rules) = Default::default();
-        Self { context, object, areas, mapped, inbox, gaps, rules }
+        let (areas, mapped, inbox, gaps, rules, outlook) = Default::default();
+        Self { context, object, areas, mapped, inbox, gaps, rules, outlook }
     }
 }
 

@@ -26,7 +26,7 @@ use super::messages::ioas::{
     AllowIovas, AttachAccess, AttachDomain, ChangeTable, Check, DetachAccess, LeaveAccess, LetGoWithin,
     LookAtTable, PinRange, ReadBytes, SetLargePages, UnpinRange, WriteBytes,
 };
-use super::messages::questions::{AreaReport, AreasFrom, GapsFrom, RulesFrom};
+use super::messages::questions::{AreaReport, AreasFrom, GapsFrom, OutlookFor, RulesFrom};
 use super::pages_handle::PagesHandle;
 use super::registry::Registered;
 use super::retirement::{Grace, Retirement};
@@ -297,7 +297,8 @@ impl Actor for Ioas {
         let own = context.address().downgrade();
         self.cell.stats.inbox.open(own.clone().recipient());
         self.cell.stats.gaps.open(own.clone().recipient());
-        self.cell.stats.rules.open(own.recipient());
+        self.cell.stats.rules.open(own.clone().recipient());
+        self.cell.stats.outlook.open(own.recipient());
     }
 }
 
@@ -471,6 +472,15 @@ impl Handler<Question<RulesFrom>> for Ioas {
     fn handle(&mut self, question: Question<RulesFrom>, _: &mut Self::Context) -> Self::Result {
         let RulesFrom { from, limit } = question.asked;
         MessageResult(self.cell.operations.with_table(|table| table.ruled_from(from, limit)))
+    }
+}
+
+impl Handler<Question<OutlookFor>> for Ioas {
+    type Result = MessageResult<Question<OutlookFor>>;
+
+    fn handle(&mut self, question: Question<OutlookFor>, _: &mut Self::Context) -> Self::Result {
+        let OutlookFor(prospect) = question.asked;
+        MessageResult(self.cell.operations.with_table(|table| table.outlook(&prospect)))
     }
 }
 

@@ -15,7 +15,8 @@ use ioasd_client::units::PAGE_SIZE;
 use rustix::io::Errno;
 
 use crate::storage::counts::Delta;
-use crate::storage::ledger::bill::{Bill, ChargeRefused, ProcessAccount};
+use crate::storage::ledger::bill::{Bill, ChargeRefused, LockedStanding, ProcessAccount};
+use crate::storage::ledger::standing::Standing;
 use crate::storage::ledger::{AccountMode, PageLimit};
 use crate::storage::source::Strength;
 use crate::storage::step::Enforcement;
@@ -140,6 +141,17 @@ pub enum Binding {
     Unknown(PageLimit),
 }
 
+/// How a charge would end.
+#[derive(Clone, Debug)]
+pub struct ChargeOutlook {
+    /// Whether it would be refused.
+    pub charged: Result<(), ChargeRefused>,
+    /// The limit for locked memory, where one binds.
+    pub locked: Option<LockedStanding>,
+    /// The accounts.
+    pub standings: Vec<Standing>,
+}
+
 /// Who pays for the pins of a pages object.
 #[derive(Clone, Debug)]
 pub struct Payer {
@@ -156,6 +168,18 @@ impl Payer {
     /// If a limit would be passed; nothing changes then.
     pub fn charge(&self, delta: Delta, strength: Strength) -> Result<(), ChargeRefused> {
         self.billed(strength).charge(delta, strength, self.limit(delta, strength))
+    }
+
+    /// How a charge of `pages` for pins of a strength would end now, and how all stands that could bind it. Nothing is
+    /// counted.
+    #[must_use]
+    pub fn outlook(&self, pages: u64, strength: Strength) -> ChargeOutlook {
+        let (bill, limit) = (self.billed(strength), self.limit(Delta::more(pages), strength));
+        ChargeOutlook {
+            charged: bill.would_charge(pages, strength, limit),
+            locked: bill.locked_standing(pages, limit),
+            standings: bill.standings(pages, strength).collect(),
+        }
     }
 
     /// Bills `delta` for pins of a strength whatever the limit.
@@ -261,6 +285,40 @@ mod tests {
         assert!(payer.charge(Delta::more(1), Strength::Locked).is_err());
         payer.force(Delta::fewer(10), Strength::Locked);
         assert_eq!((payer.bill.account().charged().get(), payer.bill.account().limited().get()), (0, 0));
+    }
+
+    #[test]
+    fn the_outlook_of_a_charge_is_how_it_ends() {
+        let mut child = limited();
+        let process = PayingProcesses::default().find(&handle(Pid::from_child(&child)));
+        let ledger = Ledger::new();
+        for (mode, strength) in [AccountMode::None, AccountMode::User, AccountMode::Mm].into_iter().zip([
+            Strength::Locked,
+            Strength::Longterm,
+            Strength::Locked,
+        ]) {
+            let bill = Bill::new(account(&ledger), Arc::clone(process.account()), mode);
+            let payer = Payer { bill, binding: Binding::Process(Arc::clone(&process)) };
+            payer.charge(Delta::more(4), strength).unwrap();
+            for pages in [1, 6, 7, 100] {
+                let before = ledger.snapshot();
+                let outlook = payer.outlook(pages, strength);
+                assert_eq!(ledger.snapshot(), before, "a question counts nothing");
+                let locked = outlook.locked.map(|locked| (locked.used.get(), locked.limit));
+                assert_eq!(locked, (mode != AccountMode::None).then_some((4, PageLimit(10))));
+                let binds = outlook.locked.is_some_and(|locked| locked.binds());
+                assert_eq!(binds, outlook.charged.is_err());
+                assert!(outlook.standings.iter().all(|standing| !standing.binds()));
+                let real = payer.charge(Delta::more(pages), strength);
+                assert_eq!(real, outlook.charged, "{mode:?} {pages}");
+                if real.is_ok() {
+                    payer.force(Delta::fewer(pages), strength);
+                }
+            }
+            payer.force(Delta::fewer(4), strength);
+        }
+        drop(child.stdin.take());
+        child.wait().unwrap();
     }
 
     #[test]

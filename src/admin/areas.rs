@@ -82,7 +82,8 @@ fn known(word: &str) -> Result<AreaState, Problem> {
     })
 }
 
-const fn state(state: AreaState) -> &'static str {
+/// A state in the word used in reports.
+pub(super) const fn state(state: AreaState) -> &'static str {
     match state {
         AreaState::Installing => "filling",
         AreaState::Ready => "ready",

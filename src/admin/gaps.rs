@@ -54,7 +54,8 @@ fn gap(range: &IovaRange) -> GapRow {
     GapRow { start: Hex(range.start().get()), last: Hex(range.last().get()), length: bytes(*range) }
 }
 
-fn ruled(ruled: &Ruled) -> RangeRow {
+/// A range that was reserved or allowed, as a row.
+pub(super) fn ruled(ruled: &Ruled) -> RangeRow {
     let range = ruled.range();
     let (kind, owners, requests) = match ruled {
         Ruled::Reserved { owners, requests, .. } => ("reserved", owners.as_slice(), *requests),

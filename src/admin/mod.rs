@@ -14,6 +14,7 @@
 //! GET /v1/ioas/{id}/areas         what one shows
 //! GET /v1/ioas/{id}/gaps          what is free there
 //! GET /v1/ioas/{id}/ranges        what is reserved or allowed there
+//! GET /v1/ioas/{id}/explain       ?length=&iova=..: whether a map would succeed there, and what is in its way
 //! GET /v1/pages[/{id}]            pages objects
 //! GET /v1/domains[/{id}]          IO page tables
 //! GET /v1/domains/{id}/walk       ?iova=0x..: the way to an address
@@ -49,6 +50,7 @@ pub(crate) mod domains;
 pub mod door;
 pub(crate) mod ending;
 pub(crate) mod events;
+pub(crate) mod explain;
 pub(crate) mod gaps;
 pub mod health;
 pub(crate) mod host;
@@ -337,6 +339,7 @@ fn routes(config: &mut web::ServiceConfig) {
         .service(read_only("/v1/ioas/{id}/areas", web::get().to(areas::list)))
         .service(read_only("/v1/ioas/{id}/gaps", web::get().to(gaps::gaps)))
         .service(read_only("/v1/ioas/{id}/ranges", web::get().to(gaps::ranges)))
+        .service(read_only("/v1/ioas/{id}/explain", web::get().to(explain::explain)))
         .service(read_only("/v1/pages", web::get().to(pages::list)))
         .service(read_only("/v1/pages/{id}", web::get().to(pages::one)))
         .service(read_only("/v1/domains", web::get().to(domains::list)))

@@ -19,8 +19,8 @@ use super::json::Listed;
 use super::parameters::{self, LIMIT_MAX};
 use super::problem::{self, Body, Problem};
 use super::{
-    accesses, accounts, areas, config, contexts, devices, domains, ending, events, gaps, host, ioases, log,
-    pages, payers, status, version, walk,
+    accesses, accounts, areas, config, contexts, devices, domains, ending, events, explain, gaps, host,
+    ioases, log, pages, payers, status, version, walk,
 };
 
 /// The schemas that the document names.
@@ -46,12 +46,20 @@ enum Query {
     Uid,
     State,
     Iova,
+    PlaceAt,
+    Length,
+    Offset,
+    Rights,
+    Strength,
     Since,
     Verbose,
     DryRun,
 }
 
-use Query::{After, AfterAddress, Context, DryRun, Ioas, Iova, Limit, Since, State, Uid, Verbose};
+use Query::{
+    After, AfterAddress, Context, DryRun, Ioas, Iova, Length, Limit, Offset, PlaceAt, Rights, Since, State,
+    Strength, Uid, Verbose,
+};
 
 /// A path, what it shows, what it takes and what it answers.
 type Described = (&'static str, &'static str, &'static [Query], Answer);
@@ -104,6 +112,12 @@ fn agent_and_spaces() -> Vec<Described> {
             "what is reserved or allowed there, in IOVA order",
             &[AfterAddress, Limit],
             Json(listed::<gaps::RangeRow>),
+        ),
+        (
+            "/v1/ioas/{id}/explain",
+            "whether a map would succeed there, and what is in its way",
+            &[Length, PlaceAt, Offset, Rights, Strength],
+            Json(named::<explain::Explanation>),
         ),
     ]
 }
@@ -222,8 +236,11 @@ fn operation((path, shows, query, answer): Described, problem: &str, schemas: &m
     let id = path.split(['/', '{', '}', '.']).filter(|part| !part.is_empty()).collect::<Vec<_>>().join("_");
     let mut operation = OperationBuilder::new().summary(Some(shows)).operation_id(Some(id));
     if path.contains("{id}") {
-        operation =
-            operation.parameter(parameter("id", ParameterIn::Path, "the number of the object", number()));
+        operation = operation.parameter(parameter(
+            ("id", ParameterIn::Path, Required::True),
+            "the number of the object",
+            number(),
+        ));
     }
     for query in query {
         operation = operation.parameter(query.described());
@@ -254,22 +271,35 @@ impl Query {
             Context => ("context", "only what belongs to this context", number()),
             Ioas => ("ioas", "only what uses this address space", number()),
             Uid => ("uid", "only what belongs to this user", number()),
-            State => ("state", "only areas in this state", state()),
+            State => ("state", "only areas in this state", one_of(["filling", "ready", "retiring"])),
             Iova => ("iova", "the address, in hex with 0x or in decimal", matching(ADDRESS)),
+            PlaceAt => ("iova", "where to map; automatic placement without it", matching(ADDRESS)),
+            Length => ("length", "bytes, in hex with 0x or in decimal", matching(ADDRESS)),
+            Offset => ("offset", "of the first byte in its file, or its address", matching(ADDRESS)),
+            Rights => ("permission", "what devices may do; rw without it", one_of(["r", "w", "rw"])),
+            Strength => (
+                "strength",
+                "what holds the pins; what the agent uses first without it",
+                one_of(explain::strengths()),
+            ),
             Since => ("since", "the number of the last event known", number()),
             Verbose => ("verbose", "what passes too", text()),
             DryRun => ("dry_run", "only tell what would be done", boolean()),
         };
-        parameter(name, ParameterIn::Query, says, schema)
+        let required = if matches!(self, Iova | Length) { Required::True } else { Required::False };
+        parameter((name, ParameterIn::Query, required), says, schema)
     }
 }
 
-fn parameter(name: &str, place: ParameterIn, says: &str, schema: Schema) -> Parameter {
-    let required = matches!(name, "id" | "iova");
+fn parameter(
+    (name, place, required): (&str, ParameterIn, Required),
+    says: &str,
+    schema: Schema,
+) -> Parameter {
     ParameterBuilder::new()
         .name(name)
         .parameter_in(place)
-        .required(if required { Required::True } else { Required::False })
+        .required(required)
         .description(Some(says))
         .schema(Some(schema))
         .build()
@@ -289,9 +319,8 @@ fn matching(pattern: &str) -> Schema {
     ObjectBuilder::new().schema_type(Type::String).pattern(Some(pattern)).into()
 }
 
-fn state() -> Schema {
-    let states = ["filling", "ready", "retiring"];
-    ObjectBuilder::new().schema_type(Type::String).enum_values(Some(states)).into()
+fn one_of(words: impl IntoIterator<Item = &'static str>) -> Schema {
+    ObjectBuilder::new().schema_type(Type::String).enum_values(Some(words)).into()
 }
 
 fn boolean() -> Schema {

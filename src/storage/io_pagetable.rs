@@ -27,6 +27,7 @@ mod lookup;
 mod model;
 mod place_error;
 mod placement;
+mod prospect;
 mod range_set;
 mod request;
 mod reserved;
@@ -42,6 +43,7 @@ pub use large_pages::LargePagesError;
 pub use lookup::{AccessKind, AccessPart, AccessWalk, LookupError, Transfer};
 pub use place_error::PlaceError;
 pub use placement::{Piece, Placement, Reservation};
+pub use prospect::{AREAS_NAMED, Outlook, Pinning, Prospect};
 pub use request::{
     Field, RequestError, UnmapRequest, check_copy_request, check_file_range, check_map_request, check_range,
     check_unmap_request, check_user_memory,

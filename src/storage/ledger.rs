@@ -21,6 +21,7 @@ pub mod limits;
 pub mod node;
 pub mod report;
 pub mod resource;
+pub mod standing;
 
 use std::collections::BTreeMap;
 use std::fmt;

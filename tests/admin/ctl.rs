@@ -150,3 +150,53 @@ fn top_writes_frames_where_there_is_no_terminal_the_heaviest_first() {
     drop(clients);
     assert_eq!(ctl_at(agent.admin_socket(), &["top", "--once", "-n", "2"]).status.code(), Some(2));
 }
+
+#[test]
+fn an_explanation_says_where_a_map_goes_or_what_is_in_its_way() {
+    let agent = Agent::start();
+    let (mut client, file) = (agent.connect(), memory(4));
+    let ioas = client.ioas_alloc().unwrap();
+    attach(&mut client, ioas);
+    map(&mut client, ioas, &file, (0, 0x4000), 0x10_0000);
+    let fits = said(&agent, &["explain", "1", "--length", "8KiB", "--iova", "0x200000"]);
+    assert!(fits.starts_with("map        would succeed, at 0x200000 to 0x201fff\n"), "{fits}");
+    assert!(fits.contains("paid by    host, "), "{fits}");
+    let refused = said(&agent, &["explain", "1", "--length", "1MiB", "--iova", "0x100000"]);
+    for said in [
+        "would be refused\n",
+        "errno 17, iova-occupied\n",
+        "range [0x100000, 0x1fffff] touches area [0x100000, 0x103fff]",
+        "area       0x100000 to 0x103fff, ready\n",
+        "alignment  0x1000, for domain 1\n",
+    ] {
+        assert!(refused.contains(said), "{said:?} is not in {refused}");
+    }
+    let pinned =
+        refused.lines().filter(|line| cells(line).first().is_some_and(|row| row.contains(&"pinned")));
+    assert!(pinned.clone().any(|line| line.starts_with("tenant")), "{refused}");
+    let bad = ctl_at(agent.admin_socket(), &["explain", "1", "--length", "1", "--strength", "a&b"]);
+    assert_eq!(bad.status.code(), Some(1), "{bad:?}");
+}
+
+#[test]
+fn limits_are_shown_as_a_tree_with_what_is_used_of_each() {
+    let agent = Agent::start();
+    let (mut client, file) = (agent.connect(), memory(4));
+    let ioas = client.ioas_alloc().unwrap();
+    attach(&mut client, ioas);
+    map(&mut client, ioas, &file, (0, 0x4000), 0x10_0000);
+    let all = said(&agent, &["limits"]);
+    let rows = cells(&all);
+    assert_eq!(rows[0], ["ACCOUNT", "OF", "USED", "SOFT", "HARD", "CROSSED", "REFUSED"]);
+    assert_eq!(rows[1][0], "host");
+    assert_eq!(
+        rows.iter().filter(|row| row.contains(&"pinned") && row.contains(&"16 KiB")).count(),
+        4,
+        "{all}"
+    );
+    let one = said(&agent, &["limits", "--context", "1"]);
+    let rows = cells(&one);
+    assert_eq!(rows.iter().filter(|row| row.contains(&"pinned")).count(), 1, "{one}");
+    assert!(rows[1][0].starts_with("context 1"), "{one}");
+    assert_eq!(said(&agent, &["limits", "--tenant", "nobody"]).lines().count(), 1);
+}

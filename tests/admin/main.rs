@@ -6,6 +6,7 @@ mod changes;
 mod ctl;
 mod doors;
 mod events;
+mod explain;
 mod fixture;
 mod gaps;
 mod http;

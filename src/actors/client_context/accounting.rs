@@ -79,22 +79,44 @@ impl ClientState {
     #[must_use]
     pub fn payer(&self, who: Option<&Sender>) -> Payer {
         let uid = who.map_or(NOBODY, |who| who.credentials.uid);
-        let account = self.account_of(uid);
         match who.and_then(|who| who.process.as_ref()) {
-            Some(process) => {
-                let paying = self.paying(uid, process);
-                let bill = Bill::new(account, Arc::clone(paying.account()), self.mode_of(process));
-                Payer { bill, binding: Binding::Process(paying) }
-            }
+            Some(process) => self.payer_of_process(self.account_of(uid), self.paying(uid, process)),
             None => {
-                let unknown = Arc::clone(&self.accounting.unknown);
                 let limit = who.map_or(PageLimit(0), |_| self.accounting.limit_of_unknown(uid));
-                Payer {
-                    bill: Bill::new(account, unknown, self.limited_mode()),
-                    binding: Binding::Unknown(limit),
-                }
+                self.payer_unknown(uid, limit)
             }
         }
+    }
+
+    fn payer_of_process(&self, account: Account, paying: Arc<PayingProcess>) -> Payer {
+        let mode = self.mode_of(paying.process());
+        Payer {
+            bill: Bill::new(account, Arc::clone(paying.account()), mode),
+            binding: Binding::Process(paying),
+        }
+    }
+
+    /// Who would pay for what is mapped next, as far as can be told: the process that mapped last, else the opener.
+    #[must_use]
+    pub fn likely_payer(&self) -> Payer {
+        let last = self.accounting.last.borrow().as_ref().map(|last| (last.uid, Arc::clone(&last.paying)));
+        let opener = || {
+            let process = PidFd::open(self.stats.pid?).ok()?;
+            Some((self.stats.uid.as_raw(), self.agent.paying.find(&Arc::new(process))))
+        };
+        match last.or_else(opener) {
+            Some((uid, paying)) => self.payer_of_process(self.account_of(uid), paying),
+            None => {
+                let uid = self.stats.uid.as_raw();
+                self.payer_unknown(uid, self.accounting.limit_of_unknown(uid))
+            }
+        }
+    }
+
+    fn payer_unknown(&self, uid: u32, limit: PageLimit) -> Payer {
+        let unknown = Arc::clone(&self.accounting.unknown);
+        let bill = Bill::new(self.account_of(uid), unknown, self.limited_mode());
+        Payer { bill, binding: Binding::Unknown(limit) }
     }
 
     /// The account of user `uid` in this context: mostly that of its opener, which is at hand.

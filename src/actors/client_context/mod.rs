@@ -48,8 +48,11 @@ use ioasd_client::ids::ObjectId;
 
 use self::channel::{Channel, hang_up};
 use self::state::ClientState;
+use super::inbox::Question;
+use super::messages::questions::{PayerOf, PayerReport};
 use super::objects::Object;
 use crate::storage::refusal::Refusal;
+use crate::storage::source::Strength;
 use crate::sys::watched::Watched;
 
 impl ClientState {
@@ -129,6 +132,7 @@ impl Actor for ClientContext {
             tracing::error!("a client's socket cannot be watched");
             return context.stop();
         };
+        self.state.stats.payer.open(context.address().downgrade().recipient());
         self.lease = Some(Rc::clone(&lease));
         let served = live(Rc::clone(&self.state), lease);
         context.spawn(served.into_actor(self).map(|(), _, context| context.stop()));
@@ -151,6 +155,17 @@ async fn live(state: Rc<ClientState>, lease: Rc<Watched<OwnedFd>>) {
     drop(noted);
     state.descriptors.all_closed().await;
     state.close().await;
+}
+
+impl Handler<Question<PayerOf>> for ClientContext {
+    type Result = MessageResult<Question<PayerOf>>;
+
+    fn handle(&mut self, question: Question<PayerOf>, _: &mut Self::Context) -> Self::Result {
+        let PayerOf = question.asked;
+        let strengths = self.state.agent.pins.ladder().rungs();
+        let strength = strengths.first().copied().unwrap_or(Strength::Resident);
+        MessageResult(PayerReport { payer: self.state.likely_payer(), strength })
+    }
 }
 
 /// Ends the context as if its client had hung up.

@@ -1,6 +1,6 @@
 //! What reports ask of the owners of objects: one bounded look at one moment.
 //!
-//! Imports allowed: units, storage, domains, inbox, figures.
+//! Imports allowed: units, storage, domains, inbox, figures, payer.
 
 use ioasd_client::formats::Geometry;
 use ioasd_client::units::{ByteLen, Iova, Permission, PhysAddr};
@@ -8,10 +8,14 @@ use ioasd_client::units::{ByteLen, Iova, Permission, PhysAddr};
 use crate::actors::figures::PagesStats;
 use crate::actors::inbox::Ask;
 use crate::actors::number::Number;
+use crate::actors::payer::Payer;
 pub use crate::domains::table::WalkStep;
 use crate::storage::area::AreaShape;
-pub use crate::storage::io_pagetable::{AreaState, GapLimits, Gaps, Ruled};
+pub use crate::storage::io_pagetable::{
+    AREAS_NAMED, AreaState, GapLimits, Gaps, Outlook, Pinning, Placement, Prospect, Ruled,
+};
 use crate::storage::pages::AreaKey;
+use crate::storage::source::Strength;
 
 /// Areas in IOVA order, from the one on that shows `from` or is the first behind it.
 #[derive(Clone, Copy, Debug)]
@@ -65,6 +69,31 @@ pub struct RulesFrom {
 
 impl Ask for RulesFrom {
     type Answer = Vec<Ruled>;
+}
+
+/// What a MAP would meet in an address space.
+#[derive(Clone, Copy, Debug)]
+pub struct OutlookFor(pub Prospect);
+
+impl Ask for OutlookFor {
+    type Answer = Outlook;
+}
+
+/// Who would pay for what a context maps next.
+#[derive(Clone, Copy, Debug)]
+pub struct PayerOf;
+
+/// Who would pay, as far as can be told before.
+#[derive(Clone, Debug)]
+pub struct PayerReport {
+    /// The process that mapped last, else the opener.
+    pub payer: Payer,
+    /// What holds pins of files first of all.
+    pub strength: Strength,
+}
+
+impl Ask for PayerOf {
+    type Answer = PayerReport;
 }
 
 /// What holds the pages of an object.

@@ -2,6 +2,7 @@
 
 import { address, ask, askIfThere, hex, list } from "./api.js";
 import { bad, dim, element, facts, link, number, section, size, table } from "./dom.js";
+import { explainForm } from "./explain.js";
 import { AreaMap } from "./map.js";
 import { look } from "./paint.js";
 import { pieces, Scale } from "./scale.js";
@@ -203,7 +204,7 @@ function legend() {
 async function showOne(place, id, query) {
   const space = new Space(id);
   place.append(element("p", {}, link("#/ioas", "all address spaces")), element("h2", {}, `Address space ${id}`), space.head, space.bar(), space.note,
-    space.map.made, legend(), section("What lies there", space.detail), section("Areas", space.rows));
+    space.map.made, legend(), section("What lies there", space.detail), section("Areas", space.rows), section("Would a map fit here?", explainForm(id, query)));
   await space.refresh();
   const to = query.has("at") ? address(query.get("at")) : null;
   if (to !== null) {

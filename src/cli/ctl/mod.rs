@@ -5,7 +5,9 @@
 //! |---|---|
 //! | `ask` | asking, part by part; what went wrong |
 //! | `change` | changes, and what came of them |
+//! | `explain` | whether a map would succeed, and what is in its way |
 //! | `host` | the host: both books, and what no figure says |
+//! | `limits` | the accounts with their limits |
 //! | `table` | columns that line up |
 //! | `rows` | what each list shows in which column |
 //! | `top` | who holds most, again and again |
@@ -15,7 +17,9 @@
 
 mod ask;
 mod change;
+mod explain;
 mod host;
+mod limits;
 mod rows;
 mod table;
 mod top;
@@ -28,6 +32,8 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 
 use self::ask::{Agent, AskError};
+use self::explain::ExplainArgs;
+use self::limits::LimitsArgs;
 use self::table::Row;
 use self::top::TopArgs;
 use super::http::Target;
@@ -100,6 +106,8 @@ pub enum CtlCommand {
         /// The address space, by the number that `ioasd ctl ioas` shows.
         ioas: u64,
     },
+    /// Whether a map would succeed in an address space, for whom and where; if not, what is in its way.
+    Explain(ExplainArgs),
     /// Pages objects.
     Pages {
         /// One of them, with who holds it.
@@ -127,6 +135,8 @@ pub enum CtlCommand {
     Accesses,
     /// Who pays, and how much.
     Accounts,
+    /// The accounts with what they use, may use, and were refused, by resource.
+    Limits(LimitsArgs),
     /// The processes that map, with their limits for locked memory.
     Payers,
     /// What happened lately: who came and went, what was refused and why.
@@ -255,6 +265,8 @@ fn shown(agent: &Agent, args: &CtlArgs) -> Result<String, AskError> {
         CtlCommand::Areas { ioas } => list::<AreaRow>(agent, &format!("/v1/ioas/{ioas}/areas"), args),
         CtlCommand::Gaps { ioas } => list::<GapRow>(agent, &format!("/v1/ioas/{ioas}/gaps"), args),
         CtlCommand::Ranges { ioas } => list::<RangeRow>(agent, &format!("/v1/ioas/{ioas}/ranges"), args),
+        CtlCommand::Explain(map) if args.json => agent.text(&map.path()),
+        CtlCommand::Explain(map) => Ok(explain::shown(&agent.one(&map.path())?)),
         CtlCommand::Pages { id: None } => list::<PagesRow>(agent, "/v1/pages", args),
         CtlCommand::Pages { id: Some(id) } => one(agent, &format!("/v1/pages/{id}"), args),
         CtlCommand::Domains { id: None } => list::<DomainRow>(agent, "/v1/domains", args),
@@ -267,6 +279,8 @@ fn shown(agent: &Agent, args: &CtlArgs) -> Result<String, AskError> {
         CtlCommand::Devices { id: Some(id) } => one(agent, &format!("/v1/devices/{id}"), args),
         CtlCommand::Accesses => list::<AccessRow>(agent, "/v1/accesses", args),
         CtlCommand::Accounts => list::<AccountRow>(agent, "/v1/accounts", args),
+        CtlCommand::Limits(_) if args.json => agent.json_list("/v1/accounts"),
+        CtlCommand::Limits(limits) => Ok(limits::shown(&agent.list("/v1/accounts")?, limits)),
         CtlCommand::Payers => list::<PayerRow>(agent, "/v1/payers", args),
         CtlCommand::Events { since } => {
             let path = format!("/v1/events?limit={LIMIT_MAX}&since={since}");

@@ -1,6 +1,6 @@
 //! What each list shows in which column.
 //!
-//! Imports allowed: table, admin's answers.
+//! Imports allowed: table, admin's answers, the ledger's resources.
 
 use super::table::Lean::{Left, Right};
 use super::table::{Column, Row, size};
@@ -16,6 +16,15 @@ use crate::admin::gaps::{GapRow, RangeRow};
 use crate::admin::ioases::IoasRow;
 use crate::admin::pages::PagesRow;
 use crate::admin::payers::PayerRow;
+use crate::storage::ledger::resource::{Resource, Unit};
+
+/// So much of a resource, for people: bytes, or a number of pieces. A word that is no resource is counted in bytes.
+pub(super) fn amount(resource: &str, value: u64) -> String {
+    match Resource::parse(resource).map(Resource::unit) {
+        Some(Unit::Pieces) => value.to_string(),
+        Some(Unit::Bytes) | None => size(value),
+    }
+}
 
 fn or_dash<T: ToString>(value: Option<&T>) -> String {
     value.map_or_else(|| "-".to_owned(), ToString::to_string)

@@ -56,6 +56,12 @@ impl Alignments {
         self.large_pages
     }
 
+    /// Those who ask for the alignment there is; nobody does if it is 1.
+    pub(super) fn askers(&self) -> impl Iterator<Item = Owner> {
+        let asked = |(_, alignment): &(&Owner, &u64)| **alignment == self.current && self.current > 1;
+        self.by_owner.iter().filter(asked).map(|(owner, _)| *owner)
+    }
+
     pub(super) fn has_domains(&self) -> bool {
         self.by_owner.keys().any(|owner| matches!(owner, Owner::Domain(_)))
     }

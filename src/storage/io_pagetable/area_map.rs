@@ -172,6 +172,11 @@ impl<P> AreaMap<P> {
         self.quota.take(areas)
     }
 
+    /// Out of what new areas are taken.
+    pub(super) const fn quota(&self) -> &Allowance {
+        &self.quota
+    }
+
     /// Takes one more area out of the quota, whatever its limit.
     pub(super) fn take_quota_anyway(&self) {
         self.quota.take_anyway(1);

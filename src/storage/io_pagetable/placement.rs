@@ -76,6 +76,40 @@ impl<P: Clone> IoPageTable<P> {
         placement: Placement,
         origin: OriginAddr,
     ) -> Result<Reservation, PlaceError> {
+        let (iova, ranges) = self.place(pieces, permission, placement, origin)?;
+        fault_points::hit(Point::Reserve)?;
+        self.areas.take_quota(pieces.len() as u64)?;
+        let areas =
+            pieces.iter().zip(&ranges).map(|(piece, at)| self.install(piece, permission, *at)).collect();
+        Ok(Reservation { areas, iova })
+    }
+
+    fn install(&mut self, piece: &Piece<P>, permission: Permission, iova: IovaRange) -> AreaId {
+        let id = self.areas.take_id();
+        self.areas.insert(Area {
+            id,
+            shape: AreaShape::new(iova, piece.offset),
+            permission,
+            pages: piece.pages.clone(),
+            pages_writable: piece.pages_writable,
+            state: AreaState::Installing,
+            accesses: 0,
+            locks: 0,
+            new_accesses: NewAccesses::Admitted,
+        });
+        id
+    }
+}
+
+impl<P> IoPageTable<P> {
+    /// Where all `pieces` would go, and each of them.
+    pub(super) fn place<Q>(
+        &self,
+        pieces: &[Piece<Q>],
+        permission: Permission,
+        placement: Placement,
+        origin: OriginAddr,
+    ) -> Result<(IovaRange, Vec<IovaRange>), PlaceError> {
         let length = self.checked_total(pieces)?;
         let iova = match placement {
             Placement::Fixed(start) => self.fixed_place(start, length)?,
@@ -85,14 +119,10 @@ impl<P: Clone> IoPageTable<P> {
         for (piece, wanted) in pieces.iter().zip(&ranges) {
             self.check_piece(piece, permission, *wanted)?;
         }
-        fault_points::hit(Point::Reserve)?;
-        self.areas.take_quota(pieces.len() as u64)?;
-        let areas =
-            pieces.iter().zip(&ranges).map(|(piece, at)| self.install(piece, permission, *at)).collect();
-        Ok(Reservation { areas, iova })
+        Ok((iova, ranges))
     }
 
-    fn checked_total(&self, pieces: &[Piece<P>]) -> Result<ByteLen, PlaceError> {
+    fn checked_total<Q>(&self, pieces: &[Piece<Q>]) -> Result<ByteLen, PlaceError> {
         let mut lengths = pieces.iter().map(|piece| piece.length.get());
         let total = lengths.try_fold(0_u64, u64::checked_add).ok_or(PlaceError::TotalTooLong)?;
         let (length, alignment) = (ByteLen::new(total), self.alignment());
@@ -130,9 +160,9 @@ impl<P: Clone> IoPageTable<P> {
         Ok(found.ok_or_else(|| fit.no_space())?)
     }
 
-    fn check_piece(
+    fn check_piece<Q>(
         &self,
-        piece: &Piece<P>,
+        piece: &Piece<Q>,
         permission: Permission,
         wanted: IovaRange,
     ) -> Result<(), PlaceError> {
@@ -145,22 +175,6 @@ impl<P: Clone> IoPageTable<P> {
             return Err(PlaceError::OffsetMisaligned { wanted, page_offset, alignment });
         }
         Ok(())
-    }
-
-    fn install(&mut self, piece: &Piece<P>, permission: Permission, iova: IovaRange) -> AreaId {
-        let id = self.areas.take_id();
-        self.areas.insert(Area {
-            id,
-            shape: AreaShape::new(iova, piece.offset),
-            permission,
-            pages: piece.pages.clone(),
-            pages_writable: piece.pages_writable,
-            state: AreaState::Installing,
-            accesses: 0,
-            locks: 0,
-            new_accesses: NewAccesses::Admitted,
-        });
-        id
     }
 }
 

@@ -16,6 +16,7 @@ use super::exceeded::Exceeded;
 use super::limits::Limit;
 use super::node::Want;
 use super::resource::Resource;
+use super::standing::Standing;
 use super::{Account, AccountMode, PageLimit};
 use crate::error::{Coded, Errno};
 use crate::fault_points::{self, Injected, Point};
@@ -124,6 +125,27 @@ impl fmt::Display for LimitedBy {
     }
 }
 
+/// How a limit for locked memory stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LockedStanding {
+    /// Whose limit it is.
+    pub account: LimitedBy,
+    /// Pages that count towards it.
+    pub used: Charged,
+    /// Pages that are asked for.
+    pub needed: u64,
+    /// Pages allowed.
+    pub limit: PageLimit,
+}
+
+impl LockedStanding {
+    /// Whether the limit stands in the way.
+    #[must_use]
+    pub fn binds(&self) -> bool {
+        self.used.get().checked_add(self.needed).is_none_or(|sum| sum > self.limit.0)
+    }
+}
+
 /// Who pays for one pages object.
 #[derive(Clone, Debug)]
 pub struct Bill {
@@ -209,6 +231,19 @@ impl Bill {
         Ok(self.account.node.would_take(&wants(pages, strength))?)
     }
 
+    /// How what the kernel's rule counts stands towards `limit` and `needed` pages; `None` where nothing limits it.
+    #[must_use]
+    pub fn locked_standing(&self, needed: u64, limit: Option<PageLimit>) -> Option<LockedStanding> {
+        let (limit, counter) = (limit?, self.counted()?);
+        Some(LockedStanding { account: self.limited_by(), used: Charged::new(counter.used()), needed, limit })
+    }
+
+    /// How the accounts stand towards `pages` pins of `strength`.
+    pub fn standings(&self, pages: u64, strength: Strength) -> impl Iterator<Item = Standing> {
+        let wants = wants(pages, strength);
+        wants.into_iter().flat_map(|(resource, needed)| self.account.node.standings(resource, Some(needed)))
+    }
+
     /// Changes the bill by `delta` whatever the limit: for pages that are held already, and for taking off.
     pub fn force(&self, delta: Delta, strength: Strength) {
         match delta {
@@ -285,11 +320,20 @@ impl Bill {
         self.process.pinned.give_back(pages);
     }
 
+    const fn limited_by(&self) -> LimitedBy {
+        match self.mode {
+            AccountMode::Mm => LimitedBy::Process(self.account.uid),
+            AccountMode::None | AccountMode::User => LimitedBy::User(self.account.uid),
+        }
+    }
+
     fn over_limit(&self, (used, limit): (u64, u64), needed: u64) -> ChargeRefused {
-        let uid = self.account.uid;
-        let account =
-            if self.mode == AccountMode::Mm { LimitedBy::Process(uid) } else { LimitedBy::User(uid) };
-        ChargeRefused::OverLimit { account, used: Charged::new(used), needed, limit: PageLimit(limit) }
+        ChargeRefused::OverLimit {
+            account: self.limited_by(),
+            used: Charged::new(used),
+            needed,
+            limit: PageLimit(limit),
+        }
     }
 }
 

@@ -149,7 +149,7 @@ impl Node {
     /// What [`Node::take`] would say; nothing is counted.
     pub fn would_take(&self, wants: &[Want]) -> Result<(), Exceeded> {
         self.steps(None, wants).try_for_each(|(node, (resource, needed))| {
-            let Figure { used, limit, .. } = node.counter(resource).figure();
+            let Figure { used, limit, .. } = node.figure(resource);
             if used.checked_add(needed).is_some_and(|sum| sum <= limit.hard) {
                 return Ok(());
             }
@@ -232,6 +232,12 @@ impl Node {
         self.counter(resource).limits()
     }
 
+    /// One counter now.
+    #[must_use]
+    pub fn figure(&self, resource: Resource) -> Figure {
+        self.counter(resource).figure()
+    }
+
     /// Every counter now, in the order of [`Resource::ALL`].
     #[must_use]
     pub fn figures(&self) -> [Figure; Resource::COUNT] {
@@ -295,6 +301,18 @@ impl Allowance {
     #[must_use]
     pub const fn new(node: Arc<Node>, resource: Resource) -> Self {
         Self { node, resource }
+    }
+
+    /// Whose account it is.
+    #[must_use]
+    pub const fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+
+    /// Of what.
+    #[must_use]
+    pub const fn resource(&self) -> Resource {
+        self.resource
     }
 
     /// So much of `resource`, on nobody's account.
