@@ -13,12 +13,14 @@ use std::time::Duration;
 use actix::prelude::*;
 use ioasd_client::layout::BootId;
 use ioasd_client::wire::FRAME_MAX;
+use ioasd_client::wire::channels::CONTAINER_NAME;
 use ioasd_client::wire::frame::{Echo, Reply};
 use parking_lot::Mutex;
 use rustix::process::{Pid, Uid};
 
 use super::agent::{Agent, Local, Settings};
 use super::client_context::ClientContext;
+use super::client_context::accounting::RlimitMode;
 use super::client_context::state::ClientState;
 use super::contexts::{Contexts, Draining};
 use super::credits::Credits;
@@ -47,7 +49,7 @@ use crate::storage::source::PinSettings;
 use crate::sys::identity::shares_mounts;
 use crate::sys::listener::{ListenError, Listener};
 use crate::sys::opener::{Program, program};
-use crate::sys::peer::{opener, opener_handle};
+use crate::sys::peer::{is_named, opener, opener_handle};
 use crate::sys::pidfd::PidFd;
 use crate::sys::socket::{self, Credentials};
 use crate::sys::watched::Watched;
@@ -237,10 +239,10 @@ impl Engine {
         let stats = ContextStats::new(Uid::from_raw(opener.uid), opener.pid).by(program).of(tenant);
         let stats = self.agent.registry.register_context(stats);
         let surety = process.map(|process| Surety { uid: opener.uid, limit: limit_of(&process) });
-        let number = stats.number();
+        let (number, mode) = (stats.number(), rlimit_mode(&socket));
         let agent = Arc::clone(&self.agent);
         let context = ClientContext::start_in_arbiter(arbiter, move |_| {
-            ClientContext::new(ClientState::new(agent, local, stats).opened_by(surety), socket)
+            ClientContext::new(ClientState::new(agent, local, stats).opened_by(surety, mode), socket)
         });
         self.contexts.add(number, context);
     }
@@ -356,6 +358,11 @@ fn identity(opener: Credentials, process: Option<&PidFd>, seen: Option<&Program>
 fn program_of(pid: Option<Pid>) -> Program {
     let process = pid.and_then(|pid| PidFd::open(pid).ok());
     process.and_then(|process| program(&process).ok()).unwrap_or_default()
+}
+
+/// Which limit binds a context from the beginning: as a VFIO container it is that of each process.
+fn rlimit_mode(socket: &impl AsFd) -> RlimitMode {
+    if is_named(socket, CONTAINER_NAME) { RlimitMode::Mm } else { RlimitMode::User }
 }
 
 /// A ledger that tells the journal of soft limits that are passed.

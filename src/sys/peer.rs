@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 
 use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::{PeerCredentials, PeerPidfd};
+use rustix::net::{SocketAddrUnix, getpeername};
 use rustix::process::Pid;
 
 use super::pidfd::PidFd;
@@ -28,6 +29,14 @@ pub fn opener_handle(socket: &impl AsFd, opener: Credentials) -> Option<PidFd> {
     PidFd::passed(fd, opener.pid?).ok()
 }
 
+/// Whether the other end has an abstract name that begins with `prefix`.
+#[must_use]
+pub fn is_named(socket: &impl AsFd, prefix: &[u8]) -> bool {
+    let address = getpeername(socket).ok().flatten();
+    let address = address.and_then(|address| SocketAddrUnix::try_from(address).ok());
+    address.is_some_and(|address| address.abstract_name().is_some_and(|name| name.starts_with(prefix)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -41,5 +50,15 @@ mod tests {
         if let Some(handle) = opener_handle(&own, opener) {
             assert_eq!((Some(handle.pid()), handle.has_exited()), (opener.pid, Ok(false)));
         }
+    }
+
+    #[test]
+    fn the_other_end_is_known_by_the_beginning_of_its_name() {
+        let (own, given) = super::super::socket::pair().unwrap();
+        assert!(!is_named(&own, b"ioasd/"), "it has no name");
+        let name = format!("ioasd/test/{}", std::process::id());
+        super::super::socket::give_name(given.as_fd(), name.as_bytes()).unwrap();
+        assert!(is_named(&own, b"ioasd/test/"));
+        assert!(!is_named(&own, b"ioasd/other/") && !is_named(&given, b"ioasd/test/"));
     }
 }

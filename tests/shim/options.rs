@@ -1,11 +1,13 @@
 //! OPTION.
 
+use std::fs::{File, OpenOptions};
+
 use libc::{EBUSY, EINVAL, ENOENT, EOPNOTSUPP, EPERM};
 
 use crate::device::{OPTION, Struct, ioas_alloc, open};
 use crate::program::{Part, play};
 
-pub(crate) const PARTS: &[Part] = &[("options", options)];
+pub(crate) const PARTS: &[Part] = &[("options", options), ("options of a container", of_a_container)];
 
 #[test]
 fn options_are_set_and_told() {
@@ -32,4 +34,20 @@ fn options() {
         [option(1, 1, 77, 0), option(1, 0, ioas, 2), option(9, 1, ioas, 0)],
         [Err(ENOENT), Err(EINVAL), Err(EOPNOTSUPP)]
     );
+}
+
+#[test]
+fn a_container_begins_with_the_limit_of_the_process() {
+    play("options of a container");
+}
+
+fn of_a_container() {
+    let mode = |device: &File| {
+        let mut option = Struct::new(24).u16(8, 1);
+        option.call(device, OPTION).map(|()| option.get_u64(16))
+    };
+    let container = OpenOptions::new().read(true).write(true).open("/dev/vfio/vfio").unwrap();
+    assert_eq!((mode(&container), mode(&open())), (Ok(1), Ok(0)));
+    assert_eq!(mode(&container.try_clone().unwrap()), Ok(1));
+    assert!(ioas_alloc(&container).is_ok());
 }

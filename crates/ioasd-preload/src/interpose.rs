@@ -14,14 +14,15 @@ use std::ffi::{c_char, c_int, c_ulong, c_void};
 
 use libc::{size_t, ssize_t};
 
-use crate::lease::{self, OnExec};
+use crate::lease::{self, Device, OnExec};
 use crate::memory::{Address, Range};
 use crate::next::{self, Next};
 use crate::sys::{Errno, Fd, errno, set_errno};
 use crate::{call, channels, events};
 
 /// Devices that lead to the agent.
-const DEVICES: [&[u8]; 2] = [b"/dev/iommu\0", b"/dev/vfio/vfio\0"];
+const DEVICES: [(&[u8], Device); 2] =
+    [(b"/dev/iommu\0", Device::Iommu), (b"/dev/vfio/vfio\0", Device::Container)];
 
 /// Bits 8 to 15 of an ioctl that is for iommufd or VFIO: the letter `;`.
 const LETTER: u32 = 0x3b00;
@@ -43,18 +44,19 @@ extern "C" fn loaded() {
 #[unsafe(link_section = ".init_array")]
 static LOADED: extern "C" fn() = loaded;
 
-/// Whether a path is one of the devices.
+/// Which of the devices a path is, if it is one.
 ///
 /// # Safety
 /// `path` is a C string, or an address at which no program has memory.
-unsafe fn is_device(path: *const c_char) -> bool {
+unsafe fn device_at(path: *const c_char) -> Option<Device> {
     if !USER_MEMORY.contains(&path.addr()) {
-        return false;
+        return None;
     }
-    DEVICES.iter().any(|device| {
+    let is_at = |name: &[u8]| {
         // SAFETY: bytes are read one by one and only while they are equal, so never behind the string's end.
-        device.iter().enumerate().all(|(at, byte)| unsafe { *path.add(at).cast::<u8>() } == *byte)
-    })
+        name.iter().enumerate().all(|(at, byte)| unsafe { *path.add(at).cast::<u8>() } == *byte)
+    };
+    DEVICES.into_iter().find(|(name, _)| is_at(name)).map(|(_, device)| device)
 }
 
 /// Answers an open if it is for a device.
@@ -62,12 +64,13 @@ unsafe fn is_device(path: *const c_char) -> bool {
 /// # Safety
 /// As `open`.
 unsafe fn opened(path: *const c_char, flags: c_int) -> Option<c_int> {
-    // SAFETY: as the caller's.
-    if !unsafe { is_device(path) } || flags & NO_USE != 0 {
+    if flags & NO_USE != 0 {
         return None;
     }
+    // SAFETY: as the caller's.
+    let device = unsafe { device_at(path) }?;
     let on_exec = if flags & libc::O_CLOEXEC == 0 { OnExec::Keep } else { OnExec::Close };
-    Some(returned(|| lease::open(on_exec).map(Fd::into_number)))
+    Some(returned(|| lease::open(device, on_exec).map(Fd::into_number)))
 }
 
 /// Runs a call as the kernel would: the result, or -1 and an errno; without an error, errno is untouched.

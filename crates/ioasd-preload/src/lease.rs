@@ -1,22 +1,21 @@
 //! Leases: what a program holds as its open `/dev/iommu`.
 //!
-//! A lease is a socket, connected to the agent and bound to an abstract name that only leases have: `PREFIX` and 64
-//! random bits. The name makes it known again wherever its descriptor goes, also in another process or container, and
+//! A lease is a socket, connected to the agent and bound to an abstract name that only leases have: what it was opened
+//! as, and 64 random bits. The name makes it known again wherever its descriptor goes, also in another process or container, and
 //! tells one lease from another. Nothing is ever sent to a socket without such a name.
 //!
-//! Imports allowed: place, report, sys.
+//! Imports allowed: place, report, sys, the client crate's wire.
 
 use std::ffi::c_int;
+
+use ioasd_client::wire::channels::{CONTAINER_NAME, LEASE_KEY_BYTES, LEASE_NAME};
 
 use crate::place::Place;
 use crate::report;
 use crate::sys::{self, Errno, Fd};
 
-/// What every lease's name begins with.
-const PREFIX: &[u8] = b"ioasd/lease/";
-
-/// Random bytes that follow.
-const KEY_BYTES: usize = size_of::<u64>();
+/// Bytes of the longest name.
+const NAME_MAX: usize = CONTAINER_NAME.len() + LEASE_KEY_BYTES;
 
 /// Names that are tried; one is taken only if the same 64 bits were drawn before.
 const TRIES: usize = 4;
@@ -41,6 +40,25 @@ pub(crate) enum OnExec {
     Keep,
 }
 
+/// What a program opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Device {
+    /// `/dev/iommu`.
+    Iommu,
+    /// `/dev/vfio/vfio`.
+    Container,
+}
+
+impl Device {
+    /// What the names of its leases begin with.
+    const fn prefix(self) -> &'static [u8] {
+        match self {
+            Self::Iommu => LEASE_NAME,
+            Self::Container => CONTAINER_NAME,
+        }
+    }
+}
+
 /// A descriptor that is a lease.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Lease {
@@ -54,12 +72,12 @@ pub(crate) struct Lease {
 ///
 /// # Errors
 /// ENOENT if there is no agent, which is said on standard error; EMFILE or ENFILE if descriptors are short.
-pub(crate) fn open(on_exec: OnExec) -> Result<Fd, Errno> {
+pub(crate) fn open(device: Device, on_exec: OnExec) -> Result<Fd, Errno> {
     let Some(place) = Place::of_process() else {
         report::no_agent(b"$IOASD_SOCKET", Errno::NAMETOOLONG);
         return Err(Errno::NOENT);
     };
-    match connected(place.path(), on_exec) {
+    match connected(place.path(), device, on_exec) {
         Err(errno @ (Errno::MFILE | Errno::NFILE | Errno::NOMEM)) => Err(errno),
         Err(errno) => {
             report::no_agent(place.path(), errno);
@@ -69,20 +87,21 @@ pub(crate) fn open(on_exec: OnExec) -> Result<Fd, Errno> {
     }
 }
 
-fn connected(path: &[u8], on_exec: OnExec) -> Result<Fd, Errno> {
+fn connected(path: &[u8], device: Device, on_exec: OnExec) -> Result<Fd, Errno> {
     let socket = sys::socket(match on_exec {
         OnExec::Close => libc::SOCK_CLOEXEC,
         OnExec::Keep => 0,
     })?;
-    give_name(&socket)?;
+    give_name(&socket, device)?;
     sys::connect(&socket, path)?;
     Ok(socket)
 }
 
-fn give_name(socket: &Fd) -> Result<(), Errno> {
+fn give_name(socket: &Fd, device: Device) -> Result<(), Errno> {
     let mut outcome = Err(Errno::ADDRINUSE);
     for _ in 0..TRIES {
-        outcome = sys::bind_abstract(socket, &name(LeaseKey(u64::from_be_bytes(sys::random()?))));
+        let (name, len) = name(device, sys::random()?);
+        outcome = sys::bind_abstract(socket, name.get(..len).unwrap_or_default());
         if outcome != Err(Errno::ADDRINUSE) {
             break;
         }
@@ -92,16 +111,18 @@ fn give_name(socket: &Fd) -> Result<(), Errno> {
 
 /// The lease that `fd` is, if it is one.
 pub(crate) fn of(fd: c_int) -> Option<Lease> {
-    let key = sys::abstract_name(fd)?.behind(PREFIX)?;
+    let name = sys::abstract_name(fd)?;
+    let key = name.behind(LEASE_NAME).or_else(|| name.behind(CONTAINER_NAME))?;
     Some(Lease { fd, key: LeaseKey(u64::from_be_bytes(key)) })
 }
 
-fn name(LeaseKey(key): LeaseKey) -> [u8; PREFIX.len() + KEY_BYTES] {
-    let mut name = [0; PREFIX.len() + KEY_BYTES];
-    for (to, from) in name.iter_mut().zip(PREFIX.iter().chain(&key.to_be_bytes())) {
+/// A name, and how long it is.
+fn name(device: Device, key: [u8; LEASE_KEY_BYTES]) -> ([u8; NAME_MAX], usize) {
+    let mut name = [0; NAME_MAX];
+    for (to, from) in name.iter_mut().zip(device.prefix().iter().chain(&key)) {
         *to = *from;
     }
-    name
+    (name, device.prefix().len() + LEASE_KEY_BYTES)
 }
 
 #[cfg(test)]
@@ -112,9 +133,12 @@ mod tests {
     fn only_a_named_socket_is_a_lease() {
         let socket = sys::socket(libc::SOCK_CLOEXEC).unwrap();
         assert!(of(socket.number()).is_none(), "a socket without name");
-        give_name(&socket).unwrap();
+        give_name(&socket, Device::Iommu).unwrap();
         let copy = sys::duplicate_from(&socket, 100).unwrap();
         assert_eq!(of(socket.number()).unwrap().key, of(copy.number()).unwrap().key);
+        let container = sys::socket(libc::SOCK_CLOEXEC).unwrap();
+        give_name(&container, Device::Container).unwrap();
+        assert_ne!(of(container.number()).unwrap().key, of(socket.number()).unwrap().key);
         let other = sys::socket(libc::SOCK_CLOEXEC).unwrap();
         sys::bind_abstract(&other, &[b"other/lease/".as_slice(), &sys::random::<8>().unwrap()].concat())
             .unwrap();

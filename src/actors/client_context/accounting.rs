@@ -67,10 +67,11 @@ impl Accounting {
 }
 
 impl ClientState {
-    /// The same context, opened by a process of that user, with that limit.
+    /// The same context, opened by a process of that user, with that limit, in a mode that lasts until another is chosen.
     #[must_use]
-    pub fn opened_by(mut self, opener: Option<Surety>) -> Self {
+    pub fn opened_by(mut self, opener: Option<Surety>, mode: RlimitMode) -> Self {
         self.accounting.opener = opener;
+        self.accounting.mode.set(mode);
         self
     }
 

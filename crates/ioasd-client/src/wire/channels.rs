@@ -19,6 +19,13 @@ use super::command::commands;
 use crate::ids::AccessId;
 use crate::units::{ByteLen, Iova, UserAddr};
 
+/// What the abstract name of a lease begins with, if a front end opened it as `/dev/iommu`; [`LEASE_KEY_BYTES`] follow.
+pub const LEASE_NAME: &[u8] = b"ioasd/lease/";
+/// The same, if it was opened as `/dev/vfio/vfio`: then RLIMIT_MODE is 1 from the beginning.
+pub const CONTAINER_NAME: &[u8] = b"ioasd/container/";
+/// Random bytes that tell one lease from another, behind the beginning of its name.
+pub const LEASE_KEY_BYTES: usize = 8;
+
 commands! {
     /// Opens a further channel of the same context; it is the one descriptor of the reply.
     ChannelOpen = 0x3bd0 "CHANNEL_OPEN", min 16, size 16 {
