@@ -31,8 +31,9 @@ const INFO_FLAGS: u32 = 1 | 2;
 /// Capabilities, in the order of the chain: how much may be mapped, and where.
 const DMA_AVAIL: (u16, usize) = (3, 16);
 const IOVA_RANGES: (u16, usize) = (1, 16);
-/// Ranges that are told at most.
-const RANGES: usize = 64;
+/// Where each is, if it fits; behind the second the ranges themselves.
+const PLACES: [usize; 2] = [INFO, INFO + DMA_AVAIL.1];
+const RANGES: usize = PLACES[1] + IOVA_RANGES.1;
 
 /// Carries out a VFIO call; `None` if the number is none of them.
 pub(crate) fn ioctl(lease: Lease, command: u32, argument: u64) -> Option<Result<c_int, Errno>> {
@@ -102,22 +103,26 @@ fn get_info(lease: Lease, at: Address) -> Result<c_int, Errno> {
     if room < INFO_MIN {
         return Err(Errno::INVAL);
     }
-    let mut bounds = [0; RANGES * IovaBounds::BYTES];
-    let packed = Packed::of(&VfioGetInfo::default());
-    let reply = channels::call(lease, |channel| {
-        let into = Range::of_mut(&mut bounds);
-        exchange(channel, Outbound::plain(&packed), Some(into))
-    })?;
-    reply.outcome()?;
-    let info = VfioGetInfo::load(reply.body());
-    let ranges = bounds.get(..reply.head.payload.min(bounds.len())).unwrap_or_default();
-    write_info(at, room, info.out_page_sizes, ranges)
+    let told = ask(lease, None)?;
+    let ranges = Range { start: at.behind(RANGES), len: told.head.payload };
+    if RANGES + ranges.len > room {
+        return write_info(at, room, &told, ranges.len);
+    }
+    let filled = ask(lease, Some(ranges))?;
+    write_info(at, room, &filled, filled.head.payload.min(ranges.len))
 }
 
-/// The head, and behind it each capability that fits.
-fn write_info(at: Address, room: usize, page_sizes: u64, ranges: &[u8]) -> Result<c_int, Errno> {
-    let (first, second) = (INFO, INFO + DMA_AVAIL.1);
-    let total = second + IOVA_RANGES.1 + ranges.len();
+/// Asks for page sizes and, if there is room, ranges.
+fn ask(lease: Lease, ranges: Option<Range>) -> Result<Inbound, Errno> {
+    let packed = Packed::of(&VfioGetInfo::default());
+    let reply = channels::call(lease, |channel| exchange(channel, Outbound::plain(&packed), ranges))?;
+    reply.outcome().map(|()| reply)
+}
+
+/// The head, and behind it each capability that fits. The ranges, so many bytes, are there already if they fit.
+fn write_info(at: Address, room: usize, reply: &Inbound, ranges: usize) -> Result<c_int, Errno> {
+    let [first, second] = PLACES;
+    let total = RANGES + ranges;
     let as_u32 = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
     if room >= second {
         let mut capability = header(DMA_AVAIL, as_u32(second));
@@ -126,14 +131,13 @@ fn write_info(at: Address, room: usize, page_sizes: u64, ranges: &[u8]) -> Resul
     }
     if room >= total {
         let mut capability = header(IOVA_RANGES, 0);
-        as_u32(ranges.len() / IovaBounds::BYTES).store(&mut capability, 8);
+        as_u32(ranges / IovaBounds::BYTES).store(&mut capability, 8);
         memory::write(at.behind(second), &capability)?;
-        memory::write(at.behind(second + IOVA_RANGES.1), ranges)?;
     }
     let mut head = [0; INFO];
     as_u32(total).store(&mut head, 0);
     INFO_FLAGS.store(&mut head, 4);
-    page_sizes.store(&mut head, 8);
+    VfioGetInfo::load(reply.body()).out_page_sizes.store(&mut head, 8);
     as_u32(if room >= total { first } else { 0 }).store(&mut head, 16);
     memory::write(at, head.get(..room.min(INFO)).unwrap_or_default())?;
     Ok(0)
