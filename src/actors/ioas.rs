@@ -219,6 +219,14 @@ impl IoasCell {
         self.run(self.operations.unmap(request)).await
     }
 
+    /// Splits the areas that reach over an end of a range, so that it can be unmapped, if leaves are pages at most.
+    ///
+    /// # Errors
+    /// If an area cannot be split there.
+    pub async fn cut_out(&self, range: IovaRange) -> Result<(), Refusal> {
+        self.run(self.operations.cut_out(range)).await
+    }
+
     /// Several UNMAPs, one after the other, each with its own outcome, and one grace period for all.
     ///
     /// # Errors

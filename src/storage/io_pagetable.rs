@@ -48,7 +48,7 @@ pub use request::{
     Field, RequestError, UnmapRequest, check_copy_request, check_file_range, check_map_request, check_range,
     check_unmap_request, check_user_memory,
 };
-pub use split::{SplitAreas, SplitError};
+pub use split::{Part, Split, SplitError};
 pub use unmap::{UnmapError, UnmapStep};
 
 use ioasd_client::units::{ByteLen, Iova, IovaRange};

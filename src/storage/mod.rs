@@ -43,6 +43,7 @@ pub mod refusal;
 mod release;
 pub mod source;
 pub mod span;
+mod split_shown;
 pub mod step;
 mod transfer;
 mod unfill;

@@ -9,6 +9,7 @@
 //!   Fill         frames of an area into domains           MAP, COPY, attaching a domain
 //!   Unfill       an area out of its last domains          UNMAP, detaching the last domain; the pages retire
 //!   UnmapFrom    an area out of one domain of several     detaching a domain; the pages retire
+//!   Split        an area is shown as two                 UNMAP_DMA of VFIO type 1 cuts
 //!   Release      what retired is let go of                after the grace period
 //!   PinAccess    frames into tier 1 and to the caller     a software user pins
 //!   UnpinAccess  the opposite                             it may run between the batches of another movement
@@ -26,6 +27,7 @@ use super::pages::IoptPages;
 use super::pin_access::PinAccess;
 use super::reader::Tuning;
 use super::release::Release;
+use super::split_shown::SplitShown;
 use super::step::{Next, Reply, StepId};
 use super::transfer::TransferBytes;
 use super::unfill::{Remaining, Unfill};
@@ -39,6 +41,7 @@ pub struct Movement(Kind);
 enum Kind {
     Fill(Fill),
     Unfill(Unfill),
+    Split(SplitShown),
     Release(Release),
     PinAccess(PinAccess),
     UnpinAccess(UnpinAccess),
@@ -61,6 +64,7 @@ impl Movement {
                 let remaining = Remaining::Storage(storage);
                 Kind::Unfill(Unfill::new(area, shape, [domain].into(), remaining, tuning))
             }
+            Order::Split { whole, parts } => Kind::Split(SplitShown::new(whole, parts)),
             Order::Release(key) => Kind::Release(Release::new(key)),
             Order::PinAccess(range) => Kind::PinAccess(PinAccess::new(range, tuning)),
             Order::UnpinAccess(range) => Kind::UnpinAccess(UnpinAccess::new(range)),
@@ -73,6 +77,7 @@ impl Movement {
         match &mut self.0 {
             Kind::Fill(fill) => fill.next(pages),
             Kind::Unfill(unfill) => unfill.next(pages),
+            Kind::Split(split) => split.next(pages),
             Kind::Release(release) => release.next(pages),
             Kind::PinAccess(pin) => pin.next(pages),
             Kind::UnpinAccess(unpin) => unpin.next(pages),
@@ -85,6 +90,7 @@ impl Movement {
         match &mut self.0 {
             Kind::Fill(fill) => fill.supply(pages, id, reply),
             Kind::Unfill(unfill) => unfill.supply(reply),
+            Kind::Split(_) => {}
             Kind::Release(release) => release.supply(pages, reply),
             Kind::PinAccess(pin) => pin.supply(pages, id, reply),
             Kind::UnpinAccess(unpin) => unpin.supply(pages, reply),
@@ -100,7 +106,7 @@ impl Movement {
             Kind::Fill(fill) => fill.is_interruptible(),
             Kind::PinAccess(pin) => pin.is_interruptible(),
             Kind::Unfill(_) => true,
-            Kind::Release(_) | Kind::UnpinAccess(_) | Kind::Transfer(_) => false,
+            Kind::Split(_) | Kind::Release(_) | Kind::UnpinAccess(_) | Kind::Transfer(_) => false,
         }
     }
 }

@@ -51,6 +51,13 @@ pub enum Order {
         /// A domain that stays.
         storage: DomainKey,
     },
+    /// Show an area as its two parts from now on. Nothing is remapped.
+    Split {
+        /// The area that was, and where it lay.
+        whole: (AreaKey, AreaShape),
+        /// Its parts, and where they lie.
+        parts: [(AreaKey, AreaShape); 2],
+    },
     /// Let go of what retired.
     Release(RetireKey),
     /// Pin for a software user.

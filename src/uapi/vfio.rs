@@ -105,6 +105,9 @@ impl Serve for VfioUnmapDma {
         require_flags(Self::NAME, self.flags, VFIO_UNMAP_ALL_FLAG)?;
         let ioas = call.client.vfio_ioas()?;
         let request = unmap_request(&self)?;
+        if request != UnmapRequest::Everything {
+            call.client.cut_out(ioas, request.range()).await?;
+        }
         match unmapped(&call, ioas, request).await {
             Ok(length) => Ok(Done::value(Self { length, ..self })),
             Err(refusal) => Ok(Done::value(Self { length: ByteLen::new(0), ..self }).but(refusal)),

@@ -106,7 +106,7 @@ impl Generator {
         let dice = match (self.taste, self.rng.u8(..6)) {
             (Taste::Pins, 0..3) => self.rng.u32(670..870),
             (Taste::Pins, 3) => self.rng.u32(450..570),
-            (Taste::Pins | Taste::Mixed, _) => self.rng.u32(..1100),
+            (Taste::Pins | Taste::Mixed, _) => self.rng.u32(..1160),
         };
         match dice {
             0..210 => self.map(model, ioas),
@@ -137,7 +137,8 @@ impl Generator {
                 let to = self.sibling(model, ioas);
                 Op::ReplaceAccess { ioas, access: self.access(model, ioas), to }
             }
-            _ => self.replace(model),
+            1065..1100 => self.replace(model),
+            _ => self.cut(model, ioas),
         }
     }
 
@@ -288,6 +289,13 @@ impl Generator {
                 None => self.range(model, ioas),
             },
         }
+    }
+
+    /// In an address space whose leaves are pages at most, if there is one.
+    fn cut(&mut self, model: &Model, ioas: usize) -> Op {
+        let small = (0..model.ioases.len()).filter(|ioas| model.ioases[*ioas].large_pages == Asked::No);
+        let ioas = self.rng.choice(small.collect::<Vec<_>>()).unwrap_or(ioas);
+        Op::Cut { ioas, range: self.range(model, ioas) }
     }
 
     /// A range that has to do with areas: whole ones, neighbours together, a part, or any.

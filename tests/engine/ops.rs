@@ -119,6 +119,8 @@ pub enum Op {
     Copy { from: usize, range: Range, to: usize, permission: Permission, place: Option<u64> },
     /// UNMAP.
     Unmap { ioas: usize, range: Range },
+    /// Splits what reaches over an end of a range, if leaves are pages at most.
+    Cut { ioas: usize, range: Range },
     /// Replaces the allowed ranges, each as first and last address.
     Allow { ioas: usize, ranges: Vec<(u64, u64)> },
     /// Attaches a domain of the world to its address space.
@@ -156,6 +158,7 @@ impl Op {
             Self::Map { .. } => "map",
             Self::Copy { .. } => "copy",
             Self::Unmap { .. } => "unmap",
+            Self::Cut { .. } => "cut",
             Self::Allow { .. } => "allow",
             Self::Attach { .. } => "attach",
             Self::Detach { .. } => "detach",

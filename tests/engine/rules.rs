@@ -18,6 +18,7 @@ impl Model {
                 self.copy(*from, *range, *to, *permission, *place)
             }
             Op::Unmap { ioas, range } => self.unmap(*ioas, *range),
+            Op::Cut { ioas, range } => self.cut(*ioas, *range),
             Op::Allow { ioas, ranges } => self.allow(*ioas, ranges),
             Op::Attach { domain } => self.attach(*domain),
             Op::Detach { domain } => self.detach(*domain),
@@ -275,6 +276,43 @@ impl Model {
             removed += length;
         }
         if removed == 0 && !everything { refused(Errno::NOENT) } else { Ok(Value::Unmapped(removed)) }
+    }
+
+    fn cut(&mut self, ioas: usize, range: Range) -> Expected {
+        let last = checked_last(range)?;
+        if self.ioases[ioas].large_pages == Asked::Yes {
+            return Ok(Value::Nothing);
+        }
+        let ends = [Some(last), range.iova.checked_sub(1)];
+        let mut cuts = Vec::new();
+        for end in ends.into_iter().flatten() {
+            cuts.extend(self.cut_behind(ioas, end)?);
+        }
+        for cut in cuts {
+            let id = self.next_area;
+            self.next_area += 2;
+            let areas = &mut self.ioases[ioas].areas;
+            let place = areas.iter().position(|area| area.start <= cut && cut <= area.last).unwrap();
+            let whole = areas.remove(place);
+            let low = AreaModel { id, last: cut - 1, ..whole.clone() };
+            let high = AreaModel { id: id + 1, start: cut, offset: whole.offset_of(cut), ..whole };
+            areas.splice(place..place, [low, high]);
+        }
+        Ok(Value::Nothing)
+    }
+
+    fn cut_behind(&self, ioas: usize, byte: u64) -> Result<Option<u64>, Vec<Errno>> {
+        let Some(area) = self.area_at(ioas, byte) else { return Ok(None) };
+        if [area.start, area.last].contains(&byte) {
+            return Ok(None);
+        }
+        let cut = byte + 1;
+        let is_aligned = [cut, area.offset_of(cut)].iter().all(|at| at.is_multiple_of(PAGE_SIZE));
+        match (area.prevented, is_aligned, self.accesses_of(ioas, area.id)) {
+            (true, _, _) => refused(Errno::BUSY),
+            (false, true, 0) => Ok(Some(cut)),
+            (false, _, _) => refused(Errno::INVAL),
+        }
     }
 
     fn ask_to_leave(&mut self, ioas: usize, id: u64) -> Result<(), Vec<Errno>> {

@@ -47,7 +47,7 @@ impl Tally {
             let cannot_fail = ["detach", "detach-access", "death", "spoil"].contains(name);
             assert!(cannot_fail || *bad >= least, "{name} was refused {bad} times only");
         }
-        assert_eq!(self.outcomes.len(), 17, "an operation was never tried");
+        assert_eq!(self.outcomes.len(), 18, "an operation was never tried");
         let Counters { carries, torn_deliveries, reads, overlaps, refused_charges, .. } = &self.counters;
         assert!(
             *carries >= least && *torn_deliveries >= least / 4 && *overlaps >= least,

@@ -251,6 +251,9 @@ impl System for World {
                 self.copy(*from, *range, *to, *permission, *place).await
             }
             Op::Unmap { ioas, range } => self.unmap(*ioas, *range).await,
+            Op::Cut { ioas, range } => {
+                self.ioases[*ioas].cut_out(checked(*range)?).await.map(nothing).map_err(errno)
+            }
             Op::Allow { ioas, ranges } => self.allow(*ioas, ranges),
             Op::Attach { domain } => self.attach(*domain).await,
             Op::Detach { domain } => self.detach(*domain).await,

@@ -440,6 +440,10 @@ impl Actors {
             Op::Map { .. } => self.map(op).await,
             Op::Copy { from, range, to, .. } => self.copy(*from, *range, *to, op).await,
             Op::Unmap { ioas, range } => self.unmap(*ioas, *range).await,
+            Op::Cut { ioas, range } => {
+                let cut = self.ioas_cell(*ioas).cut_out(checked(*range)?).await;
+                cut.map(|()| Value::Nothing).map_err(errno)
+            }
             Op::Allow { ioas, ranges } => self.allow(*ioas, ranges).await,
             Op::Attach { domain } => self.attach(*domain).await,
             Op::Detach { domain } => self.detach(*domain).await,

@@ -184,6 +184,11 @@ fn accesses() -> Vec<Scenario> {
 
 fn endings() -> Vec<Scenario> {
     let unpin = Op::Unpin { ioas: 1, access: 0, range: range(9, 11) };
+    let small = || vec![Op::LargePages { ioas: 0, on: Asked::No }];
+    let part = |unmap| {
+        let (ioas, range) = (0, range(22, 7));
+        if unmap { Op::Unmap { ioas, range } } else { Op::Cut { ioas, range } }
+    };
     let pinned = || [source(), vec![pin(1, 9, 11)]].concat();
     vec![
         sure(
@@ -191,6 +196,13 @@ fn endings() -> Vec<Scenario> {
             0,
             &[attach(&[0, 1, 2]), populated()],
             Op::Unmap { ioas: 0, range: Range { iova: 0, length: u64::MAX } },
+        ),
+        sure("cut a part out of three domains", 0, &[small(), attach(&[0, 1, 2]), populated()], part(false)),
+        sure(
+            "unmap a part that was cut out",
+            0,
+            &[small(), attach(&[0, 1, 2]), populated(), vec![part(false)]],
+            part(true),
         ),
         sure(
             "unmap what an access holds",

@@ -12,6 +12,7 @@ mod noise;
 
 mod addresses;
 mod bystanders;
+mod cuts;
 mod descriptors;
 mod device;
 mod dirty;

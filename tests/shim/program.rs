@@ -17,6 +17,7 @@ pub(crate) type Part = (&'static str, fn());
 fn parts() -> impl Iterator<Item = &'static Part> {
     let all = [
         crate::addresses::PARTS,
+        crate::cuts::PARTS,
         crate::descriptors::PARTS,
         crate::dirty::PARTS,
         crate::events::PARTS,
@@ -94,11 +95,12 @@ pub(crate) fn run(arguments: &[&str], program: &Command) -> Output {
     run.env("IOASD_PRELOAD", shim()).env_remove("IOASD_SOCKET").output().unwrap()
 }
 
-/// Asserts that a part was played well.
+/// Asserts that a part was played well, and says what it skipped.
 #[track_caller]
 pub(crate) fn played(output: &Output) {
     let text = String::from_utf8_lossy(&output.stdout);
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{}\n{text}\n{errors}", output.status);
     assert!(text.contains("1 passed"), "nothing was played:\n{text}\n{errors}");
+    errors.lines().filter_map(|line| line.strip_prefix("SKIP: ")).for_each(|why| ioasd::skip!("{why}"));
 }

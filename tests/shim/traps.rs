@@ -395,7 +395,7 @@ fn memory_of_huge_pages_is_mapped_in_every_part() {
 }
 
 /// Two huge pages of no file that the program has.
-fn huge() -> Option<&'static mut [u8]> {
+pub(crate) fn huge() -> Option<&'static mut [u8]> {
     let (access, length) = (libc::PROT_READ | libc::PROT_WRITE, 4 << 20);
     let kind = libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_HUGETLB | libc::MAP_POPULATE;
     // SAFETY: a new mapping where the kernel likes it.

@@ -9,16 +9,21 @@ use libc::{EFAULT, EINVAL, ENODEV, ENOENT, ENOTTY, EOPNOTSUPP};
 use crate::device::{Struct, destroy, ioas_alloc, memory, open, raw, shared};
 use crate::program::{Part, play, play_with_mock};
 
-pub(crate) const PARTS: &[Part] =
-    &[("vfio ioas", compat_ioas), ("vfio numbers", numbers), ("vfio dma", dma), ("vfio info", info)];
+pub(crate) const PARTS: &[Part] = &[
+    ("vfio ioas", compat_ioas),
+    ("vfio numbers", numbers),
+    ("vfio dma", dma),
+    ("vfio info", info),
+    ("vfio mock", of_a_mock_device),
+];
 
 const VFIO_IOAS: u32 = 0x3b88;
 const GET_API_VERSION: u32 = 0x3b64;
 const CHECK_EXTENSION: u32 = 0x3b65;
-const SET_IOMMU: u32 = 0x3b66;
+pub(crate) const SET_IOMMU: u32 = 0x3b66;
 const GET_INFO: u32 = 0x3b70;
-const MAP_DMA: u32 = 0x3b71;
-const UNMAP_DMA: u32 = 0x3b72;
+pub(crate) const MAP_DMA: u32 = 0x3b71;
+pub(crate) const UNMAP_DMA: u32 = 0x3b72;
 
 fn vfio_ioas(device: &File, op: u16, ioas: u32) -> Result<u32, i32> {
     let mut call = Struct::new(12).u32(4, ioas).u16(8, op);
@@ -27,12 +32,12 @@ fn vfio_ioas(device: &File, op: u16, ioas: u32) -> Result<u32, i32> {
 }
 
 /// A call that takes a number.
-fn number(device: &File, call: u32, argument: usize) -> Result<i32, i32> {
+pub(crate) fn number(device: &File, call: u32, argument: usize) -> Result<i32, i32> {
     raw(device.as_raw_fd(), call, without_provenance_mut(argument))
 }
 
 /// A device, and the address space that its container stands for.
-fn container() -> (File, u32) {
+pub(crate) fn container() -> (File, u32) {
     let device = open();
     let ioas = ioas_alloc(&device).unwrap();
     vfio_ioas(&device, 1, ioas).unwrap();
@@ -84,12 +89,12 @@ fn dma_is_mapped_and_unmapped_at_given_addresses() {
     play_with_mock("vfio dma");
 }
 
-fn map_dma(flags: u32, memory: &[u8], iova: u64) -> Struct {
+pub(crate) fn map_dma(flags: u32, memory: &[u8], iova: u64) -> Struct {
     let map = Struct::new(32).u32(4, flags).u64(8, memory.as_ptr().expose_provenance() as u64);
     map.u64(16, iova).u64(24, memory.len() as u64)
 }
 
-fn unmap_dma(device: &File, flags: u32, iova: u64, length: u64) -> Result<u64, i32> {
+pub(crate) fn unmap_dma(device: &File, flags: u32, iova: u64, length: u64) -> Result<u64, i32> {
     let mut unmap = Struct::new(24).u32(4, flags).u64(8, iova).u64(16, length);
     unmap.call(device, UNMAP_DMA)?;
     Ok(unmap.get_u64(16))
@@ -141,4 +146,36 @@ fn info() {
     assert_eq!([0, 16, 24, 40].map(|at| part.get_u32(at)), [total, 0, 3 | 1 << 16, 0]);
     assert_eq!(ask(15, total).err(), Some(EINVAL));
     assert_eq!(raw(open().as_raw_fd(), GET_INFO, std::ptr::null_mut()), Err(EFAULT));
+}
+
+#[test]
+fn a_device_tells_its_pages_and_addresses_and_does_not_enforce_coherency() {
+    play_with_mock("vfio mock");
+}
+
+fn of_a_mock_device() {
+    let (device, ioas) = container();
+    assert_eq!(number(&device, CHECK_EXTENSION, 4), Ok(1), "every HWPT does, there is none");
+    assert_eq!(number(&device, SET_IOMMU, 1), Ok(0));
+    crate::mock::mock_domain(&device, ioas).unwrap();
+    assert_eq!(
+        [1, 3, 9, 4].map(|extension| number(&device, CHECK_EXTENSION, extension)),
+        [Ok(1), Ok(1), Ok(1), Ok(0)]
+    );
+    let mut info = Struct::new(72);
+    info.call(&device, GET_INFO).unwrap();
+    assert_eq!([0, 4, 16, 48].map(|at| info.get_u32(at)), [72, 3, 24, 1]);
+    assert_eq!(info.get_u64(8), (1 << 37) - (1 << 12), "sizes from a page on");
+    assert_eq!([56, 64].map(|at| info.get_u64(at)), [0x100_0000, 0x7fff_ffff]);
+    for hole in 0..300 {
+        let reserve = crate::mock::test(1, ioas).u64(16, 0x200_0000 + hole * 0x2000).u64(24, 0x1000);
+        reserve.clone().call(&device, crate::device::TEST).unwrap();
+    }
+    let mut many = Struct::new(56 + 301 * 16);
+    many.call(&device, GET_INFO).unwrap();
+    assert_eq!([0, 16, 48].map(|at| many.get_u32(at)), [56 + 301 * 16, 24, 301]);
+    assert_eq!([56, 56 + 300 * 16].map(|at| many.get_u64(at)), [0x100_0000, 0x225_7000]);
+    let mut few = Struct::new(56 + 301 * 16).u32(0, 56 + 300 * 16);
+    few.call(&device, GET_INFO).unwrap();
+    assert_eq!([0, 16, 24, 40, 56].map(|at| few.get_u32(at)), [56 + 301 * 16, 0, 3 | 1 << 16, 0, 0]);
 }

@@ -192,6 +192,15 @@ impl ClientState {
         target.cell.unmap(request).await
     }
 
+    /// Splits the areas that reach over an end of a range, before it is unmapped, if leaves are pages at most.
+    ///
+    /// # Errors
+    /// ENOENT without such an address space; EBUSY or EINVAL if an area cannot be split there.
+    pub async fn cut_out(&self, ioas: ObjectId, range: IovaRange) -> Result<(), Refusal> {
+        let target = self.look(|objects| objects.ioas(ioas))?;
+        target.cell.cut_out(range).await
+    }
+
     /// Empties an address space that is out of the table.
     pub(super) async fn end_ioas(&self, object: Rc<IoasObject>) {
         let cleared = object.cell.clear().await;

@@ -15,6 +15,14 @@ use crate::storage::ledger::node::Allowance;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AreaId(u64);
 
+#[cfg(test)]
+impl AreaId {
+    /// A name that no table gave.
+    pub(in crate::storage) const fn new(id: u64) -> Self {
+        Self(id)
+    }
+}
+
 impl fmt::Display for AreaId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "area {}", self.0)

@@ -9,21 +9,28 @@ use super::alignment::LargePages;
 use super::area_map::{Area, AreaId, AreaState, NewAccesses};
 use crate::error::{Coded, Errno};
 use crate::storage::area::AreaShape;
+use crate::storage::ledger::exceeded::Exceeded;
 
-/// What a split replaced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SplitAreas {
+/// A part of an area: its name, and where it lies.
+pub type Part = (AreaId, AreaShape);
+
+/// An area that became two.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Split<P> {
+    /// The pages object behind it.
+    pub pages: P,
     /// The area that was.
-    pub old: AreaId,
-    /// Its first part.
-    pub left: AreaId,
-    /// The rest.
-    pub right: AreaId,
+    pub whole: Part,
+    /// What it is now, in the order of addresses.
+    pub parts: [Part; 2],
 }
 
 /// Why an area cannot be split.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SplitError {
+    /// An account has all the areas it may have.
+    #[error(transparent)]
+    TooManyAreas(#[from] Exceeded),
     /// The area is being installed or retired.
     #[error("area {area} is {state:?} and cannot be split at {cut}: wait for the map or unmap under way")]
     NotReady {
@@ -83,6 +90,7 @@ pub enum SplitError {
 impl Coded for SplitError {
     fn errno(&self) -> Errno {
         match self {
+            Self::TooManyAreas(exceeded) => exceeded.errno(),
             Self::NotReady { .. } | Self::Prevented { .. } => Errno::BUSY,
             Self::Misaligned { .. } | Self::Accessed { .. } | Self::LargeLeaves { .. } => Errno::INVAL,
         }
@@ -90,6 +98,7 @@ impl Coded for SplitError {
 
     fn code(&self) -> &'static str {
         match self {
+            Self::TooManyAreas(exceeded) => exceeded.code(),
             Self::NotReady { .. } => "area-not-ready",
             Self::Prevented { .. } => "area-being-unmapped",
             Self::Misaligned { .. } => "split-misaligned",
@@ -100,40 +109,42 @@ impl Coded for SplitError {
 }
 
 impl<P: Clone> IoPageTable<P> {
-    /// Splits the area that shows `byte` behind it. `None` if there is no such area, or if `byte` is its first or last
-    /// address. A ready area is in a domain exactly if the table has one, so the table knows whether leaves may be large.
+    /// Splits the areas that show an end of `range` and what lies behind it; tells them in the order in which they were
+    /// split. An end at the first address of an area cuts nothing off. A ready area is in a domain exactly if the table
+    /// has one, so the table knows whether leaves may be large.
     ///
     /// # Errors
-    /// If the area is in use in a way that a split would disturb; nothing changes then.
-    pub fn split_after(&mut self, byte: Iova) -> Result<Option<SplitAreas>, SplitError> {
-        let Some((id, cut)) = self.area_to_split(byte)? else {
-            return Ok(None);
-        };
-        let Some(area) = self.areas.remove(id) else {
-            return Ok(None);
-        };
-        let iova = area.iova();
-        let (Some(low), Some(high)) = (IovaRange::new(iova.start(), byte), IovaRange::new(cut, iova.last()))
-        else {
-            return Ok(None);
-        };
-        let (left, right) = (self.insert_part(&area, low), self.insert_part(&area, high));
-        Ok(Some(SplitAreas { old: id, left, right }))
+    /// If an area is in use in a way that a split would disturb, or there may be no more areas; nothing changes then.
+    pub fn cut_out(&mut self, range: IovaRange) -> Result<Vec<Split<P>>, SplitError> {
+        let before = range.start().get().checked_sub(1).map(Iova::new);
+        let ends = [Some(range.last()), before].into_iter().flatten();
+        let cuts = ends.filter_map(|byte| self.cut_behind(byte).transpose());
+        let cuts: Vec<Iova> = cuts.collect::<Result<_, _>>()?;
+        self.areas.take_quota(cuts.len() as u64)?;
+        Ok(cuts.into_iter().filter_map(|cut| self.split_at(cut)).collect())
     }
 
-    /// The area to split behind `byte`, and the first address of its second part.
-    fn area_to_split(&self, byte: Iova) -> Result<Option<(AreaId, Iova)>, SplitError> {
-        let Some(area) = self.area_at(byte) else {
-            return Ok(None);
-        };
-        let Some(cut) = byte.checked_add(1) else {
+    /// Where the area that shows `byte` is cut behind it: nowhere if there is none, or if it is its first or last address.
+    fn cut_behind(&self, byte: Iova) -> Result<Option<Iova>, SplitError> {
+        let (Some(area), Some(cut)) = (self.area_at(byte), byte.checked_add(1)) else {
             return Ok(None);
         };
         if byte == area.iova().start() || byte == area.iova().last() {
             return Ok(None);
         }
         self.check_split(area, cut)?;
-        Ok(Some((area.id(), cut)))
+        Ok(Some(cut))
+    }
+
+    /// One more area must have been taken out of the quota.
+    fn split_at(&mut self, cut: Iova) -> Option<Split<P>> {
+        let iova = self.area_at(cut)?.iova();
+        let low = IovaRange::new(iova.start(), Iova::new(cut.get().checked_sub(1)?))?;
+        let high = IovaRange::new(cut, iova.last())?;
+        let area = self.areas.remove(self.area_at(cut)?.id())?;
+        self.areas.take_quota_anyway();
+        let parts = [low, high].map(|iova| self.insert_part(&area, iova));
+        Some(Split { whole: (area.id, area.shape), pages: area.pages, parts })
     }
 
     fn check_split(&self, area: &Area<P>, cut: Iova) -> Result<(), SplitError> {
@@ -157,12 +168,11 @@ impl<P: Clone> IoPageTable<P> {
         Ok(())
     }
 
-    fn insert_part(&mut self, whole: &Area<P>, iova: IovaRange) -> AreaId {
-        self.areas.take_quota_anyway();
+    fn insert_part(&mut self, whole: &Area<P>, iova: IovaRange) -> Part {
         let id = self.areas.take_id();
         let shape = AreaShape::new(iova, whole.shape().offset_of(iova.start()));
         self.areas.insert(Area { id, shape, ..whole.clone() });
-        id
+        (id, shape)
     }
 }
 
@@ -172,24 +182,57 @@ mod tests {
     use super::super::constraints::Owner;
     use super::super::fixture::{mapped, mapped_row, piece, range, table};
     use super::*;
+    use crate::storage::ledger::node::Allowance;
+    use crate::storage::ledger::resource::Resource;
 
-    fn errno(table: &mut IoPageTable<u32>, byte: u64) -> Option<Errno> {
+    fn split_after(table: &mut IoPageTable<u32>, byte: u64) -> Result<Option<Split<u32>>, SplitError> {
+        let splits = table.cut_out(range(0, byte));
+        table.check();
+        splits.map(|splits| splits.into_iter().next())
+    }
+
+    fn refusal(table: &mut IoPageTable<u32>, start: u64, last: u64) -> (Errno, &'static str) {
         let before: Vec<_> = table.areas().cloned().collect();
-        let error = table.split_after(Iova::new(byte)).unwrap_err();
+        let error = table.cut_out(range(start, last)).unwrap_err();
         assert!(table.areas().eq(&before), "a refused split changed an area");
-        Some(error.errno())
+        (error.errno(), error.code())
     }
 
     #[test]
     fn both_parts_show_what_the_area_showed() {
         let mut table = table();
         let old = mapped(&mut table, 0x1000, piece(0x3000, 0x800));
-        let split = table.split_after(Iova::new(0x17ff)).unwrap().unwrap();
-        assert_eq!((split.old, table.area(old)), (old, None));
-        let shape = |id| table.area(id).map(|area| (area.iova(), area.shape().byte_offset()));
-        assert_eq!(shape(split.left), Some((range(0x1000, 0x17ff), ByteLen::new(0x800))));
-        assert_eq!(shape(split.right), Some((range(0x1800, 0x3fff), ByteLen::new(0x1000))));
+        let split = split_after(&mut table, 0x17ff).unwrap().unwrap();
+        assert_eq!((split.whole.0, table.area(old)), (old, None));
+        for ((id, shape), (iova, offset)) in
+            split.parts.into_iter().zip([(range(0x1000, 0x17ff), 0x800), (range(0x1800, 0x3fff), 0x1000)])
+        {
+            assert_eq!(shape, AreaShape::new(iova, ByteLen::new(offset)));
+            assert_eq!(table.area(id).map(Area::shape), Some(shape));
+        }
+    }
+
+    #[test]
+    fn a_part_is_cut_out_at_both_ends_or_not_at_all() {
+        let mut table = table();
+        mapped(&mut table, 0x1000, piece(0x5000, 0));
+        let held = mapped(&mut table, 0x6000, piece(0x2000, 0));
+        table.add_access_to(held, Holder::External);
+        assert_eq!(refusal(&mut table, 0x2000, 0x6fff), (Errno::INVAL, "area-accessed"));
+        let splits = table.cut_out(range(0x2000, 0x3fff)).unwrap();
         table.check();
+        assert_eq!(splits[1].whole, splits[0].parts[0], "the same area, twice");
+        let areas: Vec<_> = table.areas().map(Area::iova).collect();
+        assert_eq!(areas[..3], [range(0x1000, 0x1fff), range(0x2000, 0x3fff), range(0x4000, 0x5fff)]);
+    }
+
+    #[test]
+    fn parts_count_as_areas() {
+        let mut table = IoPageTable::within(Allowance::alone(Resource::Areas, 2));
+        mapped(&mut table, 0x1000, piece(0x3000, 0));
+        assert_eq!(refusal(&mut table, 0x2000, 0x2fff).1, Resource::Areas.code());
+        assert!(split_after(&mut table, 0x1fff).unwrap().is_some());
+        assert_eq!(refusal(&mut table, 0x3000, 0x3fff).1, Resource::Areas.code());
     }
 
     #[test]
@@ -198,7 +241,7 @@ mod tests {
         mapped(&mut table, 0x1000, piece(0x1000, 0));
         mapped(&mut table, u64::MAX - 9, piece(10, 0));
         for byte in [0xfff, 0x1000, 0x1fff, 0x2000, u64::MAX] {
-            assert_eq!(table.split_after(Iova::new(byte)), Ok(None));
+            assert_eq!(split_after(&mut table, byte), Ok(None));
         }
     }
 
@@ -207,8 +250,8 @@ mod tests {
         let mut table = table();
         mapped(&mut table, 0x1000, piece(0x2000, 0));
         table.add_alignment(Owner::Access(1), 0x800).unwrap();
-        assert_eq!(errno(&mut table, 0x1800), Some(Errno::INVAL));
-        assert!(table.split_after(Iova::new(0x17ff)).unwrap().is_some());
+        assert_eq!(refusal(&mut table, 0, 0x1800), (Errno::INVAL, "split-misaligned"));
+        assert!(split_after(&mut table, 0x17ff).unwrap().is_some());
     }
 
     #[test]
@@ -216,7 +259,7 @@ mod tests {
         let mut table = table();
         table.add_alignment(Owner::Access(1), 0x800).unwrap();
         mapped_row(&mut table, 0x1000, &[piece(0x400, 0), piece(0xc00, 0)]);
-        assert_eq!(errno(&mut table, 0x17ff), Some(Errno::INVAL));
+        assert_eq!(refusal(&mut table, 0, 0x17ff).0, Errno::INVAL);
     }
 
     #[test]
@@ -224,10 +267,9 @@ mod tests {
         let mut table = table();
         let id = mapped(&mut table, 0x1000, piece(0x2000, 0));
         table.add_access_to(id, Holder::External);
-        assert_eq!(table.split_after(Iova::new(0x1fff)).unwrap_err().code(), "area-accessed");
-        assert_eq!(errno(&mut table, 0x1fff), Some(Errno::INVAL));
+        assert_eq!(refusal(&mut table, 0, 0x1fff), (Errno::INVAL, "area-accessed"));
         table.add_alignment(Owner::Access(1), 0x1000).unwrap();
-        assert_eq!(table.split_after(Iova::new(0x17ff)).unwrap_err().code(), "split-misaligned");
+        assert_eq!(refusal(&mut table, 0, 0x17ff).1, "split-misaligned");
     }
 
     #[test]
@@ -235,11 +277,11 @@ mod tests {
         let mut table = table();
         table.add_domain(Owner::Domain(1), 0x1000, IovaRange::ALL).unwrap();
         mapped(&mut table, 0x1000, piece(0x2000, 0));
-        assert_eq!(errno(&mut table, 0x1fff), Some(Errno::INVAL));
+        assert_eq!(refusal(&mut table, 0, 0x1fff), (Errno::INVAL, "area-in-large-leaves"));
         table.remove_owner(Owner::Domain(1));
         table.set_large_pages(LargePages::Off).unwrap();
         table.add_domain(Owner::Domain(1), 0x1000, IovaRange::ALL).unwrap();
-        assert!(table.split_after(Iova::new(0x1fff)).unwrap().is_some());
+        assert!(split_after(&mut table, 0x1fff).unwrap().is_some());
     }
 
     #[test]
@@ -247,6 +289,6 @@ mod tests {
         let mut table = table();
         let id = mapped(&mut table, 0x1000, piece(0x2000, 0));
         table.begin_retire(id);
-        assert_eq!(errno(&mut table, 0x1fff), Some(Errno::BUSY));
+        assert_eq!(refusal(&mut table, 0, 0x1fff), (Errno::BUSY, "area-not-ready"));
     }
 }

@@ -200,7 +200,7 @@ mod tests {
         let walk = table.access_walk(range(0x1000, 0x1fff), AccessKind::Copy(Transfer::Read));
         assert_eq!(walk.end.unwrap_err().errno(), Errno::INVAL);
         assert_eq!(table.copy_pieces(range(0x1000, 0x1fff)).unwrap().len(), 1);
-        assert_eq!(table.split_after(Iova::new(0x17ff)).unwrap_err().errno(), Errno::BUSY);
+        assert_eq!(table.cut_out(range(0, 0x17ff)).unwrap_err().errno(), Errno::BUSY);
     }
 
     #[test]

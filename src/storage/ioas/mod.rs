@@ -7,7 +7,7 @@
 //!
 //! ```text
 //!   gate     shared: MAP, COPY, UNMAP of different ranges side by side
-//!            exclusive: adding and removing domains and accesses, switching large pages
+//!            exclusive: adding and removing domains and accesses, switching large pages, cutting areas
 //!            free: while walkers leave, while accesses are asked to let go, and for pin, read and write
 //! ```
 //!
@@ -20,6 +20,7 @@ mod domains;
 mod map;
 mod notices;
 mod port;
+mod split;
 mod unmap;
 
 use std::cell::RefCell;

@@ -268,9 +268,12 @@ impl Pair {
 
     fn split(&mut self) {
         let byte = if self.rng.bool() { self.address().saturating_sub(1) } else { self.address() };
-        let ours = self.table.split_after(Iova::new(byte));
-        if let Some((Some(split), Some((left, right)))) = both(ours, self.space.split(byte)) {
-            self.ids.extend([(left, split.left), (right, split.right)]);
+        let ours = self.table.cut_out(range(0, byte));
+        if let Some((splits, split)) = both(ours, self.space.split(byte)) {
+            let tags: Vec<u64> = split.into_iter().flat_map(|(left, right)| [left, right]).collect();
+            let parts: Vec<_> = splits.into_iter().flat_map(|split| split.parts).collect();
+            assert_eq!(parts.len(), tags.len(), "parts");
+            self.ids.extend(tags.into_iter().zip(parts.into_iter().map(|(id, _)| id)));
         }
     }
 
