@@ -5,7 +5,7 @@
 //!
 //! Imports allowed: `std`, `parking_lot`, number, figures, storage's refusals.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
@@ -21,7 +21,7 @@ use crate::storage::refusal::Refusal;
 pub const KEPT: usize = 1000;
 
 /// What kind of event it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// A context was opened.
     Opened,
@@ -46,6 +46,20 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::Opened,
+        Self::Closed,
+        Self::Refused,
+        Self::WalkersLate,
+        Self::Denied,
+        Self::SoftLimit,
+        Self::WalkerKilled,
+        Self::WalkersLeft,
+        Self::Stopping,
+        Self::Changed,
+    ];
+
     /// The word used in reports.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -178,6 +192,8 @@ struct Kept {
     events: VecDeque<Event>,
     last: u64,
     forgotten: u64,
+    /// How often each kind was told, forgotten events included.
+    told: BTreeMap<Kind, u64>,
 }
 
 /// What happened lately.
@@ -189,6 +205,7 @@ impl Journal {
     pub fn tell(&self, what: Happening) {
         let mut kept = self.0.lock();
         kept.last += 1;
+        *kept.told.entry(what.kind).or_default() += 1;
         let (number, at) = (kept.last, SystemTime::now());
         if let Some(event) = kept.events.back_mut().filter(|event| event.what == what) {
             (event.number, event.at, event.times) = (number, at, event.times.saturating_add(1));
@@ -208,6 +225,13 @@ impl Journal {
         let events: Vec<Event> = kept.events.iter().skip(from).take(limit).cloned().collect();
         let more = from + events.len() < kept.events.len();
         (events, more)
+    }
+
+    /// How often something of each kind has happened.
+    #[must_use]
+    pub fn told(&self) -> [(Kind, u64); Kind::ALL.len()] {
+        let kept = self.0.lock();
+        Kind::ALL.map(|kind| (kind, kept.told.get(&kind).copied().unwrap_or(0)))
     }
 
     /// The number of the last event that was forgotten; 0 if none was.
@@ -242,6 +266,8 @@ mod tests {
         let (events, _) = journal.since(1, 10);
         let [event] = &events[..] else { panic!("{events:?}") };
         assert_eq!((event.number, event.times, event.what.kind), (4, 3, Kind::WalkersLate));
+        let told = journal.told().map(|(kind, times)| (kind.name(), times));
+        assert!(told.contains(&("walkers-late", 3)) && told.contains(&("refused", 0)), "{told:?}");
         assert_eq!(numbers(&journal, 3, 10), [4]);
     }
 

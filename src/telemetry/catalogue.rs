@@ -103,6 +103,12 @@ pub const FIRST_TOUCH: Metric = counter(
     &[],
     "Bytes of holes in files that the agent has allocated for clients; its own memory cgroup pays.",
 );
+/// Events.
+pub const EVENTS: Metric = counter(
+    "ioasd_events_total",
+    &["kind"],
+    "Events told to the journal, by kind: walkers-late, walker-killed and walkers-left are walkers that did not leave what was unmapped in time.",
+);
 /// Charged bytes.
 pub const CHARGED: Metric =
     gauge("ioasd_charged_bytes", &[], "Bytes billed to accounts; equals the pinned bytes at rest.");
@@ -282,6 +288,7 @@ pub const CATALOGUE: &[Metric] = &[
     HELD,
     KERNEL_HELD,
     FIRST_TOUCH,
+    EVENTS,
     CHARGED,
     RETIRING,
     MAPPED,

@@ -50,6 +50,7 @@ pub fn scrape(view: &View, NamedSeries(cap): NamedSeries) -> String {
         quotas::record(&view.ledger, cap);
         record_kernel(&snapshot);
         record_counts(&snapshot);
+        record_events(view);
         record_requests(&snapshot);
         record_queues(&snapshot, view);
         record_process(process);
@@ -136,6 +137,13 @@ fn record_kernel(snapshot: &Snapshot) {
     let Some(held) = Held::by_kernel_now() else { return };
     for (strength, bytes) in [(Strength::Longterm, held.longterm), (Strength::Locked, held.locked)] {
         set(catalogue::KERNEL_HELD, vec![Label::new("strength", strength.name())], bytes.get());
+    }
+}
+
+fn record_events(view: &View) {
+    for (kind, times) in view.registry.journal().told() {
+        let labels = vec![Label::new("kind", kind.name())];
+        counter!(catalogue::EVENTS.name, labels).absolute(times);
     }
 }
 

@@ -76,6 +76,8 @@ fn an_unmap_that_fails_names_the_walker_keeps_its_range_and_ends_on_its_own() {
     assert_eq!(client.unmap_all(ioas).unwrap().get(), 0x1000);
     let late = [Kind::WalkersLate, Kind::Refused, Kind::WalkersLeft];
     assert!(late.iter().all(|kind| kinds(&agent).contains(kind)), "{:?}", kinds(&agent));
+    let told = agent.registry().journal().told();
+    assert!(told.iter().any(|(kind, times)| *kind == Kind::WalkersLate && *times > 0), "{told:?}");
 }
 
 #[test]
