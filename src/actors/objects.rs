@@ -32,7 +32,7 @@ use tokio::sync::Mutex;
 use self::attachment::{AnyHwpt, Attached};
 use self::events::{FaultQueueObject, VeventqObject};
 use self::mock_state::MockState;
-use self::nesting::{NestedHwptObject, VdeviceObject, ViommuObject};
+use self::nesting::{HwQueueObject, NestedHwptObject, VdeviceObject, ViommuObject};
 use super::access::Access;
 use super::domain::Domain;
 use super::figures::{AccessStats, DeviceStats, IoasStats};
@@ -258,6 +258,8 @@ pub enum Object {
     FaultQueue(Rc<FaultQueueObject>),
     /// A queue of a vIOMMU's events.
     Veventq(Rc<VeventqObject>),
+    /// A queue of a vIOMMU's hardware.
+    HwQueue(Rc<HwQueueObject>),
 }
 
 /// What a device can be attached to.
@@ -283,6 +285,7 @@ impl Object {
             Self::Vdevice(object) => Rc::strong_count(object),
             Self::FaultQueue(object) => Rc::strong_count(object),
             Self::Veventq(object) => Rc::strong_count(object),
+            Self::HwQueue(object) => Rc::strong_count(object),
         };
         all.saturating_sub(1)
     }
@@ -299,6 +302,7 @@ impl Object {
             Self::Vdevice(_) => "a vdevice",
             Self::FaultQueue(_) => "a fault queue",
             Self::Veventq(_) => "a veventq",
+            Self::HwQueue(_) => "a hw queue",
         }
     }
 }

@@ -25,7 +25,7 @@ pub(crate) struct AccessRow {
     pub(crate) ioas: u64,
     /// Its object id in the context.
     pub(crate) object: u32,
-    /// What it was made for: `pin`, or `copy` only.
+    /// What it was made for: `pin`, `keep` (pins that cannot be asked to go), or `copy` only.
     pub(crate) may: String,
     /// Pins it holds.
     pub(crate) pins: u64,
@@ -38,6 +38,7 @@ impl AccessRow {
         let ioas = stats.ioas.get();
         let may = match stats.needs {
             AccessNeeds::Pins => "pin",
+            AccessNeeds::Keeps => "keep",
             AccessNeeds::Copies => "copy",
         };
         Self {

@@ -13,7 +13,7 @@
 //! | [`hwpts`], [`hw_info`] | HWPT_ALLOC, GET_HW_INFO |
 //! | [`dirty`] | HWPT_SET_DIRTY_TRACKING, HWPT_GET_DIRTY_BITMAP |
 //! | [`events`] | FAULT_QUEUE_ALLOC, VEVENTQ_ALLOC |
-//! | [`nesting`] | HWPT_INVALIDATE, VIOMMU_ALLOC, VDEVICE_ALLOC |
+//! | [`nesting`] | HWPT_INVALIDATE, VIOMMU_ALLOC, VDEVICE_ALLOC, HW_QUEUE_ALLOC |
 //! | [`devices`] | DEVICE_CREATE, DEVICE_ATTACH, DEVICE_REPLACE, DEVICE_DETACH, DOMAIN_EXPORT |
 //! | [`channels`] | CHANNEL_OPEN |
 //! | [`accesses`] | ACCESS_CREATE, ACCESS_ATTACH, ACCESS_REPLACE, ACCESS_DETACH, ACCESS_PIN, ACCESS_UNPIN, ACCESS_RW |
@@ -58,9 +58,9 @@ use ioasd_client::wire::own::{
     DeviceCreate, DeviceDetach, DeviceReplace, DomainExport, IoasMapFiles, IoasUnmapRanges,
 };
 use ioasd_client::wire::uapi::{
-    Destroy, FaultQueueAlloc, GetHwInfo, HwptAlloc, HwptGetDirtyBitmap, HwptInvalidate, HwptSetDirtyTracking,
-    IoasAlloc, IoasAllowIovas, IoasChangeProcess, IoasCopy, IoasIovaRanges, IoasMap, IoasMapFile, IoasUnmap,
-    IommuOption, VdeviceAlloc, VeventqAlloc, ViommuAlloc,
+    Destroy, FaultQueueAlloc, GetHwInfo, HwQueueAlloc, HwptAlloc, HwptGetDirtyBitmap, HwptInvalidate,
+    HwptSetDirtyTracking, IoasAlloc, IoasAllowIovas, IoasChangeProcess, IoasCopy, IoasIovaRanges, IoasMap,
+    IoasMapFile, IoasUnmap, IommuOption, VdeviceAlloc, VeventqAlloc, ViommuAlloc,
 };
 use ioasd_client::wire::vfio::{
     VfioCheckExtension, VfioGetInfo, VfioIoas, VfioMapDma, VfioSetIommu, VfioUnmapDma,
@@ -253,6 +253,7 @@ async fn carry_out(request: Request<'_>, call: Call<'_>) -> (&'static str, Resul
             VdeviceAlloc,
             FaultQueueAlloc,
             VeventqAlloc,
+            HwQueueAlloc,
             DeviceDetach,
             DomainExport,
             AccessCreate,

@@ -1,16 +1,16 @@
-//! HWPT_INVALIDATE, VIOMMU_ALLOC, VDEVICE_ALLOC: for mock devices, the only ones whose tables can be nested.
+//! HWPT_INVALIDATE, VIOMMU_ALLOC, VDEVICE_ALLOC, HW_QUEUE_ALLOC: for mock devices, the only ones whose tables can be nested.
 //!
-//! Imports allowed: actors, the client crate's wire.
+//! Imports allowed: actors, storage's request checks, the client crate's wire.
 
 use ioasd_client::units::Flag;
 use ioasd_client::wire::command::Command;
 use ioasd_client::wire::mock::{
-    INVALIDATE_ALL, INVALIDATE_MOCK, MockDeviceInvalidation, MockInvalidation, VIOMMU_MOCK,
+    HW_QUEUE_MOCK, INVALIDATE_ALL, INVALIDATE_MOCK, MockDeviceInvalidation, MockInvalidation, VIOMMU_MOCK,
 };
 use ioasd_client::wire::record::Record;
 use ioasd_client::wire::uapi::{
-    HwptInvalidate, INVALIDATE_ENTRIES_MAX, INVALIDATE_ENTRY_MAX, NOWHERE, TYPE_NONE, VdeviceAlloc,
-    ViommuAlloc,
+    HwQueueAlloc, HwptInvalidate, INVALIDATE_ENTRIES_MAX, INVALIDATE_ENTRY_MAX, NOWHERE, TYPE_NONE,
+    VdeviceAlloc, ViommuAlloc,
 };
 
 use super::array::Array;
@@ -20,6 +20,7 @@ use crate::actors::objects::mock_state::{Drops, WORDS};
 use crate::actors::objects::nesting::{NestedHwptObject, ViommuObject};
 use crate::actors::objects::{DeviceKind, DeviceObject};
 use crate::error::Errno;
+use crate::storage::io_pagetable::check_range;
 use crate::storage::refusal::Refusal;
 
 impl Serve for HwptInvalidate {
@@ -150,5 +151,21 @@ impl Serve for VdeviceAlloc {
         check_no_fds(Self::NAME, &call.fds)?;
         let out_vdevice_id = call.client.vdevice_alloc(self.viommu_id, self.dev_id.into(), self.virt_id)?;
         Ok(Done::value(Self { out_vdevice_id, ..self }))
+    }
+}
+
+impl Serve for HwQueueAlloc {
+    async fn serve(self, call: Call<'_>) -> Result<Done<Self>, Refusal> {
+        check_no_fds(Self::NAME, &call.fds)?;
+        check_flags(Self::NAME, self.flags, 0)?;
+        require_type(Self::NAME, self.kind)?;
+        let range = check_range(self.iova, self.length).map_err(|error| Refusal::of(&error))?;
+        let viommu = call.client.viommu(self.viommu_id)?;
+        if self.kind != HW_QUEUE_MOCK {
+            let text = format!("viommu {} has no queues of type {:#x}", viommu.id, self.kind);
+            return Err(Refusal::new(Errno::OPNOTSUPP, "type-unsupported", text));
+        }
+        let out_hw_queue_id = call.client.hw_queue_alloc(viommu, self.index, range).await?;
+        Ok(Done::value(Self { out_hw_queue_id, ..self }))
     }
 }

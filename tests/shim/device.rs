@@ -24,6 +24,7 @@ pub(crate) const VIOMMU_ALLOC: u32 = 0x3b90;
 pub(crate) const VDEVICE_ALLOC: u32 = 0x3b91;
 pub(crate) const CHANGE_PROCESS: u32 = 0x3b92;
 pub(crate) const VEVENTQ_ALLOC: u32 = 0x3b93;
+pub(crate) const HW_QUEUE_ALLOC: u32 = 0x3b94;
 pub(crate) const TEST: u32 = 0x3ba0;
 
 pub(crate) const FIXED: u32 = 1;

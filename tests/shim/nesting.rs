@@ -2,10 +2,11 @@
 
 use std::fs::File;
 
-use libc::{E2BIG, EBUSY, EEXIST, EFAULT, EINVAL, ENOENT, ENOMEM, EOPNOTSUPP};
+use libc::{E2BIG, EBUSY, EEXIST, EFAULT, EINVAL, EIO, ENOENT, ENOMEM, EOPNOTSUPP, EOVERFLOW};
 
 use crate::device::{
-    HWPT_ALLOC, INVALIDATE, Struct, TEST, VDEVICE_ALLOC, VIOMMU_ALLOC, destroy, ioas_alloc, open,
+    HW_QUEUE_ALLOC, HWPT_ALLOC, INVALIDATE, Struct, TEST, VDEVICE_ALLOC, VIOMMU_ALLOC, destroy, ioas_alloc,
+    map_file, map_file_struct, memory, open, unmap,
 };
 use crate::mock::{mock_domain, test};
 use crate::program::{Part, play_with_mock};
@@ -18,6 +19,7 @@ pub(crate) const PARTS: &[Part] = &[
     ("viommus", viommus),
     ("vdevices", vdevices),
     ("device caches", device_caches),
+    ("hw queues", hw_queues),
 ];
 
 /// HWPT_ALLOC flags.
@@ -320,4 +322,54 @@ fn device_caches() {
     assert_eq!(run(&mut [1, 0x99], (8, 1)), (Ok(()), 1), "what is missing is zero");
     assert!((0..4).all(|word| cache(&device, idev, word, 0).is_ok()));
     assert_eq!(run(&mut [], (0, 0)), (Ok(()), 0));
+}
+
+#[test]
+fn the_memory_of_a_hardware_queue_cannot_be_unmapped() {
+    play_with_mock("hw queues");
+}
+
+fn hw_queues() {
+    const PAGE: u64 = 4096;
+    let Bed { device, ioas, idev, parent, .. } = bed();
+    let viommu = viommu(&device, idev, parent).unwrap();
+    let start = 0x100_0000;
+    let queue = |index: u32, iova: u64, length: u64| {
+        let alloc = Struct::new(40).u32(8, viommu).u32(12, 0xdead_beef).u32(16, index);
+        alloc.u64(24, iova).u64(32, length)
+    };
+    let make = |alloc: Struct| made(&device, alloc, HW_QUEUE_ALLOC, 20);
+    assert_eq!(make(queue(0, start, PAGE)), Err(ENOENT), "nothing is mapped");
+    let file = memory(4 * PAGE);
+    let at = |iova: u64, from: u64, flags: u32| {
+        let map = map_file_struct(ioas, std::os::fd::AsRawFd::as_raw_fd(&file), PAGE);
+        map.u32(4, 1 | flags).u64(16, from).u64(32, iova).call(&device, crate::device::MAP_FILE)
+    };
+    let scattered = [at(start, 0, 6), at(start + PAGE, 2 * PAGE, 6), at(start + 2 * PAGE, PAGE, 2)];
+    assert_eq!(scattered, [Ok(()); 3]);
+    for (alloc, errno) in [
+        (queue(0, start, PAGE).u32(4, 1), EOPNOTSUPP),
+        (queue(0, start, PAGE).u32(12, 0), EOPNOTSUPP),
+        (queue(0, start, PAGE).u32(12, 7), EOPNOTSUPP),
+        (queue(0, start, 0).u32(8, 77), EINVAL),
+        (queue(0, u64::MAX, PAGE).u32(8, 77), EOVERFLOW),
+        (queue(0, start, PAGE).u32(8, 77), ENOENT),
+        (queue(0, start, 4 * PAGE), libc::EPERM),
+        (queue(0, start, 2 * PAGE), EFAULT),
+        (queue(2, start, PAGE), EINVAL),
+        (queue(1, start, PAGE), EIO),
+    ] {
+        assert_eq!(make(alloc), Err(errno));
+    }
+    assert_eq!(unmap(&device, ioas, start + 2 * PAGE, PAGE), Ok(PAGE), "what failed holds nothing");
+    let first = make(queue(0, start, PAGE)).unwrap();
+    assert_eq!(make(queue(0, start, PAGE)), Err(EEXIST));
+    assert_eq!(unmap(&device, ioas, start, PAGE), Err(EBUSY));
+    assert_eq!(unmap(&device, ioas, start + PAGE, PAGE), Ok(PAGE), "it is not of the queue");
+    let second = make(queue(1, start + PAGE / 2, PAGE / 2)).unwrap();
+    assert_eq!([destroy(&device, first), destroy(&device, viommu)], [Err(EBUSY); 2]);
+    assert_eq!([destroy(&device, second), unmap(&device, ioas, start, PAGE).map(drop)], [Ok(()), Err(EBUSY)]);
+    assert_eq!([destroy(&device, first), unmap(&device, ioas, start, PAGE).map(drop)], [Ok(()); 2]);
+    let iova = map_file(&device, ioas, &file, 4 * PAGE).unwrap();
+    assert!(make(queue(0, iova, 4 * PAGE)).is_ok(), "closing takes it down");
 }

@@ -7,9 +7,9 @@ use ioasd_client::wire::command::Command;
 use ioasd_client::wire::mock::TestCmd;
 use ioasd_client::wire::record::{IovaBounds, Record};
 use ioasd_client::wire::uapi::{
-    Destroy, FaultQueueAlloc, GetHwInfo, HwptAlloc, HwptGetDirtyBitmap, HwptInvalidate, HwptSetDirtyTracking,
-    IoasAlloc, IoasAllowIovas, IoasChangeProcess, IoasCopy, IoasIovaRanges, IoasMap, IoasMapFile, IoasUnmap,
-    IommuOption, VdeviceAlloc, VeventqAlloc, ViommuAlloc,
+    Destroy, FaultQueueAlloc, GetHwInfo, HwQueueAlloc, HwptAlloc, HwptGetDirtyBitmap, HwptInvalidate,
+    HwptSetDirtyTracking, IoasAlloc, IoasAllowIovas, IoasChangeProcess, IoasCopy, IoasIovaRanges, IoasMap,
+    IoasMapFile, IoasUnmap, IommuOption, VdeviceAlloc, VeventqAlloc, ViommuAlloc,
 };
 use ioasd_client::wire::vfio::VfioIoas;
 
@@ -65,7 +65,7 @@ pub(crate) struct Array {
 /// The array of both commands about addresses.
 const BOUNDS: Array = Array { pointer: 16, count: 8, element: IovaBounds::BYTES };
 
-const ALL: [Shape; 21] = [
+const ALL: [Shape; 22] = [
     Shape::of::<Destroy>(Beside::Nothing),
     Shape::of::<IoasAlloc>(Beside::Nothing).making(8),
     Shape::of::<IoasAllowIovas>(Beside::Reads(BOUNDS)),
@@ -82,6 +82,7 @@ const ALL: [Shape; 21] = [
     Shape::of::<HwptInvalidate>(Beside::Nothing),
     Shape::of::<ViommuAlloc>(Beside::Nothing).making(20),
     Shape::of::<VdeviceAlloc>(Beside::Nothing).making(12),
+    Shape::of::<HwQueueAlloc>(Beside::Nothing).making(20),
     Shape::of::<FaultQueueAlloc>(Beside::Nothing).making(8).opening(12),
     Shape::of::<VeventqAlloc>(Beside::Nothing).making(20).opening(24),
     Shape::of::<TestCmd>(Beside::Nothing),
@@ -140,6 +141,8 @@ mod tests {
         assert_eq!(viommu.makes, Some(place::<ViommuAlloc>("out_viommu_id")));
         let vdevice = of(VdeviceAlloc::NUMBER).unwrap();
         assert_eq!(vdevice.makes, Some(place::<VdeviceAlloc>("out_vdevice_id")));
+        let queue = of(HwQueueAlloc::NUMBER).unwrap();
+        assert_eq!(queue.makes, Some(place::<HwQueueAlloc>("out_hw_queue_id")));
         let faults = of(FaultQueueAlloc::NUMBER).unwrap();
         assert_eq!(faults.makes, Some(place::<FaultQueueAlloc>("out_fault_id")));
         assert_eq!(faults.opens, Some(place::<FaultQueueAlloc>("out_fault_fd")));

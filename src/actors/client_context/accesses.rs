@@ -38,15 +38,26 @@ impl ClientState {
     ) -> Result<ObjectId, Refusal> {
         let ioas = self.look(|objects| objects.ioas(ioas))?;
         let reserved = self.reserve()?;
+        let id = reserved.id();
+        let object = self.access_of(id, ioas, (needs, sink)).await?;
+        reserved.publish(Object::Access(object));
+        Ok(id)
+    }
+
+    /// An access of an address space, for the object `id`.
+    pub(super) async fn access_of(
+        &self,
+        id: ObjectId,
+        ioas: Rc<IoasObject>,
+        (needs, sink): (AccessNeeds, NoticeSink),
+    ) -> Result<Rc<AccessObject>, Refusal> {
         fault_points::hit(Point::ActorStart).map_err(|injected| Refusal::of(&injected))?;
-        let (id, key) = (reserved.id(), AccessKey(self.agent.next_number()));
-        let access = Access::new(sink).start();
+        let (key, access) = (AccessKey(self.agent.next_number()), Access::new(sink).start());
         let (attached, changing) = Default::default();
         let object = Rc::new(AccessObject { id, key, needs, access, attached, changing });
         let attachment = self.attach_access(&object, ioas).await?;
         object.attached.replace(Some(attachment));
-        reserved.publish(Object::Access(object));
-        Ok(id)
+        Ok(object)
     }
 
     async fn attach_access(
@@ -127,8 +138,7 @@ impl ClientState {
         direction: Transfer,
     ) -> Result<Vec<Arc<PfnBatch>>, Refusal> {
         let object = self.look(|objects| objects.access(access))?;
-        let pinned = ioas_of(&object)?.ioas.send(PinRange { access: object.key, range, direction }).await;
-        pinned.unwrap_or_else(|_| Err(poisoned("an ioas")))
+        pin(&object, range, direction).await
     }
 
     /// Undoes one pin of exactly this range.
@@ -187,6 +197,16 @@ fn ioas_of(object: &AccessObject) -> Result<Rc<IoasObject>, Refusal> {
         let text = format!("access {} is attached to no address space: attach it", object.id);
         Refusal::new(Errno::NOENT, "access-not-attached", text)
     })
+}
+
+/// Pins a range through an access; tells its frames.
+pub(super) async fn pin(
+    object: &AccessObject,
+    range: IovaRange,
+    direction: Transfer,
+) -> Result<Vec<Arc<PfnBatch>>, Refusal> {
+    let pinned = ioas_of(object)?.ioas.send(PinRange { access: object.key, range, direction }).await;
+    pinned.unwrap_or_else(|_| Err(poisoned("an ioas")))
 }
 
 /// Takes an access away from `ioas` once it has let go.

@@ -16,7 +16,7 @@
 //! | [`dirty`] | what devices have written |
 //! | `descriptors`, [`events`] | objects that a program holds as a descriptor, and reads events from |
 //! | [`mock`] | mock hardware |
-//! | [`address_spaces`], [`process_memory`], [`devices`], [`accesses`], [`nesting`] | operations |
+//! | [`address_spaces`], [`process_memory`], [`devices`], [`accesses`], [`nesting`], [`hw_queues`] | operations |
 //!
 //! Imports allowed: sys, messages, state and its operations.
 
@@ -30,6 +30,7 @@ mod descriptors;
 pub mod devices;
 pub mod dirty;
 pub mod events;
+pub mod hw_queues;
 pub mod hwpts;
 pub mod iova_rules;
 pub mod lists;
@@ -73,6 +74,7 @@ impl ClientState {
             Object::Hwpt(hwpt) => self.end_hwpt(hwpt).await,
             Object::Access(access) => self.end_access(access).await,
             Object::MockDevice(stdev) => self.end_mock_device(stdev).await,
+            Object::HwQueue(queue) => self.end_hw_queue(queue).await,
             Object::Device(_)
             | Object::NestedHwpt(_)
             | Object::Viommu(_)

@@ -3,7 +3,7 @@
 //! Tables of a guest lie in its own memory. Nothing here reads them: a nested HWPT is what a device of a guest is attached
 //! to, and a cache that the guest drops entries of.
 //!
-//! Imports allowed: objects.
+//! Imports allowed: objects, error, storage.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -13,7 +13,12 @@ use ioasd_client::ids::ObjectId;
 
 use super::events::{FaultQueueObject, VeventqObject};
 use super::mock_state::Words;
-use super::{DeviceObject, HwptObject, Sharing};
+use super::{AccessObject, DeviceObject, HwptObject, Sharing};
+use crate::error::Errno;
+use crate::storage::refusal::Refusal;
+
+/// Hardware queues of a vIOMMU.
+const HW_QUEUES: u32 = 2;
 
 /// A HWPT nested in another.
 #[derive(Debug)]
@@ -63,6 +68,23 @@ pub struct ViommuObject {
     devices: RefCell<BTreeMap<u64, Weak<VdeviceObject>>>,
     /// Where its events go, by their type.
     veventqs: RefCell<BTreeMap<u32, Weak<VeventqObject>>>,
+    /// Its hardware queues, by their index.
+    hw_queues: RefCell<[Weak<HwQueueObject>; HW_QUEUES as usize]>,
+}
+
+/// A queue that a guest's driver and the hardware share, in memory of the guest, which stays where it is.
+#[derive(Debug)]
+pub struct HwQueueObject {
+    /// Its id.
+    pub id: ObjectId,
+    /// The vIOMMU.
+    pub viommu: Rc<ViommuObject>,
+    /// Which of the vIOMMU's it is.
+    pub index: u32,
+    /// The one before it, which cannot go before it.
+    pub before: Option<Rc<HwQueueObject>>,
+    /// What keeps its memory.
+    pub access: Rc<AccessObject>,
 }
 
 /// A device as a vIOMMU knows it.
@@ -82,8 +104,42 @@ impl ViommuObject {
     /// One that knows no device.
     #[must_use]
     pub fn new(id: ObjectId, parent: Rc<HwptObject>) -> Self {
-        let (devices, veventqs) = Default::default();
-        Self { id, parent, devices, veventqs }
+        let (devices, veventqs, hw_queues) = Default::default();
+        Self { id, parent, devices, veventqs, hw_queues }
+    }
+
+    fn hw_queue(&self, index: u32) -> Option<Rc<HwQueueObject>> {
+        let index = usize::try_from(index).ok()?;
+        self.hw_queues.borrow().get(index)?.upgrade()
+    }
+
+    /// The queue before the one with `index`, if there can be one with that index.
+    ///
+    /// # Errors
+    /// EINVAL if there is no such index, EEXIST if it is taken, EIO if the one before is not.
+    pub fn before_hw_queue(&self, index: u32) -> Result<Option<Rc<HwQueueObject>>, Refusal> {
+        let refused = |errno, text| Err(Refusal::new(errno, "hw-queue-index", text));
+        if index >= HW_QUEUES {
+            return refused(Errno::INVAL, format!("a viommu has {HW_QUEUES} queues, there is none {index}"));
+        }
+        if let Some(queue) = self.hw_queue(index) {
+            return refused(Errno::EXIST, format!("queue {index} is object {}: destroy it", queue.id));
+        }
+        match index.checked_sub(1).map(|before| self.hw_queue(before)) {
+            Some(None) => {
+                refused(Errno::IO, format!("queue {index} needs the one before it: make that first"))
+            }
+            Some(before) => Ok(before),
+            None => Ok(None),
+        }
+    }
+
+    /// Lets a queue take its index, until it ends.
+    pub fn place_hw_queue(&self, queue: &Rc<HwQueueObject>) {
+        let index = usize::try_from(queue.index).unwrap_or(usize::MAX);
+        if let Some(place) = self.hw_queues.borrow_mut().get_mut(index) {
+            *place = Rc::downgrade(queue);
+        }
     }
 
     /// Where events of a type go.

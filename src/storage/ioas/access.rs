@@ -35,6 +35,8 @@ impl fmt::Display for AccessKey {
 pub enum AccessNeeds {
     /// It pins pages: areas must be page aligned.
     Pins,
+    /// It pins pages, and cannot be asked to let go: what it holds cannot be unmapped.
+    Keeps,
     /// It only reads and writes.
     Copies,
 }
@@ -42,8 +44,15 @@ pub enum AccessNeeds {
 impl AccessNeeds {
     const fn alignment(self) -> u64 {
         match self {
-            Self::Pins => PAGE_SIZE,
+            Self::Pins | Self::Keeps => PAGE_SIZE,
             Self::Copies => 1,
+        }
+    }
+
+    const fn holder(self) -> Holder {
+        match self {
+            Self::Keeps => Holder::Internal,
+            Self::Pins | Self::Copies => Holder::External,
         }
     }
 }
@@ -80,6 +89,7 @@ pub(super) struct HeldPart<H> {
     pub(super) area: AreaId,
     pages: H,
     indexes: IndexRange,
+    holder: Holder,
 }
 
 /// What a pin is about to hold, and why it will fail behind that, if it does.
@@ -193,10 +203,11 @@ impl<P: Port> Ioas<P> {
             let text = format!("{access} was made to read and write only: make one that may pin");
             return Err(Refusal::new(Errno::OPNOTSUPP, "access-cannot-pin", text));
         }
+        let holder = state.needs.holder();
         let walk = core.table.access_walk(range, AccessKind::Pin(direction));
-        let parts: Vec<_> = walk.parts.into_iter().filter_map(held_part).collect();
+        let parts: Vec<_> = walk.parts.into_iter().filter_map(|part| held_part(part, holder)).collect();
         for part in &parts {
-            core.table.add_access_to(part.area, Holder::External);
+            core.table.add_access_to(part.area, holder);
         }
         Ok(Hold { parts, end: walk.end.map_err(|error| Refusal::of(&error)) })
     }
@@ -238,7 +249,7 @@ impl<P: Port> Ioas<P> {
     /// Stops counting parts that were never pinned.
     fn drop_holds(&self, parts: impl Iterator<Item = HeldPart<P::Pages>>) {
         let mut core = self.core.borrow_mut();
-        parts.for_each(|part| core.table.drop_access_from(part.area, Holder::External));
+        parts.for_each(|part| core.table.drop_access_from(part.area, part.holder));
         self.holds_changed.notify_waiters();
     }
 
@@ -249,7 +260,7 @@ impl<P: Port> Ioas<P> {
                 unpinned.is_ok() || self.port.is_gone(&part.pages),
                 "unpinning failed: {unpinned:?}"
             );
-            self.core.borrow_mut().table.drop_access_from(part.area, Holder::External);
+            self.core.borrow_mut().table.drop_access_from(part.area, part.holder);
             self.holds_changed.notify_waiters();
         }
     }
@@ -390,9 +401,9 @@ impl<P: Port> Ioas<P> {
     }
 }
 
-fn held_part<H>(part: AccessPart<H>) -> Option<HeldPart<H>> {
+fn held_part<H>(part: AccessPart<H>, holder: Holder) -> Option<HeldPart<H>> {
     let indexes = part.shape.indexes_of(part.iova)?;
-    Some(HeldPart { area: part.area, pages: part.pages, indexes })
+    Some(HeldPart { area: part.area, pages: part.pages, indexes, holder })
 }
 
 fn not_attached(access: AccessKey) -> Refusal {

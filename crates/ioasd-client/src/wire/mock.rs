@@ -63,6 +63,8 @@ pub const PASIDS: u32 = 1 << 20;
 
 /// VIOMMU_ALLOC: a vIOMMU of mock devices.
 pub const VIOMMU_MOCK: u32 = 0xdead_beef;
+/// HW_QUEUE_ALLOC: a queue of mock hardware.
+pub const HW_QUEUE_MOCK: u32 = 0xdead_beef;
 /// VEVENTQ_ALLOC: events that name a device by the guest's number, four bytes.
 pub const VEVENTQ_MOCK: u32 = 0xbeef_beef;
 /// HWPT_INVALIDATE: the entries are [`MockInvalidation`]s, of a vIOMMU [`MockDeviceInvalidation`]s.

@@ -310,6 +310,24 @@ commands! {
         virt_id: u64 = 16,
     }
 
+    /// Makes a hardware queue in memory of a guest, which cannot be unmapped while the queue is there.
+    HwQueueAlloc = 0x3b94 "HW_QUEUE_ALLOC", min 40, size 40 {
+        /// Must be 0.
+        flags: u32 = 4,
+        /// The vIOMMU.
+        viommu_id: ObjectId = 8,
+        /// What it is.
+        kind: u32 = 12,
+        /// Which of the vIOMMU's it is.
+        index: u32 = 16,
+        /// Out: the new queue.
+        out_hw_queue_id: ObjectId = 20,
+        /// Where its memory begins, in the address space below the vIOMMU.
+        iova: Iova = 24,
+        /// Bytes.
+        length: ByteLen = 32,
+    }
+
     /// Makes a queue for the events of one type of a vIOMMU; its descriptor is the one of the reply, see [`super::events`].
     VeventqAlloc = 0x3b93 "VEVENTQ_ALLOC", min 28, size 32 {
         /// Must be 0.
