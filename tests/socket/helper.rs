@@ -39,21 +39,22 @@ impl Helper {
         Self::start("client", socket, Stdio::null())
     }
 
-    /// Nobody's process does what it can with a connection, to its end.
-    pub(crate) fn nobody_with(part: &str, connection: OwnedFd) {
+    /// Nobody's process does what it can with a connection, to its end; gives what it said.
+    pub(crate) fn nobody_with(part: &str, connection: OwnedFd) -> String {
         let mut command = Self::command(part, &PathBuf::new(), Stdio::from(connection));
-        Self::played(command.uid(NOBODY).gid(NOBODY));
+        Self::played(command.uid(NOBODY).gid(NOBODY))
     }
 
     /// The same, by a process of this user.
-    pub(crate) fn same_user_with(part: &str, connection: OwnedFd) {
-        Self::played(&mut Self::command(part, &PathBuf::new(), Stdio::from(connection)));
+    pub(crate) fn same_user_with(part: &str, connection: OwnedFd) -> String {
+        Self::played(&mut Self::command(part, &PathBuf::new(), Stdio::from(connection)))
     }
 
-    fn played(command: &mut Command) {
+    fn played(command: &mut Command) -> String {
         let output = command.output().unwrap();
-        let said = String::from_utf8_lossy(&output.stdout);
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(output.status.success() && said.contains(READY), "{said}");
+        said
     }
 
     fn command(part: &str, socket: &PathBuf, input: Stdio) -> Command {
@@ -153,6 +154,7 @@ fn plays_its_part() {
         Ok("mapper") => play_to_the_end(crate::processes::play_mapper),
         Ok("first-map") => play_to_the_end(crate::processes::play_first_map),
         Ok("refused-map") => play_to_the_end(crate::processes::play_refused_map),
+        Ok("limited-map") => play_to_the_end(crate::processes::play_limited_map),
         Ok("payer") => play_to_the_end(crate::processes::play_payer),
         Ok("large") => play_walker_of_large_leaves(),
         Ok(part) => {

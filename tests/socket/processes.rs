@@ -2,8 +2,10 @@
 //! names.
 
 use std::os::fd::AsFd;
+use std::sync::Arc;
 
 use ioasd::actors::engine::EngineSettings;
+use ioasd::actors::messages::questions::PayerOf;
 use ioasd::storage::source::{Strength, StrengthSetting};
 use ioasd_client::calls::Iommu;
 use ioasd_client::connection::Connection;
@@ -11,7 +13,7 @@ use ioasd_client::ids::IoasId;
 use ioasd_client::units::PAGE_SIZE;
 use ioasd_client::wire::uapi::IoasChangeProcess;
 use rustix::io::Errno;
-use rustix::process::{Resource, geteuid, getrlimit};
+use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
 
 use crate::fixture::{Agent, errno};
 use crate::helper::{Helper, NOBODY};
@@ -93,6 +95,42 @@ fn the_first_message_of_a_forked_process_maps_within_the_limit_of_the_opener() {
     let (client, _, _) = client_with_domain(&agent);
     Helper::nobody_with("refused-map", client.as_fd().try_clone_to_owned().unwrap());
     assert_eq!((agent.charged_to(0), agent.charged_to(NOBODY)), (0, 0));
+}
+
+/// The process that mapped last has reached its own limit: what is foretold is what it was told.
+#[test]
+fn what_the_limit_of_a_process_refuses_is_foretold() {
+    let name = "what_the_limit_of_a_process_refuses_is_foretold";
+    if getrlimit(Resource::Memlock).current.is_some_and(|bytes| bytes < 64 * PAGE_SIZE) {
+        ioasd::skip!("{name}: needs 64 pages that may be locked");
+        return;
+    }
+    let agent = Agent::with(|settings| {
+        settings.pins.strength = StrengthSetting::Exactly(Strength::Locked);
+    });
+    let (client, _, _) = client_with_domain(&agent);
+    let play = if geteuid().is_root() { Helper::nobody_with } else { Helper::same_user_with };
+    let said = play("limited-map", client.as_fd().try_clone_to_owned().unwrap());
+    let stats = Arc::clone(&agent.snapshot().contexts[0].stats);
+    let ask = async { stats.payer.ask(PayerOf).await };
+    let report = actix_rt::System::new().block_on(ask).unwrap();
+    assert_eq!(report.strength, Strength::Locked);
+    let outlook = report.payer.outlook(6, Strength::Locked);
+    let locked = outlook.locked.unwrap();
+    assert_eq!((locked.used.get(), locked.limit.0, locked.needed, locked.binds()), (4, 8, 6, true));
+    let refused = outlook.charged.unwrap_err().to_string();
+    assert!(said.contains(&refused), "{refused:?} was foretold, told was {said}");
+    assert!(report.payer.outlook(4, Strength::Locked).charged.is_ok());
+    assert!(report.payer.outlook(6, Strength::Resident).charged.is_ok(), "nothing is locked then");
+}
+
+/// What a process does that may lock 8 pages. It is known for certain from its second message on.
+pub(crate) fn play_limited_map(mut client: Connection) {
+    let limit = getrlimit(Resource::Memlock);
+    setrlimit(Resource::Memlock, Rlimit { current: Some(8 * PAGE_SIZE), ..limit }).unwrap();
+    client.ioas_alloc().unwrap();
+    map(&mut client, IoasId::new(1), Memory::new(4).whole(), at(0)).unwrap();
+    println!("{}", map(&mut client, IoasId::new(1), Memory::new(6).whole(), at(0x10_0000)).unwrap_err());
 }
 
 /// What a process of the opener's user does.

@@ -51,6 +51,12 @@ nothing_is_wrong_in_the_console() {
     ! grep -E 'Uncaught|Content Security Policy|is not a valid|Failed to load module' "$folder/chromium.log"
 }
 
+# A map over the one area of the first client, and one that fits.
+page_explains() {
+    page_says "It would be refused: range [$held_at" "#/ioas/1?length=4096&iova=$held_at" && grep -qF 'iova-occupied, errno 17' "$folder/text" &&
+        page_says 'It would succeed, at 0x' '#/ioas/1?length=2MiB'
+}
+
 # shot NAME SIZE VIEW FLAG...: a screenshot of a view.
 shot() {
     local name=$1 size=$2 view=$3
@@ -75,6 +81,7 @@ if need chromium chromium; then
     check "the page walks an address" walk_is_shown
     check "the page says where a walk ends" page_says 'nothing is mapped at 0x7000000000: the entry of level' '?domain=1&iova=0x7000000000'
     check "the page shows wrong input as text" page_escapes
+    check "the page explains whether a map would fit" page_explains
     check "a client holds 12,500 areas" many_areas_are_held
     check "the map shows all of 12,500 areas" map_of_many_areas
     check "the map shows one of them, and the way there" map_of_one_area
