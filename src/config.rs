@@ -10,6 +10,7 @@
 //! `telemetry::{logging, metrics}`). Only `cli` and `main` import this module; the rooms get their values handed in.
 
 pub mod check;
+pub mod difference;
 pub mod effective;
 pub mod load;
 pub mod place;

@@ -46,7 +46,8 @@ fn every_problem_is_a_line_and_serve_says_the_same() {
 
 #[test]
 fn a_good_file_is_ok_and_comes_to_a_whole_configuration() {
-    let (_folder, file) = config("[server]\nsocket = \"/run/x.sock\"\n");
+    let (_folder, file) =
+        config("[server]\nsocket = \"/run/x.sock\"\n[[tenant]]\nname = \"vms\"\nlimits = { areas = 5 }\n");
     let path = file.to_str().unwrap();
     let checked = ioasd(&["check-config", path]);
     assert!(checked.status.success() && checked.stdout == b"ok\n", "{checked:?}");
@@ -55,6 +56,9 @@ fn a_good_file_is_ok_and_comes_to_a_whole_configuration() {
     assert!(line("socket = \"/run/x.sock\"").ends_with(&format!("  # {path}:2")), "{shown}");
     assert!(line("batch_runs = ").ends_with("  # default"), "{shown}");
     assert!(line("socket = \"auto\"").ends_with("  # default, here off"), "{shown}");
+    let (_, tenant) = shown.split_once("[[tenant]]\n").unwrap();
+    let tenant: Vec<_> = tenant.lines().map(|line| line.split("  ").next().unwrap()).collect();
+    assert_eq!(tenant, ["name = \"vms\"", "limits = { areas = 5 }"], "{shown}");
     let (_folder, again) = config(&shown);
     assert!(ioasd(&["check-config", again.to_str().unwrap()]).status.success(), "{shown}");
 }

@@ -111,6 +111,19 @@ fn the_manager_hears_ready_life_and_stopping_in_this_order() {
 }
 
 #[test]
+fn a_reload_is_told_with_its_time_and_then_that_it_is_done() {
+    let service = Service::new();
+    let agent = service.command(ioasd(), &service.path("s"), &service.path("a")).spawn().unwrap();
+    assert_eq!(service.said(), "READY=1\n");
+    kill_process(Pid::from_child(&agent), Signal::HUP).unwrap();
+    let said = service.said_until("RELOADING=1").pop().unwrap();
+    let time = said.lines().find_map(|line| line.strip_prefix("MONOTONIC_USEC=")).unwrap();
+    assert!(time.parse::<u64>().unwrap() > 0, "{said}");
+    service.said_until("READY=1");
+    assert_eq!(terminate(agent).status.code(), Some(0));
+}
+
+#[test]
 fn without_a_watchdog_no_sign_of_life_is_sent() {
     let service = Service::new();
     let agent = service.command(ioasd(), &service.path("s"), &service.path("a")).spawn().unwrap();

@@ -43,11 +43,13 @@ pub enum Kind {
     Stopping,
     /// An operator changed something.
     Changed,
+    /// The configuration was to be read again, and is wrong.
+    NotReloaded,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Opened,
         Self::Closed,
         Self::Refused,
@@ -58,6 +60,7 @@ impl Kind {
         Self::WalkersLeft,
         Self::Stopping,
         Self::Changed,
+        Self::NotReloaded,
     ];
 
     /// The word used in reports.
@@ -74,6 +77,7 @@ impl Kind {
             Self::WalkersLeft => "walkers-left",
             Self::Stopping => "stopping",
             Self::Changed => "changed",
+            Self::NotReloaded => "not-reloaded",
         }
     }
 }
@@ -167,6 +171,14 @@ impl Happening {
     #[must_use]
     pub fn changed(context: Option<Number<ContextStats>>, text: String) -> Self {
         Self { text, ..Self::plain(Kind::Changed, context) }
+    }
+
+    /// The configuration that `who` wanted read again is wrong.
+    #[must_use]
+    pub fn not_reloaded(who: &str, why: &str) -> Self {
+        let text =
+            format!("the configuration read again for {who} is wrong, the one before stays in force: {why}");
+        Self { text, ..Self::plain(Kind::NotReloaded, None) }
     }
 
     fn plain(kind: Kind, context: Option<Number<ContextStats>>) -> Self {

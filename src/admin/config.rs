@@ -14,7 +14,7 @@ use super::problem::Problem;
 /// A setting.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SettingRow {
-    /// Its section.
+    /// Its section; that of a tenant is `tenant.` and its name.
     pub section: String,
     /// Its key.
     pub key: String,
@@ -31,11 +31,12 @@ pub struct SettingRow {
 /// Every setting.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Settings {
-    /// They, in the order of the commented file; none if the agent was started by a program.
+    /// They, in the order of the commented file, then what the file says of tenants; none if the agent was started by a program.
     pub items: Vec<SettingRow>,
 }
 
 pub(super) async fn config(request: HttpRequest, data: web::Data<Shown>) -> Result<HttpResponse, Problem> {
     parameters::none(&request)?;
-    Ok(shown(&*data.settings))
+    let configured = data.configured.as_ref();
+    Ok(shown(&configured.map(|configured| configured.settings()).unwrap_or_default()))
 }

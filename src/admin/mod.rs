@@ -26,6 +26,7 @@
 //! GET /v1/host                    what anybody on this host holds in place
 //! GET /v1/config                  the effective configuration, with the source of each value
 //! GET PUT /v1/log                 which events are logged
+//! POST /v1/reload                 reads the configuration again
 //! GET POST DELETE /v1/drain       whether whoever connects is served
 //! POST /v1/contexts/{id}/evict    ends a context; ?dry_run=true
 //! ```
@@ -64,6 +65,7 @@ pub(crate) mod pages;
 pub(crate) mod parameters;
 pub(crate) mod payers;
 mod problem;
+pub mod reload;
 pub(crate) mod status;
 mod token;
 mod ui;
@@ -84,11 +86,11 @@ use actix_web::middleware::from_fn;
 use actix_web::rt::System;
 use actix_web::{App, HttpServer, Resource, Route, web};
 
-use self::config::Settings;
 use self::door::{Keys, Scope};
 use self::health::Readiness;
 use self::listen::{LoopbackAddr, SocketFile};
 use self::log::LogControl;
+use self::reload::Configured;
 use self::token::{Token, TokenError};
 use crate::actors::contexts::Contexts;
 use crate::actors::view::View;
@@ -188,8 +190,8 @@ pub struct Controls {
     pub contexts: Arc<Contexts>,
     /// The filter of the log, if the log is the agent's own.
     pub log: Option<FilterHandle>,
-    /// The effective configuration.
-    pub settings: Settings,
+    /// Where the configuration comes from, if the agent was started with one.
+    pub configured: Option<Arc<dyn Configured>>,
 }
 
 /// What the handlers answer from.
@@ -202,7 +204,7 @@ struct Shown {
     series: NamedSeries,
     contexts: Arc<Contexts>,
     log: Option<Arc<LogControl>>,
-    settings: Arc<Settings>,
+    configured: Option<Arc<dyn Configured>>,
     since: SystemTime,
 }
 
@@ -260,7 +262,7 @@ pub fn start(
     if endpoints.is_empty() {
         return Ok(None);
     }
-    let Controls { contexts, log, settings } = controls;
+    let Controls { contexts, log, configured } = controls;
     let shown = Shown {
         view,
         host: Arc::default(),
@@ -269,7 +271,7 @@ pub fn start(
         series: endpoints.series,
         contexts,
         log: log.map(|log| Arc::new(LogControl::new(log))),
-        settings: Arc::new(settings),
+        configured,
         since: SystemTime::now(),
     };
     spawn(shown, endpoints.listen()?).map(Some).map_err(AdminError::Start)
@@ -367,6 +369,7 @@ fn changes(config: &mut web::ServiceConfig) {
         .service(
             changing("/v1/log", "GET, PUT").route(web::get().to(log::get)).route(web::put().to(log::put)),
         )
+        .service(changing("/v1/reload", "POST").route(web::post().to(reload::reload)))
         .service(
             changing("/v1/drain", "GET, POST, DELETE")
                 .route(web::get().to(ending::drain))

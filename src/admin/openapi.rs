@@ -20,7 +20,7 @@ use super::parameters::{self, LIMIT_MAX};
 use super::problem::{self, Body, Problem};
 use super::{
     accesses, accounts, areas, config, contexts, devices, domains, ending, events, explain, gaps, host,
-    ioases, log, pages, payers, status, version, walk,
+    ioases, log, pages, payers, reload, status, version, walk,
 };
 
 /// The schemas that the document names.
@@ -184,6 +184,7 @@ fn changes() -> Vec<(HttpMethod, Described, Taken)> {
             ("/v1/log", "change which events are logged", &[], Json(named::<log::LogState>)),
             Some(named::<log::NewFilter>),
         ),
+        (Post, ("/v1/reload", "read the configuration again", &[], Json(named::<reload::Reloaded>)), None),
         (Post, ("/v1/drain", "serve nobody who connects from now on", &[], drained()), None),
         (Delete, ("/v1/drain", "serve whoever connects again", &[], drained()), None),
         (

@@ -45,6 +45,8 @@ pub(super) enum Kind {
     ContentType,
     /// A body that says nothing that can be done.
     BodyInvalid,
+    /// A configuration that cannot be read again as it is.
+    ConfigurationInvalid,
     /// This agent has no such thing.
     NotOffered,
     /// The kernel does not show this host.
@@ -82,14 +84,15 @@ impl Kind {
             Self::TokenNeeded => {
                 ("token-needed", "the token is missing", StatusCode::UNAUTHORIZED, Errno::ACCESS)
             }
-            Self::CrossOrigin => {
-                ("cross-origin", "not from another origin", StatusCode::FORBIDDEN, Errno::ACCESS)
-            }
+            Self::CrossOrigin => ("cross-origin", "another origin", StatusCode::FORBIDDEN, Errno::ACCESS),
             Self::ContentType => {
                 ("content-type", "not JSON", StatusCode::UNSUPPORTED_MEDIA_TYPE, Errno::INVAL)
             }
             Self::BodyInvalid => {
                 ("body-invalid", "the body cannot be used", StatusCode::BAD_REQUEST, Errno::INVAL)
+            }
+            Self::ConfigurationInvalid => {
+                ("configuration-invalid", "the configuration is wrong", StatusCode::CONFLICT, Errno::INVAL)
             }
             Self::NotOffered => ("not-offered", "not offered here", StatusCode::NOT_FOUND, Errno::OPNOTSUPP),
             Self::HostUnreadable => (

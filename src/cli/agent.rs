@@ -11,6 +11,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use rustix::fs::Mode;
 
+use super::reload::Govern;
 use super::serve;
 use crate::actors::agent::Settings;
 use crate::actors::auditor::Auditor;
@@ -72,6 +73,15 @@ impl serve::Engine for Agent {
 
     fn live(&self) -> Arc<Contexts> {
         Arc::clone(self.engine.live())
+    }
+
+    fn governor(&self) -> Govern {
+        let agent = self.engine.agent();
+        let (ledger, policy) = (Arc::clone(&agent.ledger), Arc::clone(&agent.policy));
+        Box::new(move |config| {
+            ledger.limit(limits(config));
+            policy.replace(rules(config));
+        })
     }
 
     fn contexts(&self) -> usize {

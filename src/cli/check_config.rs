@@ -28,7 +28,7 @@ pub struct CheckConfigArgs {
 pub fn check_config(args: &CheckConfigArgs) -> Exit {
     let flags = Flags { config: args.file.clone(), ..Flags::default() };
     match effective(&flags, &Environment::of_process()) {
-        Ok(settings) if args.effective => said(&shown(&settings)),
+        Ok(effective) if args.effective => said(&shown(&effective.settings)),
         Ok(_) => said("ok\n"),
         Err(error) => {
             eprintln!("{}", with_causes(&error));
@@ -55,10 +55,15 @@ fn shown(settings: &[Setting]) -> String {
         if setting.section != section {
             let gap = if section.is_empty() { "" } else { "\n" };
             section = &setting.section;
-            writeln!(text, "{gap}[{section}]").unwrap_or_default();
+            writeln!(text, "{gap}{}", head(section)).unwrap_or_default();
         }
         let meaning = setting.meaning.as_ref().map(|meaning| format!(", here {meaning}")).unwrap_or_default();
         writeln!(text, "{line:<width$}  # {}{meaning}", setting.origin).unwrap_or_default();
     }
     text
+}
+
+/// How a section begins.
+fn head(section: &str) -> String {
+    if section.starts_with("tenant.") { "[[tenant]]".to_owned() } else { format!("[{section}]") }
 }

@@ -13,6 +13,7 @@ pub mod demo;
 mod drain;
 pub mod generate;
 pub mod http;
+pub mod reload;
 pub mod run;
 pub mod serve;
 mod service_manager;

@@ -4,7 +4,7 @@
 //! configuration -> logging -> engine -> admin -> SIGTERM or SIGINT -> drain -> engine ends -> admin stops
 //! ```
 //!
-//! How the agent drains, and what further signals do: `drain`.
+//! How the agent drains, and what further signals do: `drain`; what SIGHUP does: `reload`.
 //!
 //! The engine (sockets, actors, pins) is handed in as a type, so that this order can be tested without it.
 //!
@@ -25,22 +25,23 @@ use ioasd_client::units::ByteLen;
 use tracing::field::display;
 
 use super::drain::{Times, drain};
+use super::reload::{self, Govern, Origin, Reloader};
 use super::service_manager;
 use super::{Exit, ServeArgs, with_causes};
 use crate::actors::contexts::Contexts;
 use crate::actors::journal::Happening;
 use crate::actors::registry::Registry;
 use crate::actors::view::View;
-use crate::admin::config::{SettingRow, Settings};
 use crate::admin::health::{Check, Readiness};
+use crate::admin::reload::Configured;
 use crate::admin::{self, AdminError, AdminHandle, Controls};
 use crate::config::Config;
-use crate::config::effective::{Setting, effective};
-use crate::config::load::{self, ConfigError, Flags};
+use crate::config::effective::{Effective, effective};
+use crate::config::load::{ConfigError, Flags};
 use crate::config::place::Environment;
 use crate::sys::activation::{self, ActivationError};
 use crate::sys::limits;
-use crate::telemetry::logging::{self, LoggingError};
+use crate::telemetry::logging::{self, FilterHandle, LoggingError};
 
 /// The part of the agent that serves clients.
 pub trait Engine: Sized {
@@ -65,6 +66,9 @@ pub trait Engine: Sized {
 
     /// The live contexts, for the admin server.
     fn live(&self) -> Arc<Contexts>;
+
+    /// Puts in force what of another configuration counts without a restart.
+    fn governor(&self) -> Govern;
 
     /// Contexts that are not taken down yet.
     fn contexts(&self) -> usize;
@@ -128,31 +132,30 @@ pub fn serve<E: Engine>(args: ServeArgs) -> Exit {
 fn try_serve<E: Engine>(args: ServeArgs, environment: &Environment) -> Result<(), ServeError> {
     activation::inherit()?;
     let flags = Flags::from(args);
-    let config = load::load(flags.clone(), environment)?;
-    let log = logging::init(&config.log.filter, config.log.format)?;
-    let controls =
-        Controls { log: Some(log), settings: settings(&flags, environment)?, ..Controls::default() };
+    let Effective { config, settings } = effective(&flags, environment)?;
+    let log = Some(logging::init(&config.log.filter, config.log.format)?);
+    let origin = Some(Origin { flags, settings });
     match limits::raise_descriptors() {
         Ok(limit) => tracing::debug!(?limit, "descriptors"),
         Err(errno) => tracing::warn!(%errno, "the limit of descriptors could not be raised to its maximum"),
     }
     System::new().block_on(async {
         let signals = stop_signals().map_err(ServeError::Signals)?;
-        run::<E>(&config, environment, controls, signals).await
+        run::<E>(Start { config: &config, environment, log, origin }, signals).await
     })
 }
 
-/// The effective configuration, as the admin server shows it.
-fn settings(flags: &Flags, environment: &Environment) -> Result<Settings, ConfigError> {
-    let row = |setting: Setting| SettingRow {
-        source: setting.origin.kind().to_owned(),
-        origin: setting.origin.to_string(),
-        section: setting.section,
-        key: setting.key,
-        value: setting.value,
-        meaning: setting.meaning,
-    };
-    Ok(Settings { items: effective(flags, environment)?.into_iter().map(row).collect() })
+/// What an agent is started with.
+#[derive(Debug)]
+pub struct Start<'a> {
+    /// Its configuration.
+    pub config: &'a Config,
+    /// What it takes from its process.
+    pub environment: &'a Environment,
+    /// The filter of the log, if the log is the agent's own.
+    pub log: Option<FilterHandle>,
+    /// Where the configuration was read, if it can be read again.
+    pub origin: Option<Origin>,
 }
 
 /// Runs the agent until the first item of `signals`; further ones hurry its end.
@@ -160,17 +163,27 @@ fn settings(flags: &Flags, environment: &Environment) -> Result<Settings, Config
 /// # Errors
 /// If a part cannot be started, or memory is still pinned at the end.
 pub async fn run<E: Engine>(
-    config: &Config,
-    environment: &Environment,
-    controls: Controls,
+    Start { config, environment, log, origin }: Start<'_>,
     mut signals: impl Stream<Item = ()> + Unpin,
 ) -> Result<(), ServeError> {
+    // From here on SIGHUP does not end the process.
+    let hangup = origin.is_some().then(|| signal(SignalKind::hangup())).transpose();
+    let hangup = hangup.map_err(ServeError::Signals)?;
     let registry = Registry::new();
     let socket = config.socket(environment);
     let engine =
         E::start(config, &socket, &registry).await.map_err(|error| ServeError::Engine(Box::new(error)))?;
-    let controls = Controls { contexts: engine.live(), ..controls };
+    let reloader = origin.map(|origin| {
+        let journal = Arc::clone(registry.journal());
+        Arc::new(Reloader::new(origin, environment.clone(), engine.governor(), journal))
+    });
+    let reloading = hangup.zip(reloader.clone()).map(|(hangup, reloader)| reload::at_each(hangup, reloader));
+    let configured = reloader.map(|reloader| reloader as Arc<dyn Configured>);
+    let controls = Controls { contexts: engine.live(), log, configured };
     let served = serve_until(&mut signals, (config, environment, controls), &engine, &registry).await;
+    if let Some(reloading) = reloading {
+        reloading.abort();
+    }
     if served.is_ok() {
         let times = Times { grace: config.server.drain_timeout, close: config.server.close_timeout };
         registry.journal().tell(Happening::stopping(engine.contexts()));
@@ -286,6 +299,10 @@ mod tests {
             Arc::default()
         }
 
+        fn governor(&self) -> Govern {
+            Box::new(|_| step("govern"))
+        }
+
         fn contexts(&self) -> usize {
             usize::from(self.0.is_some() && !HUNG_UP.get())
         }
@@ -317,8 +334,8 @@ mod tests {
     }
 
     fn run_fake(config: &Config) -> (Result<(), ServeError>, Vec<&'static str>) {
-        let outcome =
-            System::new().block_on(run::<Fake>(config, &environment(), Controls::default(), signals(2)));
+        let start = Start { config, environment: &environment(), log: None, origin: None };
+        let outcome = System::new().block_on(run::<Fake>(start, signals(2)));
         (outcome, STEPS.take())
     }
 

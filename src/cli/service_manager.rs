@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! serving ──▶ READY, then STATUS when it changes and WATCHDOG as long as every check passes ──▶ dropped: STOPPING
+//!    reloading ──▶ RELOADING with the time, then READY again
 //! ```
 //!
 //! A failing check withholds the watchdog's sign of life. The manager ends an agent only after the whole interval without
@@ -42,6 +43,25 @@ impl Drop for Serving {
             reporting.abort();
             tell(&[NotifyState::Stopping, NotifyState::Status("stopping: ending every mapping")]);
         }
+    }
+}
+
+/// The agent reads its configuration again; when dropped, it is done with that.
+pub(super) struct Reloading(());
+
+impl Reloading {
+    pub(super) fn begin() -> Self {
+        match NotifyState::monotonic_usec_now() {
+            Ok(when) => tell(&[NotifyState::Reloading, when]),
+            Err(error) => tracing::warn!(%error, "there is no monotonic clock"),
+        }
+        Self(())
+    }
+}
+
+impl Drop for Reloading {
+    fn drop(&mut self) {
+        tell(&[NotifyState::Ready]);
     }
 }
 

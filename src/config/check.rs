@@ -4,7 +4,8 @@
 //!   text ──▶ is it TOML? ──▶ keys nobody knows ──▶ values, one bad one after the other taken out ──▶ configuration
 //! ```
 //!
-//! Which keys there are is read from the commented file of this repository, which a test compares with the configuration.
+//! Which keys there are is read from the commented file of this repository, which a test compares with the configuration;
+//! those of a tenant from the example in its comments.
 //!
 //! Imports allowed: the configuration, `toml`, `strsim`.
 
@@ -53,6 +54,9 @@ impl fmt::Display for Problem {
 /// A table with where everything stands.
 type Document<'t> = Spanned<DeTable<'t>>;
 
+/// Where the example of a tenant begins in the commented file.
+const EXAMPLE: &str = "# [[tenant]]\n";
+
 /// A section and the names of its keys.
 type Names = (String, Vec<String>);
 
@@ -76,7 +80,7 @@ pub fn check(text: &str) -> Result<Config, Vec<Problem>> {
         let name = name_at(document.get_ref(), start);
         problems.push(problem(text, start, name.as_ref().map(Name::to_string), error.message()));
         match name {
-            Some(name) => name.take_out(&mut document),
+            Some(name) => name.told().take_out(&mut document),
             None => break,
         }
     }
@@ -129,7 +133,18 @@ pub(super) fn sections(document: &DeTable<'_>) -> Vec<(String, Keys)> {
     found.into_iter().map(|(_, section)| section).collect()
 }
 
-fn keys(table: &DeTable<'_>) -> Keys {
+/// The tenants of a document, in order of places.
+pub(super) fn tenants<'d, 't>(document: &'d DeTable<'t>) -> Vec<&'d DeTable<'t>> {
+    let tenants = document.get(TENANTS).and_then(|value| value.get_ref().as_array());
+    tenants
+        .into_iter()
+        .flat_map(|tenants| tenants.iter())
+        .filter_map(|tenant| tenant.get_ref().as_table())
+        .collect()
+}
+
+/// The keys of a table, in order of places.
+pub(super) fn keys(table: &DeTable<'_>) -> Keys {
     let mut keys: Vec<_> =
         table.iter().map(|(key, value)| (key.get_ref().to_string(), value.span())).collect();
     keys.sort_by_key(|(_, span)| span.start);
@@ -140,13 +155,29 @@ fn keys(table: &DeTable<'_>) -> Keys {
 fn known() -> Vec<Names> {
     let (template, _) = DeTable::parse_recoverable(TEMPLATE);
     let names = |keys: Keys| keys.into_iter().map(|(key, _)| key).collect();
-    sections(template.get_ref()).into_iter().map(|(section, keys)| (section, names(keys))).collect()
+    let mut known: Vec<Names> =
+        sections(template.get_ref()).into_iter().map(|(section, keys)| (section, names(keys))).collect();
+    let example = example();
+    let (example, _) = DeTable::parse_recoverable(&example);
+    known.extend(
+        tenants(example.get_ref()).into_iter().map(|tenant| (TENANTS.to_owned(), names(keys(tenant)))),
+    );
+    known
 }
 
-/// Names a section, or a key of it.
+/// The tenant in the comments of the commented file, with all its keys.
+pub(super) fn example() -> String {
+    let (_, example) = TEMPLATE.split_once(EXAMPLE).unwrap_or_default();
+    let lines = example.lines().map_while(|line| line.strip_prefix("# "));
+    lines.fold("[[tenant]]\n".to_owned(), |text, line| text + line + "\n")
+}
+
+/// Names a section or a tenant, or a key of it.
 #[derive(Clone, Debug)]
 struct Name {
     section: String,
+    /// Which of the tenants.
+    tenant: Option<usize>,
     key: Option<String>,
 }
 
@@ -161,19 +192,37 @@ impl fmt::Display for Name {
 
 impl Name {
     fn section(section: &str) -> Self {
-        Self { section: section.to_owned(), key: None }
+        Self { section: section.to_owned(), tenant: None, key: None }
     }
 
     fn key(section: &str, key: &str) -> Self {
-        Self { section: section.to_owned(), key: Some(key.to_owned()) }
+        Self { key: Some(key.to_owned()), ..Self::section(section) }
+    }
+
+    /// Nothing more can be said of a tenant whose name is wrong.
+    fn told(self) -> Self {
+        Self { key: self.key.filter(|key| self.tenant.is_none() || key != "name"), ..self }
+    }
+
+    fn tenant(tenant: usize, key: Option<&str>) -> Self {
+        Self { tenant: Some(tenant), key: key.map(str::to_owned), ..Self::section(TENANTS) }
     }
 
     /// Takes what it names out of `document`.
     fn take_out(&self, document: &mut Document<'_>) {
         let document = document.get_mut();
-        let Some(key) = &self.key else { return drop(document.remove(self.section.as_str())) };
-        if let Some(DeValue::Table(table)) = document.get_mut(self.section.as_str()).map(Spanned::get_mut) {
-            table.remove(key.as_str());
+        match (document.get_mut(self.section.as_str()).map(Spanned::get_mut), self.tenant, &self.key) {
+            (Some(DeValue::Table(table)), _, Some(key)) => drop(table.remove(key.as_str())),
+            (Some(DeValue::Array(tenants)), Some(tenant), Some(key)) => {
+                if let Some(DeValue::Table(table)) = tenants.get_mut(tenant).map(Spanned::get_mut) {
+                    table.remove(key.as_str());
+                }
+            }
+            (Some(DeValue::Array(tenants)), Some(tenant), None) => {
+                let others = tenants.iter().enumerate().filter(|(number, _)| *number != tenant);
+                *tenants = others.map(|(_, other)| other.clone()).collect();
+            }
+            _ => drop(document.remove(self.section.as_str())),
         }
     }
 }
@@ -194,6 +243,7 @@ fn unknown(document: &DeTable<'_>, known: &[Names]) -> Vec<(Name, usize, String)
     for (name, value) in document {
         let (start, name) = (name.span().start, name.get_ref());
         if *name == TENANTS {
+            found.extend(unknown_of_tenants(document, known));
             continue;
         }
         let Some(section) = known.iter().find(|(section, _)| section == name) else {
@@ -206,6 +256,19 @@ fn unknown(document: &DeTable<'_>, known: &[Names]) -> Vec<(Name, usize, String)
         }
     }
     found
+}
+
+fn unknown_of_tenants(document: &DeTable<'_>, known: &[Names]) -> Vec<(Name, usize, String)> {
+    let names = known.iter().find(|(section, _)| section == TENANTS);
+    let keys = tenants(document)
+        .into_iter()
+        .enumerate()
+        .flat_map(|(number, tenant)| tenant.keys().map(move |key| (number, key)));
+    let unknown = keys.filter_map(|(number, key)| {
+        let message = unknown_key(key.get_ref(), names?, known)?;
+        Some((Name::tenant(number, Some(key.get_ref())), key.span().start, message))
+    });
+    unknown.collect()
 }
 
 fn unknown_section(name: &str, value: &DeValue<'_>, known: &[Names]) -> String {
@@ -239,23 +302,43 @@ fn section_of<'k>(key: &str, known: &'k [Names]) -> Option<&'k str> {
 }
 
 /// What was probably meant.
-fn nearest<'n>(written: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+pub(super) fn nearest<'n>(written: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
     let distances = names.map(|name| (damerau_levenshtein(written, name), name));
     let nearest = distances.min_by_key(|(distance, _)| *distance);
     nearest.filter(|(distance, _)| *distance <= TYPOS).map(|(_, name)| name)
 }
 
-/// The key, or the section that is a value, in which byte `start` stands.
+/// The key, the tenant, or the section that is a value, in which byte `start` stands.
 fn name_at(document: &DeTable<'_>, start: usize) -> Option<Name> {
-    document.iter().find_map(|(name, value)| match value.get_ref().as_table() {
-        None => value.span().contains(&start).then(|| Name::section(name.get_ref())),
-        Some(table) => {
-            let mut keys = table.iter();
-            let (key, _) =
-                keys.find(|(key, value)| key.span().contains(&start) || value.span().contains(&start))?;
-            Some(Name::key(name.get_ref(), key.get_ref()))
-        }
+    tenant_at(document, start).or_else(|| {
+        document.iter().find_map(|(name, value)| match value.get_ref().as_table() {
+            None => value.span().contains(&start).then(|| Name::section(name.get_ref())),
+            Some(table) => Some(Name::key(name.get_ref(), key_at(table, start)?)),
+        })
     })
+}
+
+/// The key of a tenant, or the tenant whose head it is, in which byte `start` stands.
+fn tenant_at(document: &DeTable<'_>, start: usize) -> Option<Name> {
+    let tenants = document.get(TENANTS)?.get_ref().as_array()?;
+    let tables = || {
+        tenants.iter().enumerate().filter_map(|(number, tenant)| Some((number, tenant.get_ref().as_table()?)))
+    };
+    let key = tables().find_map(|(number, table)| Some(Name::tenant(number, Some(key_at(table, start)?))));
+    let head = || tenants.iter().position(|tenant| tenant.span().contains(&start));
+    key.or_else(|| Some(Name::tenant(head()?, None)))
+}
+
+fn key_at<'d>(table: &'d DeTable<'_>, start: usize) -> Option<&'d str> {
+    let mut keys = table.iter();
+    let (key, _) = keys.find(|(key, value)| key.span().contains(&start) || stands_in(value, start))?;
+    Some(key.get_ref())
+}
+
+/// Whether byte `start` stands in a value, or in a table of it that has a head of its own.
+fn stands_in(value: &Spanned<DeValue<'_>>, start: usize) -> bool {
+    value.span().contains(&start)
+        || value.get_ref().as_table().is_some_and(|table| key_at(table, start).is_some())
 }
 
 #[cfg(test)]
@@ -280,6 +363,38 @@ mod tests {
         ]) {
             assert!(problem.starts_with(start), "{problem:?} does not start with {start:?}");
         }
+    }
+
+    #[test]
+    fn every_problem_of_every_tenant_is_told() {
+        let text = "[[tenant]]\nname = \"a\"\nuid = [1]\nuids = [-1]\n[tenant.limits]\npined = 1\n[[tenant]]\nuids = [1]\n[[tenant]]\nname = \"c\"\nconect = false\nexport = 1\n";
+        let told = problems(text);
+        let starts = [
+            "3:1: tenant.uid: unknown key, did you mean uids?",
+            "4:9: tenant.uids: invalid value",
+            "5:1: tenant.limits: unknown limit \"pined\", did you mean pinned?",
+            "7:1: tenant: missing field `name`",
+            "11:1: tenant.conect: unknown key, did you mean connect?",
+            "12:10: tenant.export: invalid type",
+        ];
+        assert_eq!(told.len(), starts.len(), "{told:#?}");
+        for (problem, start) in told.iter().zip(starts) {
+            assert!(problem.starts_with(start), "{problem:?} does not start with {start:?}");
+        }
+    }
+
+    #[test]
+    fn the_example_of_a_tenant_has_every_key_there_is() {
+        let config = check(&example()).unwrap();
+        let [tenant] = &config.tenant[..] else { panic!("{config:?}") };
+        let told = toml::from_str::<Config>("[[tenant]]\nno_such_key = 1\n").unwrap_err().to_string();
+        for key in keys(tenants(DeTable::parse_recoverable(&example()).0.get_ref())[0]) {
+            assert!(told.contains(&format!("`{}`", key.0)), "{key:?} is no key: {told}");
+        }
+        let (_, expected) = told.split_once("expected one of ").unwrap();
+        let expected = expected.split('`').skip(1).step_by(2);
+        let missing: Vec<&str> = expected.filter(|key| !example().contains(&format!("\n{key} = "))).collect();
+        assert_eq!((tenant.name.as_str(), missing), ("vms", Vec::<&str>::new()));
     }
 
     #[test]

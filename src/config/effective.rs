@@ -5,11 +5,13 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use toml::de::DeTable;
+use serde::Deserialize;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use super::Config;
 use super::check::{self, TEMPLATE};
-use super::load::{ConfigError, Flags, Source, load, source};
+use super::load::{ConfigError, Flags, Source, source, with_file};
 use super::place::Environment;
 
 /// Where a value comes from.
@@ -56,7 +58,7 @@ impl fmt::Display for Origin {
 /// A setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Setting {
-    /// Its section.
+    /// Its section; that of a tenant is `tenant.` and its name.
     pub section: String,
     /// Its key.
     pub key: String,
@@ -68,13 +70,22 @@ pub struct Setting {
     pub meaning: Option<String>,
 }
 
-/// Every setting, in the order of the commented file.
+/// A configuration, and what it is made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Effective {
+    /// What it comes to.
+    pub config: Config,
+    /// Every setting, in the order of the commented file; then what the file says of tenants.
+    pub settings: Vec<Setting>,
+}
+
+/// The effective configuration; the file is read once.
 ///
 /// # Errors
-/// As [`load`].
-pub fn effective(flags: &Flags, environment: &Environment) -> Result<Vec<Setting>, ConfigError> {
-    let config = load(flags.clone(), environment)?;
+/// As [`load`](super::load::load).
+pub fn effective(flags: &Flags, environment: &Environment) -> Result<Effective, ConfigError> {
     let file = source(flags, environment)?;
+    let config = with_file(flags.clone(), environment, file.as_ref())?;
     let template = DeTable::parse_recoverable(TEMPLATE).0;
     let mut settings = Vec::new();
     for (section, keys) in check::sections(template.get_ref()) {
@@ -87,7 +98,25 @@ pub fn effective(flags: &Flags, environment: &Environment) -> Result<Vec<Setting
             settings.push(Setting { section: section.clone(), key, value, origin, meaning });
         }
     }
-    Ok(settings)
+    settings.extend(file.iter().flat_map(tenants));
+    Ok(Effective { config, settings })
+}
+
+/// What the file says of each tenant.
+fn tenants(file: &Source) -> Vec<Setting> {
+    let document = DeTable::parse_recoverable(&file.text).0;
+    let mut settings = Vec::new();
+    for tenant in check::tenants(document.get_ref()) {
+        let name = tenant.get("name").and_then(|name| name.get_ref().as_str()).unwrap_or_default();
+        for (key, span) in check::keys(tenant) {
+            let Some((value, origin)) = tenant.get(key.as_str()).and_then(|value| said(file, value)) else {
+                debug_assert!(false, "{span:?} is a key without a value");
+                continue;
+            };
+            settings.push(Setting { section: format!("tenant.{name}"), key, value, origin, meaning: None });
+        }
+    }
+    settings
 }
 
 /// A section and a key of it.
@@ -137,11 +166,23 @@ fn quoted(text: String) -> String {
 }
 
 /// What the file says.
-fn written(Source { path, text }: &Source, (section, key): Name<'_>) -> Option<(String, Origin)> {
-    let document = DeTable::parse_recoverable(text).0;
-    let value = document.get_ref().get(section)?.get_ref().as_table()?.get(key)?.span();
-    let line = check::place(text, value.start).0;
-    Some((text.get(value)?.to_owned(), Origin::File { path: path.clone(), line }))
+fn written(file: &Source, (section, key): Name<'_>) -> Option<(String, Origin)> {
+    let document = DeTable::parse_recoverable(&file.text).0;
+    said(file, document.get_ref().get(section)?.get_ref().as_table()?.get(key)?)
+}
+
+/// A value of the file as it is written there; a table with a head of its own is put on one line.
+fn said(Source { path, text }: &Source, value: &Spanned<DeValue<'_>>) -> Option<(String, Origin)> {
+    let as_written = text.get(value.span()).filter(|text| parsed(text).is_some());
+    let on_one_line = || toml::Value::deserialize(ValueDeserializer::from(value.clone())).ok();
+    let shown = as_written.map(str::to_owned).or_else(|| Some(on_one_line()?.to_string()))?;
+    let line = check::place(text, value.span().start).0;
+    Some((shown, Origin::File { path: path.clone(), line }))
+}
+
+/// A value by its text.
+pub(super) fn parsed(text: &str) -> Option<toml::Value> {
+    toml::from_str::<toml::Table>(&format!("value = {text}")).ok()?.remove("value")
 }
 
 #[cfg(test)]
@@ -150,6 +191,7 @@ mod tests {
 
     use rustix::process::Uid;
 
+    use super::super::load::load;
     use super::*;
 
     const FILE: &str = "[server]\nsocket = \"/file\"\n\n[log]\nformat = \"json\"\nfilter = \"warn\"\n";
@@ -171,7 +213,7 @@ mod tests {
         let environment = Environment::new(Uid::ROOT, variables);
         let (file, flags) = in_file(FILE);
         let flags = Flags { log: Some("debug".to_owned()), ..flags };
-        let settings = effective(&flags, &environment).unwrap();
+        let settings = effective(&flags, &environment).unwrap().settings;
         let line = format!("{}:5", file.path().display());
         for (section, key, value, origin) in [
             ("server", "socket", "\"/env\"", "IOASD_SOCKET"),
@@ -188,10 +230,30 @@ mod tests {
     }
 
     #[test]
+    fn a_tenant_is_shown_as_it_is_written_and_a_table_with_a_head_on_one_line() {
+        let environment = Environment::new(Uid::ROOT, |_| None);
+        let text = "[limits.host]\nareas = 5\n[[tenant]]\nuids = [1, 2] # two\nname = \"a\"\n[tenant.limits]\npinned = \"1GiB\"\n[[tenant]]\nname = \"b\"\n";
+        let (_file, flags) = in_file(text);
+        let settings = effective(&flags, &environment).unwrap().settings;
+        let shown = |s: &Setting| format!("{} {} {}", s.section, s.key, s.value);
+        let tenants = settings.iter().filter(|setting| setting.section.starts_with("tenant."));
+        assert_eq!(
+            tenants.map(shown).collect::<Vec<_>>(),
+            [
+                "tenant.a uids [1, 2]",
+                "tenant.a name \"a\"",
+                "tenant.a limits { pinned = \"1GiB\" }",
+                "tenant.b name \"b\""
+            ]
+        );
+        assert!(settings.iter().map(shown).any(|line| line == "limits host { areas = 5 }"), "{settings:#?}");
+    }
+
+    #[test]
     fn auto_is_told_with_what_it_means() {
         let environment = Environment::new(Uid::ROOT, |_| None);
         let (_file, flags) = in_file("");
-        let settings = effective(&flags, &environment).unwrap();
+        let settings = effective(&flags, &environment).unwrap().settings;
         let meanings: Vec<_> = settings.iter().filter_map(|setting| setting.meaning.as_deref()).collect();
         assert_eq!(meanings, ["/run/ioasd/ioasd.sock", "metrics", "/run/ioasd/admin.sock"]);
     }

@@ -83,7 +83,17 @@ pub(super) struct Source {
 /// # Errors
 /// If a file was named and cannot be read, if the file cannot be understood, or if a flag or variable is not valid.
 pub fn load(flags: Flags, environment: &Environment) -> Result<Config, ConfigError> {
-    let mut config = parsed(source(&flags, environment)?)?;
+    let file = source(&flags, environment)?;
+    with_file(flags, environment, file.as_ref())
+}
+
+/// The same, with a file that is read already.
+pub(super) fn with_file(
+    flags: Flags,
+    environment: &Environment,
+    file: Option<&Source>,
+) -> Result<Config, ConfigError> {
+    let mut config = parsed(file)?;
     if let Some(socket) = flags.socket.or_else(|| environment.socket.clone()) {
         config.server.socket = Place::At(socket);
     }
@@ -125,9 +135,9 @@ fn from_file(named: Option<&Path>, default: &Path) -> Result<Option<Source>, Con
     }
 }
 
-fn parsed(source: Option<Source>) -> Result<Config, ConfigError> {
+fn parsed(source: Option<&Source>) -> Result<Config, ConfigError> {
     let Some(Source { path, text }) = source else { return Ok(Config::default()) };
-    check(&text).map_err(|problems| ConfigError::Invalid { path, problems })
+    check(text).map_err(|problems| ConfigError::Invalid { path: path.clone(), problems })
 }
 
 #[cfg(test)]
@@ -152,7 +162,7 @@ mod tests {
     }
 
     fn parse(text: &str) -> Result<Config, ConfigError> {
-        parsed(Some(Source { path: "/etc/x.toml".into(), text: text.to_owned() }))
+        parsed(Some(&Source { path: "/etc/x.toml".into(), text: text.to_owned() }))
     }
 
     #[track_caller]
@@ -185,7 +195,7 @@ mod tests {
         let only_file = environment(&[("IOASD_CONFIG", path)]);
         assert_eq!(chosen(Flags::default(), &only_file), (Place::At("/file".into()), "error".into()));
         let nothing = from_file(None, Path::new("/nonexistent/ioasd.toml")).unwrap();
-        assert_eq!(parsed(nothing).unwrap(), Config::default());
+        assert_eq!(parsed(nothing.as_ref()).unwrap(), Config::default());
     }
 
     #[test]

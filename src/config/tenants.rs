@@ -7,7 +7,7 @@
 //! limits = { pinned = { soft = "48GiB", hard = "64GiB" }, areas = 100000 }
 //! ```
 //!
-//! Imports allowed: values, storage's ledger.
+//! Imports allowed: check, values, storage's ledger.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
+use super::check::nearest;
 use super::values::Amount;
 use crate::storage::ledger::limits::{Limit, Limits};
 use crate::storage::ledger::resource::Resource;
@@ -63,10 +64,7 @@ impl<'de> Deserialize<'de> for LimitTable {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let written = BTreeMap::<String, LimitText>::deserialize(from)?;
         let named = written.into_iter().map(|(name, text)| {
-            let known = || Resource::ALL.map(Resource::name).join(", ");
-            let resource = Resource::parse(&name);
-            let resource = resource
-                .ok_or_else(|| D::Error::custom(format!("unknown limit {name:?}, there are {}", known())))?;
+            let resource = Resource::parse(&name).ok_or_else(|| D::Error::custom(unknown_limit(&name)))?;
             let limit = Limit::from(text);
             if limit.hard < limit.soft && limit.soft != u64::MAX {
                 return Err(D::Error::custom(format!("the soft limit of {name} is above the hard one")));
@@ -74,6 +72,14 @@ impl<'de> Deserialize<'de> for LimitTable {
             Ok((resource, limit))
         });
         named.collect::<Result<_, _>>().map(Self)
+    }
+}
+
+fn unknown_limit(name: &str) -> String {
+    let names = Resource::ALL.map(Resource::name);
+    match nearest(name, names.iter().copied()) {
+        Some(meant) => format!("unknown limit {name:?}, did you mean {meant}?"),
+        None => format!("unknown limit {name:?}, there are {}", names.join(", ")),
     }
 }
 
@@ -166,7 +172,8 @@ mod tests {
             ("[[tenant]]\nname = \"a b\"\n", "is not made of letters"),
             ("[[tenant]]\nname = \"a\"\n[[tenant]]\nname = \"a\"\n", "two tenants with the name"),
             ("[[tenant]]\nname = \"a\"\nuid = [1]\n", "unknown field `uid`"),
-            ("[limits]\nhost = { pins = 1 }\n", "unknown limit \"pins\", there are pinned, longterm"),
+            ("[limits]\nhost = { pined = 1 }\n", "unknown limit \"pined\", did you mean pinned?"),
+            ("[limits]\nhost = { memory = 1 }\n", "unknown limit \"memory\", there are pinned, longterm"),
             ("[limits]\nhost = { pinned = \"much\" }\n", "expected a limit such as"),
             ("[limits]\nuser = { pinned = { soft = 2, hard = 1 } }\n", "soft limit of pinned is above"),
         ] {

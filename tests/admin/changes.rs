@@ -15,8 +15,13 @@ const JSON: (&str, &str) = ("Content-Type", "application/json");
 const HOST: (&str, &str) = ("Host", "localhost");
 
 /// Every way to change something, with its method.
-const CHANGES: [(&str, &str); 4] =
-    [("PUT", "/v1/log"), ("POST", "/v1/drain"), ("DELETE", "/v1/drain"), ("POST", "/v1/contexts/1/evict")];
+const CHANGES: [(&str, &str); 5] = [
+    ("PUT", "/v1/log"),
+    ("POST", "/v1/reload"),
+    ("POST", "/v1/drain"),
+    ("DELETE", "/v1/drain"),
+    ("POST", "/v1/contexts/1/evict"),
+];
 
 fn bearer(token: &str) -> String {
     format!("Bearer {token}")
@@ -200,7 +205,9 @@ fn whoever_can_open_the_socket_but_is_not_its_owner_looks_and_changes_nothing() 
         command.stdin(Stdio::null()).output().unwrap()
     };
     assert!(stranger(&["contexts"]).status.success());
-    for arguments in [&["drain"][..], &["evict", "1"], &["evict", "1", "--dry-run"], &["log", "debug"]] {
+    for arguments in
+        [&["drain"][..], &["reload"], &["evict", "1"], &["evict", "1", "--dry-run"], &["log", "debug"]]
+    {
         let output = stranger(arguments);
         let complaint = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(1), "{complaint}");

@@ -6,7 +6,7 @@ import { dim, element, link, table, time } from "./dom.js";
 /** Events that are kept here. */
 const KEPT = 500;
 
-const BAD = new Set(["refused", "walkers-late", "walker-killed", "soft-limit", "evicted"]);
+const BAD = new Set(["refused", "walkers-late", "walker-killed", "soft-limit", "evicted", "not-reloaded"]);
 const known = { events: [], last: 0, forgotten: 0 };
 
 const same = (one, other) => ["kind", "context", "command", "code", "text"].every((key) => one?.[key] === other[key]);

@@ -15,6 +15,7 @@ pub(super) fn made(agent: &Agent, args: &CtlArgs) -> Result<String, AskError> {
             let body = json!({ "filter": filter, "for_seconds": seconds }).to_string();
             agent.send("PUT", "/v1/log", &body)?
         }
+        CtlCommand::Reload => agent.send("POST", "/v1/reload", "")?,
         CtlCommand::Drain { undo: false } => agent.send("POST", "/v1/drain", "")?,
         CtlCommand::Drain { undo: true } => agent.send("DELETE", "/v1/drain", "")?,
         CtlCommand::Evict { context, dry_run } => {

@@ -155,6 +155,8 @@ pub enum CtlCommand {
         #[arg(long = "for", value_name = "DURATION", requires = "filter", value_parser = parse_duration)]
         period: Option<Duration>,
     },
+    /// Have the agent read its configuration again: limits and tenants count at once; tells what needs a restart.
+    Reload,
     /// Serve nobody who connects from now on; those who are served go on.
     Drain {
         /// Serve whoever connects again.
@@ -289,7 +291,7 @@ fn shown(agent: &Agent, args: &CtlArgs) -> Result<String, AskError> {
         }
         CtlCommand::Config if args.json => agent.text("/v1/config"),
         CtlCommand::Config => Ok(table::table::<SettingRow>(&agent.one::<Settings>("/v1/config")?.items)),
-        CtlCommand::Log { .. } | CtlCommand::Drain { .. } | CtlCommand::Evict { .. } => {
+        CtlCommand::Log { .. } | CtlCommand::Reload | CtlCommand::Drain { .. } | CtlCommand::Evict { .. } => {
             change::made(agent, args)
         }
         CtlCommand::Host if args.json => agent.text("/v1/host"),

@@ -22,10 +22,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::program::Program;
 use super::{RunError, SOCKET};
 use crate::actors::mock_hardware::Hardware;
-use crate::admin::Controls;
 use crate::cli::agent::Agent;
 use crate::cli::demo::folder::PrivateFolder;
-use crate::cli::serve::{self, ServeError};
+use crate::cli::serve::{self, ServeError, Start};
 use crate::cli::with_causes;
 use crate::config::Config;
 use crate::config::place::{Environment, Place};
@@ -51,7 +50,8 @@ pub(super) fn run(
     let outcome = Cell::new(None);
     let served = System::new().block_on(async {
         let life = async { outcome.set(Some(life(command, program).await)) };
-        serve::run::<Agent>(&config, &environment, Controls::default(), pin!(stream::once(life))).await
+        let start = Start { config: &config, environment: &environment, log: None, origin: None };
+        serve::run::<Agent>(start, pin!(stream::once(life))).await
     });
     ended(served, outcome.take())
 }
