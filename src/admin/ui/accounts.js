@@ -26,10 +26,9 @@ function isShown({ level }, { used, soft, hard, refusals }) {
 function bars(account, host) {
   const limited = Object.entries(account.counters).filter(([, counter]) => isShown(account, counter));
   const pinned = account.counters.pinned;
-  const share = pinned.soft === null && pinned.hard === null
-    ? [element("div", { className: "limit" }, element("span", {}, "pinned"), bar(pinned.used, host, { words: `${size(pinned.used)} of ${size(host)} on this host` }),
-      element("span", { className: "dim" }, "no limit"))] : [];
-  return element("div", {}, ...share, ...limited.map(([name, counter]) => limitBar(name, counter)));
+  const free = pinned.soft === null && pinned.hard === null
+    ? [dim(account.level === "host" ? "no limit" : `no limit, ${Math.round(100 * pinned.used / host)} % of all that is pinned`)] : [];
+  return element("div", {}, ...free, ...limited.map(([name, counter]) => limitBar(name, counter)));
 }
 
 function name(account) {
