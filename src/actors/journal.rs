@@ -1,15 +1,16 @@
 //! The journal: what happened lately, for whoever asks why. It lives in memory and forgets the oldest.
 //!
 //! Whoever sees something happen tells it. What is told twice in a row is one event that counts, so that a client whose
-//! requests are refused again and again does not wash away everything else.
+//! requests are refused again and again does not wash away everything else. Whoever follows it is woken and reads on from the
+//! last number it knows: nothing is kept for it, so that a slow reader costs nothing and misses what is forgotten meanwhile.
 //!
-//! Imports allowed: `std`, `parking_lot`, number, figures, storage's refusals.
+//! Imports allowed: `std`, `tokio`'s watch, number, figures, storage's refusals.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-use parking_lot::Mutex;
+use tokio::sync::watch;
 
 use super::figures::ContextStats;
 use super::number::Number;
@@ -208,48 +209,79 @@ struct Kept {
     told: BTreeMap<Kind, u64>,
 }
 
+/// A part of the journal, and what was true when it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// The events, the oldest first.
+    pub events: Vec<Event>,
+    /// Whether there are more behind them.
+    pub more: bool,
+    /// The number of the last event that was forgotten; 0 if none was.
+    pub forgotten: u64,
+    /// The number of the last event; 0 if there was none.
+    pub last: u64,
+}
+
 /// What happened lately.
 #[derive(Debug, Default)]
-pub struct Journal(Mutex<Kept>);
+pub struct Journal(watch::Sender<Kept>);
 
-impl Journal {
-    /// Notes what happened.
-    pub fn tell(&self, what: Happening) {
-        let mut kept = self.0.lock();
-        kept.last += 1;
-        *kept.told.entry(what.kind).or_default() += 1;
-        let (number, at) = (kept.last, SystemTime::now());
-        if let Some(event) = kept.events.back_mut().filter(|event| event.what == what) {
+/// Waits for what happens next.
+#[derive(Clone, Debug)]
+pub struct News(watch::Receiver<Kept>);
+
+impl News {
+    /// Returns when something was told since this was made, or since this returned last.
+    pub async fn wait(&mut self) {
+        if self.0.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+impl Kept {
+    fn tell(&mut self, what: Happening) {
+        self.last += 1;
+        *self.told.entry(what.kind).or_default() += 1;
+        let (number, at) = (self.last, SystemTime::now());
+        if let Some(event) = self.events.back_mut().filter(|event| event.what == what) {
             (event.number, event.at, event.times) = (number, at, event.times.saturating_add(1));
             return;
         }
-        kept.events.push_back(Event { number, at, times: 1, what });
-        if kept.events.len() > KEPT {
-            kept.forgotten = kept.events.pop_front().map_or(kept.forgotten, |event| event.number);
+        self.events.push_back(Event { number, at, times: 1, what });
+        if self.events.len() > KEPT {
+            self.forgotten = self.events.pop_front().map_or(self.forgotten, |event| event.number);
         }
     }
+}
 
-    /// `limit` events at most with numbers above `number`, the oldest first, and whether there are more.
+impl Journal {
+    /// Notes what happened, and wakes who waits for it.
+    pub fn tell(&self, what: Happening) {
+        self.0.send_modify(|kept| kept.tell(what));
+    }
+
+    /// `limit` events at most with numbers above `number`.
     #[must_use]
-    pub fn since(&self, number: u64, limit: usize) -> (Vec<Event>, bool) {
-        let kept = self.0.lock();
+    pub fn since(&self, number: u64, limit: usize) -> Part {
+        let kept = self.0.borrow();
         let from = kept.events.partition_point(|event| event.number <= number);
         let events: Vec<Event> = kept.events.iter().skip(from).take(limit).cloned().collect();
         let more = from + events.len() < kept.events.len();
-        (events, more)
+        Part { events, more, forgotten: kept.forgotten, last: kept.last }
     }
 
     /// How often something of each kind has happened.
     #[must_use]
     pub fn told(&self) -> [(Kind, u64); Kind::ALL.len()] {
-        let kept = self.0.lock();
+        let kept = self.0.borrow();
         Kind::ALL.map(|kind| (kind, kept.told.get(&kind).copied().unwrap_or(0)))
     }
 
-    /// The number of the last event that was forgotten; 0 if none was.
+    /// What tells of everything that happens from now on.
     #[must_use]
-    pub fn forgotten(&self) -> u64 {
-        self.0.lock().forgotten
+    pub fn news(&self) -> News {
+        News(self.0.subscribe())
     }
 }
 
@@ -258,16 +290,16 @@ mod tests {
     use super::*;
 
     fn numbers(journal: &Journal, since: u64, limit: usize) -> Vec<u64> {
-        journal.since(since, limit).0.iter().map(|event| event.number).collect()
+        journal.since(since, limit).events.iter().map(|event| event.number).collect()
     }
 
     #[test]
     fn events_come_in_order_and_part_by_part() {
         let journal = Journal::default();
         (0..5).for_each(|contexts| journal.tell(Happening::stopping(contexts)));
-        assert_eq!((numbers(&journal, 0, 2), journal.since(0, 2).1), (vec![1, 2], true));
-        assert_eq!((numbers(&journal, 2, 3), journal.since(2, 3).1), (vec![3, 4, 5], false));
-        assert_eq!((numbers(&journal, 9, 3), journal.forgotten()), (vec![], 0));
+        assert_eq!((numbers(&journal, 0, 2), journal.since(0, 2).more), (vec![1, 2], true));
+        assert_eq!((numbers(&journal, 2, 3), journal.since(2, 3).more), (vec![3, 4, 5], false));
+        assert_eq!((numbers(&journal, 9, 3), journal.since(9, 3).forgotten), (vec![], 0));
     }
 
     #[test]
@@ -275,7 +307,7 @@ mod tests {
         let journal = Journal::default();
         journal.tell(Happening::stopping(1));
         (0..3).for_each(|_| journal.tell(Happening::walkers_late(&7)));
-        let (events, _) = journal.since(1, 10);
+        let Part { events, .. } = journal.since(1, 10);
         let [event] = &events[..] else { panic!("{events:?}") };
         assert_eq!((event.number, event.times, event.what.kind), (4, 3, Kind::WalkersLate));
         let told = journal.told().map(|(kind, times)| (kind.name(), times));
@@ -287,7 +319,19 @@ mod tests {
     fn the_oldest_is_forgotten_and_that_can_be_seen() {
         let journal = Journal::default();
         (0..KEPT + 3).for_each(|contexts| journal.tell(Happening::stopping(contexts)));
-        assert_eq!((journal.since(0, usize::MAX).0.len(), journal.forgotten()), (KEPT, 3));
+        let Part { events, more, forgotten, last } = journal.since(0, usize::MAX);
+        assert_eq!((events.len(), more, forgotten, last), (KEPT, false, 3, KEPT as u64 + 3));
         assert_eq!(numbers(&journal, 0, 1), [4]);
+    }
+    #[actix_rt::test]
+    async fn news_told_before_anybody_waits_are_not_lost() {
+        let journal = Journal::default();
+        journal.tell(Happening::stopping(1));
+        let mut news = journal.news();
+        journal.tell(Happening::stopping(2));
+        news.wait().await;
+        assert!(news.0.has_changed().is_ok_and(|changed| !changed));
+        journal.tell(Happening::stopping(2));
+        news.wait().await;
     }
 }

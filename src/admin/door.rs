@@ -10,9 +10,9 @@
 //!
 //! A browser is a stranger with the operator's access. Over TCP a request must name this host by an address or a name that
 //! was configured, so that a page whose own name resolves here gets nothing. A change must besides come from no other
-//! origin, and be JSON, which no form can send.
+//! origin; what it brings must be JSON, which no form can send.
 //!
-//! A handler that changes something takes a [`Changer`], which only this file makes: no other way leads to a change.
+//! A handler that changes something takes a `Changer`, which only this file makes: no other way leads to a change.
 //!
 //! Imports allowed: `actix_web`, problem, token.
 
@@ -23,9 +23,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{Extensions, Payload, ServiceRequest, ServiceResponse};
-use actix_web::http::Method;
 use actix_web::http::header::{
-    AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, ORIGIN, X_CONTENT_TYPE_OPTIONS,
+    AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, HeaderValue, ORIGIN, TRANSFER_ENCODING,
+    X_CONTENT_TYPE_OPTIONS,
 };
 use actix_web::middleware::Next;
 use actix_web::rt::net::{TcpStream, UnixStream};
@@ -277,17 +277,23 @@ fn require_own_origin(request: &HttpRequest) -> Result<(), Problem> {
     Err(Problem::new(Kind::CrossOrigin, detail))
 }
 
+/// What brings nothing has no kind; whatever a form sends has one.
 fn require_json(request: &HttpRequest) -> Result<(), Problem> {
-    if request.method() == Method::DELETE {
+    let kind = header(request, &CONTENT_TYPE);
+    if kind.is_none() && !has_body(request) {
         return Ok(());
     }
-    let kind = header(request, &CONTENT_TYPE).unwrap_or_default();
-    let kind = kind.split(';').next().unwrap_or_default().trim();
+    let kind = kind.unwrap_or_default().split(';').next().unwrap_or_default().trim();
     if kind.eq_ignore_ascii_case("application/json") {
         return Ok(());
     }
     let detail = format!("a change is sent as application/json, not as {kind:?}");
     Err(Problem::new(Kind::ContentType, detail))
+}
+
+fn has_body(request: &HttpRequest) -> bool {
+    request.headers().contains_key(TRANSFER_ENCODING)
+        || header(request, &CONTENT_LENGTH).is_some_and(|length| length != "0")
 }
 
 #[cfg(test)]

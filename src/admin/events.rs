@@ -1,16 +1,17 @@
-//! `/v1/events`: what happened lately, the oldest first. `since` is the number of the last event known.
+//! `/v1/events`: what happened lately, the oldest first. `since` is the number of the last event known. Whoever
+//! asks for `text/event-stream` gets them as a stream (`event_stream`).
 //!
-//! Imports allowed: `actix_web`, `utoipa`, json, parameters, problem, the actors' journal.
+//! Imports allowed: `actix_web`, `utoipa`, json, parameters, problem, event_stream, the actors' journal.
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::Shown;
 use super::json::{rfc3339, shown};
 use super::parameters::{self, Parameters, Whole};
 use super::problem::Problem;
-use crate::actors::journal::Event;
+use super::{Shown, event_stream};
+use crate::actors::journal::{Event, Part};
 
 /// One event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -45,7 +46,7 @@ pub(crate) struct Events {
     pub(crate) forgotten: u64,
 }
 
-fn row(Event { number, at, times, what }: &Event) -> EventRow {
+pub(super) fn row(Event { number, at, times, what }: &Event) -> EventRow {
     let (command, code) = what.refused.unzip();
     EventRow {
         number: *number,
@@ -59,14 +60,29 @@ fn row(Event { number, at, times, what }: &Event) -> EventRow {
     }
 }
 
+/// Where a browser says which event of a stream it knows.
+pub(super) const LAST_EVENT_ID: &str = "Last-Event-ID";
+
+/// The last event known: what a stream broke off after, else what was asked for.
+fn known(request: &HttpRequest, parameters: &mut Parameters) -> Result<u64, Problem> {
+    let asked = parameters.take::<Whole>("since")?;
+    let broken_off = request.headers().get(LAST_EVENT_ID).map(|id| {
+        let id = id.to_str().unwrap_or("?").parse::<Whole>();
+        id.map_err(|error| Problem::parameter(LAST_EVENT_ID, error))
+    });
+    Ok(broken_off.transpose()?.or(asked).map_or(0, |number| number.0))
+}
+
 pub(super) async fn list(request: HttpRequest, data: web::Data<Shown>) -> Result<HttpResponse, Problem> {
     let mut parameters = Parameters::of(&request)?;
-    let since = parameters.take::<Whole>("since")?.map_or(0, |since| since.0);
+    let known = known(&request, &mut parameters)?;
+    if event_stream::is_wanted(&request) {
+        parameters.finish()?;
+        return event_stream::answer(&data, known);
+    }
     let limit = parameters::limit(&mut parameters)?;
     parameters.finish()?;
-    let journal = data.view.registry.journal();
-    let forgotten = journal.forgotten();
-    let (events, more) = journal.since(since, limit);
+    let Part { events, more, forgotten, .. } = data.view.registry.journal().since(known, limit);
     let next = events.last().filter(|_| more).map(|last| last.number.to_string());
     Ok(shown(&Events { items: events.iter().map(row).collect(), next, forgotten }))
 }

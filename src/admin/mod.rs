@@ -22,7 +22,7 @@
 //! GET /v1/accesses                software users
 //! GET /v1/accounts                who uses how much of what, and what binds them
 //! GET /v1/payers                  the processes that map, and their limits
-//! GET /v1/events                  what happened lately; ?since=
+//! GET /v1/events                  what happened lately; ?since=; also as a stream (text/event-stream)
 //! GET /v1/host                    what anybody on this host holds in place
 //! GET /v1/config                  the effective configuration, with the source of each value
 //! GET PUT /v1/log                 which events are logged
@@ -50,6 +50,7 @@ pub(crate) mod devices;
 pub(crate) mod domains;
 pub mod door;
 pub(crate) mod ending;
+pub(crate) mod event_stream;
 pub(crate) mod events;
 pub(crate) mod explain;
 pub(crate) mod gaps;
@@ -87,6 +88,7 @@ use actix_web::rt::System;
 use actix_web::{App, HttpServer, Resource, Route, web};
 
 use self::door::{Keys, Scope};
+use self::event_stream::{Streams, StreamsEnd};
 use self::health::Readiness;
 use self::listen::{LoopbackAddr, SocketFile};
 use self::log::LogControl;
@@ -202,6 +204,7 @@ struct Shown {
     readiness: Arc<Readiness>,
     keys: Keys,
     series: NamedSeries,
+    streams: Streams,
     contexts: Arc<Contexts>,
     log: Option<Arc<LogControl>>,
     configured: Option<Arc<dyn Configured>>,
@@ -214,6 +217,7 @@ pub struct AdminHandle {
     address: Option<SocketAddr>,
     remote: Option<SocketAddr>,
     server: ServerHandle,
+    streams: Option<StreamsEnd>,
     thread: Option<JoinHandle<io::Result<()>>>,
     _socket: Option<SocketFile>,
 }
@@ -231,7 +235,7 @@ impl AdminHandle {
         self.remote
     }
 
-    /// Stops the server and waits for its thread: at once when idle, else a second at most for open requests.
+    /// Stops the server, ends its streams and waits for its thread: at once when idle, else a second at most for open requests.
     pub fn stop(self) {
         drop(self);
     }
@@ -239,6 +243,7 @@ impl AdminHandle {
 
 impl Drop for AdminHandle {
     fn drop(&mut self) {
+        drop(self.streams.take());
         // The order to stop is sent by the call; the future would only wait for what `join` waits for.
         drop(self.server.stop(true));
         match self.thread.take().map(JoinHandle::join) {
@@ -263,28 +268,33 @@ pub fn start(
         return Ok(None);
     }
     let Controls { contexts, log, configured } = controls;
+    let (streams, streams_end) = Streams::new();
     let shown = Shown {
         view,
         host: Arc::default(),
         readiness: Arc::new(readiness),
         keys: endpoints.keys()?,
         series: endpoints.series,
+        streams,
         contexts,
         log: log.map(|log| Arc::new(LogControl::new(log))),
         configured,
         since: SystemTime::now(),
     };
-    spawn(shown, endpoints.listen()?).map(Some).map_err(AdminError::Start)
+    spawn(shown, streams_end, endpoints.listen()?).map(Some).map_err(AdminError::Start)
 }
 
-fn spawn(shown: Shown, mut listeners: Listeners) -> io::Result<AdminHandle> {
+fn spawn(shown: Shown, streams: StreamsEnd, mut listeners: Listeners) -> io::Result<AdminHandle> {
     let address = listeners.loopback.as_ref().map(TcpListener::local_addr).transpose()?;
     let remote = listeners.remote.as_ref().map(TcpListener::local_addr).transpose()?;
     let socket = listeners.file.take();
     let (started, when_started) = sync_channel(1);
     let thread = Builder::new().name("admin".to_owned()).spawn(move || run(shown, listeners, &started))?;
     match when_started.recv() {
-        Ok(server) => Ok(AdminHandle { address, remote, server, thread: Some(thread), _socket: socket }),
+        Ok(server) => {
+            let (streams, thread) = (Some(streams), Some(thread));
+            Ok(AdminHandle { address, remote, server, streams, thread, _socket: socket })
+        }
         Err(_) => Err(outcome(thread)),
     }
 }

@@ -19,8 +19,8 @@ use super::json::Listed;
 use super::parameters::{self, LIMIT_MAX};
 use super::problem::{self, Body, Problem};
 use super::{
-    accesses, accounts, areas, config, contexts, devices, domains, ending, events, explain, gaps, host,
-    ioases, log, pages, payers, reload, status, version, walk,
+    accesses, accounts, areas, config, contexts, devices, domains, ending, event_stream, events, explain,
+    gaps, host, ioases, log, pages, payers, reload, status, version, walk,
 };
 
 /// The schemas that the document names.
@@ -31,11 +31,13 @@ type Schemas = Vec<(String, RefOr<Schema>)>;
 enum Answer {
     /// JSON of a type: puts its schemas there and gives its name.
     Json(fn(&mut Schemas) -> String),
+    /// The same, and a stream of what it lists for whoever accepts one.
+    Stream(fn(&mut Schemas) -> String),
     /// Text.
     Text,
 }
 
-/// A parameter in the query.
+/// A parameter, in the query unless a header is said.
 #[derive(Clone, Copy)]
 enum Query {
     After,
@@ -52,13 +54,14 @@ enum Query {
     Rights,
     Strength,
     Since,
+    LastEventId,
     Verbose,
     DryRun,
 }
 
 use Query::{
-    After, AfterAddress, Context, DryRun, Ioas, Iova, Length, Limit, Offset, PlaceAt, Rights, Since, State,
-    Strength, Uid, Verbose,
+    After, AfterAddress, Context, DryRun, Ioas, Iova, LastEventId, Length, Limit, Offset, PlaceAt, Rights,
+    Since, State, Strength, Uid, Verbose,
 };
 
 /// A path, what it shows, what it takes and what it answers.
@@ -122,6 +125,12 @@ fn agent_and_spaces() -> Vec<Described> {
     ]
 }
 
+/// Events as a list and as a stream.
+fn events(schemas: &mut Schemas) -> String {
+    named::<event_stream::Missed>(schemas);
+    named::<events::Events>(schemas)
+}
+
 /// What areas show, and who uses it.
 fn objects_and_users() -> Vec<Described> {
     use Answer::Json;
@@ -159,8 +168,8 @@ fn objects_and_users() -> Vec<Described> {
         (
             "/v1/events",
             "what happened lately, the oldest first",
-            &[Since, Limit],
-            Json(named::<events::Events>),
+            &[Since, LastEventId, Limit],
+            Answer::Stream(events),
         ),
         ("/v1/config", "the effective configuration", &[], Json(named::<config::Settings>)),
         ("/v1/log", "which events are logged", &[], Json(named::<log::LogState>)),
@@ -247,14 +256,20 @@ fn operation((path, shows, query, answer): Described, problem: &str, schemas: &m
         operation = operation.parameter(query.described());
     }
     let (kind, schema) = match answer {
-        Answer::Json(schemas_of) => ("application/json", Ref::from_schema_name(schemas_of(schemas)).into()),
+        Answer::Json(schemas_of) | Answer::Stream(schemas_of) => {
+            ("application/json", Ref::from_schema_name(schemas_of(schemas)).into())
+        }
         Answer::Text => ("text/plain", RefOr::from(text())),
     };
     let refused = || Content::new(Some(Ref::from_schema_name(problem)));
     let unready = if path == "/readyz" { Content::new(Some(text())) } else { refused() };
     let unready_kind = if path == "/readyz" { kind } else { problem::CONTENT_TYPE };
+    let mut all_well = ResponseBuilder::new().description(shows).content(kind, Content::new(Some(schema)));
+    if matches!(answer, Answer::Stream(_)) {
+        all_well = all_well.content(event_stream::CONTENT_TYPE, Content::new(Some(stream())));
+    }
     operation
-        .response("200", ResponseBuilder::new().description(shows).content(kind, Content::new(Some(schema))))
+        .response("200", all_well)
         .response(
             "4XX",
             ResponseBuilder::new().description("refused").content(problem::CONTENT_TYPE, refused()),
@@ -284,6 +299,11 @@ impl Query {
                 one_of(explain::strengths()),
             ),
             Since => ("since", "the number of the last event known", number()),
+            LastEventId => {
+                let says = "the last event that came before a stream broke off; goes before `since`";
+                let header = (events::LAST_EVENT_ID, ParameterIn::Header, Required::False);
+                return parameter(header, says, number());
+            }
             Verbose => ("verbose", "what passes too", text()),
             DryRun => ("dry_run", "only tell what would be done", boolean()),
         };
@@ -310,6 +330,16 @@ fn text() -> Schema {
     ObjectBuilder::new().schema_type(Type::String).into()
 }
 
+/// The greatest number of [`parameters::DIGITS_MAX`] digits.
+const NUMBER_MAX: usize = 10_usize.pow(19) - 1;
+
+/// What is told in a stream.
+fn stream() -> Schema {
+    let says =
+        "`id` is the number of an event and `data` an EventRow; of `event: missed`, `data` is a Missed";
+    ObjectBuilder::new().schema_type(Type::String).description(Some(says)).into()
+}
+
 /// A number in decimal, so that it surely fits into 64 bits.
 const NUMBER: &str = "^[0-9]{1,19}$";
 
@@ -329,7 +359,7 @@ fn boolean() -> Schema {
 }
 
 fn number() -> Schema {
-    ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0)).maximum(Some(i64::MAX)).into()
+    ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0)).maximum(Some(NUMBER_MAX)).into()
 }
 
 fn limit() -> Schema {

@@ -64,6 +64,9 @@ impl Parameters {
     }
 }
 
+/// Digits of the longest number: so that it surely fits into 64 bits.
+pub(super) const DIGITS_MAX: usize = 19;
+
 /// A whole number as it is written in paths and cursors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Whole(pub(super) u64);
@@ -72,9 +75,9 @@ impl FromStr for Whole {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let plain = text.bytes().all(|byte| byte.is_ascii_digit());
+        let plain = text.len() <= DIGITS_MAX && text.bytes().all(|byte| byte.is_ascii_digit());
         let number = plain.then(|| text.parse().ok()).flatten();
-        number.map(Self).ok_or_else(|| format!("{text:?} is not a number"))
+        number.map(Self).ok_or_else(|| format!("{text:?} is not a number of {DIGITS_MAX} digits at most"))
     }
 }
 

@@ -49,6 +49,8 @@ pub(super) enum Kind {
     ConfigurationInvalid,
     /// This agent has no such thing.
     NotOffered,
+    /// As many streams as there may be are open.
+    StreamsExhausted,
     /// The kernel does not show this host.
     HostUnreadable,
     /// The owner of an object did not answer in time.
@@ -95,12 +97,12 @@ impl Kind {
                 ("configuration-invalid", "the configuration is wrong", StatusCode::CONFLICT, Errno::INVAL)
             }
             Self::NotOffered => ("not-offered", "not offered here", StatusCode::NOT_FOUND, Errno::OPNOTSUPP),
-            Self::HostUnreadable => (
-                "host-unreadable",
-                "the kernel does not show this host",
-                StatusCode::SERVICE_UNAVAILABLE,
-                Errno::IO,
-            ),
+            Self::StreamsExhausted => {
+                ("streams-exhausted", "too many streams", StatusCode::SERVICE_UNAVAILABLE, Errno::BUSY)
+            }
+            Self::HostUnreadable => {
+                ("host-unreadable", "the host is not shown", StatusCode::SERVICE_UNAVAILABLE, Errno::IO)
+            }
             Self::OwnerSilent => (
                 "owner-silent",
                 "the data side does not answer",
@@ -179,7 +181,9 @@ impl Problem {
         match self.kind {
             Kind::MethodNotAllowed => response.insert_header((header::ALLOW, self.allow)),
             Kind::TokenNeeded => response.insert_header((header::WWW_AUTHENTICATE, "Bearer")),
-            Kind::OwnerSilent | Kind::OwnerBusy => response.insert_header((header::RETRY_AFTER, "1")),
+            Kind::OwnerSilent | Kind::OwnerBusy | Kind::StreamsExhausted => {
+                response.insert_header((header::RETRY_AFTER, "1"))
+            }
             _ => &mut response,
         };
         response.content_type(CONTENT_TYPE).json(Body {

@@ -71,6 +71,17 @@ mod tests {
         assert!(read("ioasd.1").contains("ioasd\\-serve(1)"));
         for file in ["ioasd.bash", "ioasd.fish", "_ioasd"] {
             assert!(read(file).contains("serve"), "{file}");
+            for command in Cli::command().find_subcommand("ctl").map(clap::Command::get_subcommands).unwrap()
+            {
+                let (name, about) = (command.get_name(), command.get_about().unwrap().to_string());
+                // In bash a branch of its own, elsewhere beside what it is for, whose punctuation shells write in ways of
+                // their own.
+                let told = match file {
+                    "ioasd.bash" => format!("ioasd__subcmd__ctl,{name})"),
+                    _ => about.split([':', '\'', '[']).next().unwrap().to_owned(),
+                };
+                assert!(read(file).contains(&told), "{file}: {name}");
+            }
         }
     }
 

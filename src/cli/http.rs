@@ -3,7 +3,7 @@
 //! Imports allowed: `std`.
 
 use std::fmt;
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -55,6 +55,13 @@ impl fmt::Display for Target {
     }
 }
 
+/// Bytes of the longest line, and of the longest head of an answer.
+const LINE_MAX: u64 = 16 << 10;
+const HEAD_MAX: usize = 64 << 10;
+
+/// Any kind of answer.
+const ANY: &str = "*/*";
+
 /// An answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Answer {
@@ -80,31 +87,112 @@ pub(super) fn get(target: &Target, path: &str) -> io::Result<Answer> {
 
 /// Asks the server at `target`.
 pub(super) fn ask(target: &Target, request: Request<'_>) -> io::Result<Answer> {
-    match target {
-        Target::Socket(socket) => {
-            let stream = UnixStream::connect(socket)?;
-            stream.set_read_timeout(Some(PATIENCE))?;
-            stream.set_write_timeout(Some(PATIENCE))?;
-            exchange(stream, "localhost", request)
+    let mut stream = connect(target, PATIENCE)?;
+    stream.write_all(written(&host(target), ANY, request).as_bytes())?;
+    let mut answer = String::new();
+    stream.take(ANSWER_MAX).read_to_string(&mut answer)?;
+    whole(&answer)
+}
+
+/// What came when a stream was asked for.
+pub(super) enum Followed {
+    /// The stream; the end of it is an error unless the agent ended it.
+    Stream(Box<dyn BufRead>),
+    /// Something else.
+    Answer(Answer),
+}
+
+/// Asks the server at `target` for a stream of events that is never silent for longer than `silence`.
+pub(super) fn follow(target: &Target, request: Request<'_>, silence: Duration) -> io::Result<Followed> {
+    let mut stream = connect(target, silence)?;
+    stream.write_all(written(&host(target), "text/event-stream", request).as_bytes())?;
+    let mut stream = BufReader::new(stream);
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        if (&mut stream).take(LINE_MAX).read_line(&mut head)? == 0 || head.len() > HEAD_MAX {
+            return whole(&head).map(Followed::Answer);
         }
-        Target::Tcp(address) => {
-            let stream = TcpStream::connect_timeout(address, PATIENCE)?;
-            stream.set_read_timeout(Some(PATIENCE))?;
-            stream.set_write_timeout(Some(PATIENCE))?;
-            exchange(stream, &address.to_string(), request)
+    }
+    if head.starts_with("HTTP/1.1 200 ")
+        && head.to_ascii_lowercase().contains("\r\ntransfer-encoding: chunked\r\n")
+    {
+        return Ok(Followed::Stream(Box::new(BufReader::new(Chunks { from: stream, left: 0 }))));
+    }
+    stream.take(ANSWER_MAX).read_to_string(&mut head)?;
+    whole(&head).map(Followed::Answer)
+}
+
+/// A body that comes in chunks.
+struct Chunks<R> {
+    from: R,
+    /// Bytes of the chunk at hand.
+    left: u64,
+}
+
+impl<R: BufRead> Chunks<R> {
+    fn line(&mut self) -> io::Result<String> {
+        let mut line = String::new();
+        (&mut self.from).take(LINE_MAX).read_line(&mut line)?;
+        if line.ends_with('\n') {
+            Ok(line.trim_end().to_owned())
+        } else {
+            Err(io::ErrorKind::UnexpectedEof.into())
         }
     }
 }
 
-fn exchange(mut stream: impl Read + Write, host: &str, request: Request<'_>) -> io::Result<Answer> {
-    stream.write_all(written(host, request).as_bytes())?;
-    let mut answer = String::new();
-    stream.take(ANSWER_MAX).read_to_string(&mut answer)?;
-    parse(&answer).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no whole HTTP answer"))
+impl<R: BufRead> Read for Chunks<R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        if self.left == 0 {
+            self.left = u64::from_str_radix(&self.line()?, 16).map_err(|_| garbled())?;
+            if self.left == 0 {
+                return Ok(0);
+            }
+        }
+        let got = (&mut self.from).take(self.left).read(into)?;
+        self.left -= got as u64;
+        if got == 0 && !into.is_empty() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if self.left == 0 {
+            self.line()?;
+        }
+        Ok(got)
+    }
 }
 
-fn written(host: &str, Request { method, path, body, token }: Request<'_>) -> String {
-    let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n");
+/// A connection.
+trait Wire: Read + Write {}
+
+impl<S: Read + Write> Wire for S {}
+
+fn connect(target: &Target, patience: Duration) -> io::Result<Box<dyn Wire>> {
+    match target {
+        Target::Socket(socket) => {
+            let stream = UnixStream::connect(socket)?;
+            stream.set_read_timeout(Some(patience))?;
+            stream.set_write_timeout(Some(patience))?;
+            Ok(Box::new(stream))
+        }
+        Target::Tcp(address) => {
+            let stream = TcpStream::connect_timeout(address, PATIENCE)?;
+            stream.set_read_timeout(Some(patience))?;
+            stream.set_write_timeout(Some(patience))?;
+            Ok(Box::new(stream))
+        }
+    }
+}
+
+fn host(target: &Target) -> String {
+    match target {
+        Target::Socket(_) => "localhost".to_owned(),
+        Target::Tcp(address) => address.to_string(),
+    }
+}
+
+fn written(host: &str, accept: &str, Request { method, path, body, token }: Request<'_>) -> String {
+    let mut head =
+        format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nAccept: {accept}\r\nConnection: close\r\n");
     if method != "GET" {
         let length = body.len();
         head += &format!("Content-Type: application/json\r\nContent-Length: {length}\r\n");
@@ -113,6 +201,14 @@ fn written(host: &str, Request { method, path, body, token }: Request<'_>) -> St
         head += &format!("Authorization: Bearer {token}\r\n");
     }
     head + "\r\n" + body
+}
+
+fn garbled() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "no whole HTTP answer")
+}
+
+fn whole(answer: &str) -> io::Result<Answer> {
+    parse(answer).ok_or_else(garbled)
 }
 
 /// Understands an answer whose body has a stated length.
@@ -146,6 +242,22 @@ mod tests {
         }
         assert!(parse(whole).is_some());
         assert_eq!(parse("HTTP/1.1 200 OK\r\n\r\nok"), None);
+    }
+
+    #[test]
+    fn chunks_are_one_text_and_a_broken_off_one_has_no_end() {
+        let read = |body: &str| {
+            let mut text = String::new();
+            let end = Chunks { from: body.as_bytes(), left: 0 }.read_to_string(&mut text);
+            (text, end.map_err(|error| error.kind()).map(drop))
+        };
+        let whole = "3\r\nabc\r\n10\r\n0123456789abcdef\r\n0\r\n\r\n";
+        assert_eq!(read(whole), ("abc0123456789abcdef".to_owned(), Ok(())));
+        for end in 0..whole.len() - 4 {
+            let kind = read(&whole[..end]).1;
+            assert_eq!(kind, Err(io::ErrorKind::UnexpectedEof), "{end} bytes");
+        }
+        assert_eq!(read("x\r\n").1, Err(io::ErrorKind::InvalidData));
     }
 
     #[test]

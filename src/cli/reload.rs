@@ -162,7 +162,7 @@ mod tests {
         let wrong = reloader.reload("a test").unwrap_err();
         assert!(wrong.ends_with(":3:1: limits.hots: unknown key, did you mean host?"), "{wrong}");
         assert_eq!((reloader.settings(), governed.lock().clone()), (before, vec![1]));
-        let (events, _) = journal.since(0, 10);
+        let events = journal.since(0, 10).events;
         let told: Vec<_> =
             events.iter().map(|event| (event.what.kind.name(), event.what.text.as_str())).collect();
         let [("changed", changed), ("not-reloaded", refused)] = told[..] else { panic!("{told:?}") };

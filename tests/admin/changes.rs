@@ -102,6 +102,20 @@ fn what_a_form_can_send_is_no_change() {
 }
 
 #[test]
+fn what_brings_nothing_needs_no_kind_and_what_brings_something_does() {
+    let agent = Agent::start();
+    let _client = agent.connect();
+    let door = agent.socket();
+    for (method, target) in
+        [("POST", "/v1/drain"), ("DELETE", "/v1/drain"), ("POST", "/v1/contexts/1/evict?dry_run=true")]
+    {
+        assert_eq!(door.send(method, target, &[HOST], "").status, 200, "{method} {target}");
+        door.send(method, target, &[HOST], "{}").assert_problem(415, "content-type", Errno::INVAL);
+    }
+    untouched(&agent);
+}
+
+#[test]
 fn from_elsewhere_the_token_shows_everything_and_nothing_else_does() {
     let agent = Agent::with_token();
     let token = bearer(TOKEN);

@@ -13,6 +13,7 @@ use actix_rt::System;
 use ioasd::actors::agent::Agent as Shared;
 use ioasd::actors::contexts::Contexts;
 use ioasd::actors::engine::Engine;
+use ioasd::actors::journal::Happening;
 use ioasd::actors::registry::Registry;
 use ioasd::actors::view::View;
 use ioasd::admin::door::Scope;
@@ -114,6 +115,16 @@ impl Agent {
     /// The path of the clients' socket.
     pub(crate) fn clients(&self) -> PathBuf {
         client_socket(self.folder.path())
+    }
+
+    /// Notes in the journal that `contexts` contexts may leave.
+    pub(crate) fn tell(&self, contexts: usize) {
+        self.shared.registry.journal().tell(Happening::stopping(contexts));
+    }
+
+    /// Stops the admin server; the rest goes on.
+    pub(crate) fn stop_admin(&mut self) {
+        self.admin.take().unwrap().stop();
     }
 
     /// A new context.

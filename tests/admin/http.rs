@@ -1,11 +1,13 @@
 //! A client that knows just enough HTTP/1.1, and asks for one thing a connection.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
 use serde_json::Value;
+
+use crate::fixture::PATIENCE;
 
 /// Where to ask.
 #[derive(Clone, Debug)]
@@ -81,4 +83,72 @@ fn exchange(mut stream: impl Read + Write, request: &str) -> Answer {
     let (head, body) = text.split_once("\r\n\r\n").unwrap();
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
     Answer { status, head: head.to_owned(), body: body.to_owned() }
+}
+
+/// A stream of events.
+pub(crate) struct Stream {
+    lines: Box<dyn BufRead>,
+    pub(crate) head: String,
+}
+
+/// One message of a stream.
+#[derive(Debug)]
+pub(crate) struct Message {
+    pub(crate) event: String,
+    pub(crate) id: u64,
+    pub(crate) data: Value,
+}
+
+impl Door {
+    /// Opens the stream at `target`.
+    pub(crate) fn follow(&self, target: &str, headers: &str) -> Stream {
+        let request =
+            format!("GET {target} HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n{headers}\r\n");
+        let mut lines: Box<dyn BufRead> = match self {
+            Self::Tcp(address) => {
+                let mut stream = TcpStream::connect(address).unwrap();
+                stream.set_read_timeout(Some(PATIENCE)).unwrap();
+                stream.write_all(request.as_bytes()).unwrap();
+                Box::new(BufReader::new(stream))
+            }
+            Self::Socket(path) => {
+                let mut stream = UnixStream::connect(path).unwrap();
+                stream.set_read_timeout(Some(PATIENCE)).unwrap();
+                stream.write_all(request.as_bytes()).unwrap();
+                Box::new(BufReader::new(stream))
+            }
+        };
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            assert_ne!(lines.read_line(&mut head).unwrap(), 0, "{head}");
+        }
+        Stream { lines, head }
+    }
+}
+
+impl Stream {
+    /// The next message; `None` when the server has ended the stream in good order.
+    pub(crate) fn next(&mut self) -> Option<Message> {
+        let mut message = Message { event: String::new(), id: 0, data: Value::Null };
+        loop {
+            let mut line = String::new();
+            assert_ne!(self.lines.read_line(&mut line).unwrap(), 0, "the stream breaks off");
+            // Lines of the stream end in LF alone, what frames its chunks in CR LF.
+            match line.trim_end_matches('\n') {
+                "0\r" => return None,
+                "" if !message.data.is_null() => return Some(message),
+                line => match line.split_once(": ") {
+                    Some(("event", event)) => event.clone_into(&mut message.event),
+                    Some(("id", id)) => message.id = id.parse().unwrap(),
+                    Some(("data", data)) => message.data = serde_json::from_str(data).unwrap(),
+                    _ => {}
+                },
+            }
+        }
+    }
+
+    /// The next message, which must be there.
+    pub(crate) fn must(&mut self) -> Message {
+        self.next().unwrap()
+    }
 }

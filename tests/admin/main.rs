@@ -14,5 +14,6 @@ mod lists;
 mod openapi;
 mod refusals;
 mod scale;
+mod streams;
 mod stuck;
 mod walks;

@@ -79,7 +79,11 @@ fn every_answer_is_as_the_document_says() {
             door.get(path).assert_problem(404, "not-offered", rustix::io::Errno::OPNOTSUPP);
             continue;
         }
-        let query = if path.ends_with("/walk") { "?iova=0x100000" } else { "" };
+        let query = match path.rsplit('/').next() {
+            Some("walk") => "?iova=0x100000",
+            Some("explain") => "?length=0x1000",
+            _ => "",
+        };
         let answer = door.get(&format!("{}{query}", path.replace("{id}", "1")));
         assert_eq!(answer.status, 200, "{path}: {answer:?}");
         let content = item["get"]["responses"]["200"]["content"].as_object().unwrap();

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use crate::fixture::{Agent, attach, eventually, map, memory};
 
 /// Keeps an arbiter from doing anything until the sender is dropped; returns when it is stuck.
-fn stick(agent: &Agent, arbiter: usize) -> Sender<()> {
+pub(crate) fn stick(agent: &Agent, arbiter: usize) -> Sender<()> {
     let (release, released) = channel::<()>();
     let (begun, when_begun) = channel();
     let spawned = agent.shared.arbiters[arbiter].spawn(async move {

@@ -22,7 +22,7 @@ fn vms(start: &mut EngineSettings, pinned: Limit, rights: Rights) {
 }
 
 fn journal(agent: &Agent, kind: &str) -> Vec<String> {
-    let (events, _) = agent.registry().journal().since(0, 1000);
+    let events = agent.registry().journal().since(0, 1000).events;
     let those = events.into_iter().filter(|event| event.what.kind.name() == kind);
     those.map(|event| event.what.text).collect()
 }

@@ -51,7 +51,7 @@ fn assert_names<T>(result: Result<T, CallError>, walker: &Helper) {
 }
 
 fn kinds(agent: &Agent) -> Vec<Kind> {
-    let (events, _) = agent.registry().journal().since(0, usize::MAX);
+    let events = agent.registry().journal().since(0, usize::MAX).events;
     events.into_iter().map(|event| event.what.kind).filter(|kind| *kind != Kind::Opened).collect()
 }
 

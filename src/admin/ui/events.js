@@ -78,11 +78,12 @@ export async function show(place) {
   place.append(element("h2", {}, "Events ", how), filter.form, body, lost);
   await readEvents();
   draw();
-  const stream = follow((event) => {
-    live = true;
-    note(event);
-    draw();
-  }, () => { live = false; });
+  const stream = follow({
+    opened: () => { live = true; draw(); },
+    happened: (event) => { note(event); draw(); },
+    missed: ({ continues_after: number }) => { known.forgotten = known.last = number; draw(); },
+    ended: () => { live = false; draw(); },
+  });
   return {
     refresh: async () => {
       if (!live) {
@@ -94,23 +95,12 @@ export async function show(place) {
   };
 }
 
-/** Follows the stream; an agent that has none answers with something else, and nothing comes. */
-function follow(happened, ended) {
+/** Follows the stream. It comes back by itself after the last event, unless the agent has no place for it. */
+function follow({ opened, happened, missed, ended }) {
   const stream = new EventSource(`/v1/events?since=${known.last}`);
-  const take = (message) => {
-    try {
-      happened(JSON.parse(message.data));
-    } catch {
-      // A comment of the stream, not an event.
-    }
-  };
-  stream.addEventListener("message", take);
-  stream.addEventListener("event", take);
-  stream.addEventListener("error", () => {
-    ended();
-    if (stream.readyState === EventSource.CLOSED) {
-      stream.close();
-    }
-  });
+  stream.addEventListener("open", opened);
+  stream.addEventListener("message", (message) => happened(JSON.parse(message.data)));
+  stream.addEventListener("missed", (message) => missed(JSON.parse(message.data)));
+  stream.addEventListener("error", ended);
   return stream;
 }

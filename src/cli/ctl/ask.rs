@@ -2,15 +2,16 @@
 //!
 //! Imports allowed: http, admin's answers, `serde_json`.
 
-use std::io;
+use std::io::{self, BufRead};
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use crate::admin::event_stream::HEARTBEAT;
 use crate::admin::json::Listed;
 use crate::admin::parameters::LIMIT_MAX;
-use crate::cli::http::{self, Answer, Request, Target};
+use crate::cli::http::{self, Answer, Followed, Request, Target};
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +26,9 @@ pub(super) enum AskError {
     /// The agent says that it cannot.
     #[error("{detail}")]
     Refused { detail: String },
+    /// A stream has ended.
+    #[error("the agent at {target} has ended the stream: it stops, or is gone")]
+    Ended { target: Target },
     /// What answers is no agent that we understand.
     #[error("what answers at {target} is no agent of this version: {reason}")]
     Garbled { target: Target, reason: String },
@@ -55,11 +59,36 @@ impl Agent {
     /// The answer to any request, as it came.
     pub(super) fn send(&self, method: &'static str, path: &str, body: &str) -> Result<String, AskError> {
         let request = Request { method, path, body, token: self.token.as_deref() };
-        let answer = http::ask(&self.target, request).map_err(|source| match source.kind() {
+        let answer = http::ask(&self.target, request).map_err(|source| self.unanswered(source))?;
+        self.body(path, answer)
+    }
+
+    /// The stream at `path`.
+    pub(super) fn stream(&self, path: &str) -> Result<Box<dyn BufRead>, AskError> {
+        let request = Request { method: "GET", path, body: "", token: self.token.as_deref() };
+        match http::follow(&self.target, request, 3 * HEARTBEAT).map_err(|source| self.unanswered(source))? {
+            Followed::Stream(stream) => Ok(stream),
+            Followed::Answer(answer) => {
+                let body = self.body(path, answer)?;
+                Err(self.garbled(&format_args!("it answers {} bytes to {path} and no stream", body.len())))
+            }
+        }
+    }
+
+    /// The stream has come to its end.
+    pub(super) fn ended(&self) -> AskError {
+        AskError::Ended { target: self.target.clone() }
+    }
+
+    fn unanswered(&self, source: io::Error) -> AskError {
+        match source.kind() {
             io::ErrorKind::InvalidData => self.garbled(&source),
             _ => AskError::Unreachable { target: self.target.clone(), source },
-        });
-        match answer? {
+        }
+    }
+
+    fn body(&self, path: &str, answer: Answer) -> Result<String, AskError> {
+        match answer {
             Answer { status: 200, body } => Ok(body),
             Answer { status, body } => match serde_json::from_str::<Problem>(&body) {
                 Ok(Problem { detail }) => Err(AskError::Refused { detail }),

@@ -6,6 +6,7 @@
 //! | `ask` | asking, part by part; what went wrong |
 //! | `change` | changes, and what came of them |
 //! | `explain` | whether a map would succeed, and what is in its way |
+//! | `follow` | events as they happen |
 //! | `host` | the host: both books, and what no figure says |
 //! | `limits` | the accounts with their limits |
 //! | `table` | columns that line up |
@@ -18,6 +19,7 @@
 mod ask;
 mod change;
 mod explain;
+mod follow;
 mod host;
 mod limits;
 mod rows;
@@ -144,6 +146,9 @@ pub enum CtlCommand {
         /// Only what happened after the event of this number.
         #[arg(long, value_name = "NUMBER", default_value_t = 0)]
         since: u64,
+        /// Then what happens, until Ctrl-C or the end of the agent.
+        #[arg(short, long)]
+        follow: bool,
     },
     /// The effective configuration, with where each value comes from.
     Config,
@@ -204,7 +209,7 @@ impl CtlError {
     fn exit(&self) -> Exit {
         match self {
             Self::Config(_) | Self::NoAdmin | Self::Token { .. } => Exit::Usage,
-            Self::Ask(AskError::Unreachable { .. }) => Exit::Unreachable,
+            Self::Ask(AskError::Unreachable { .. } | AskError::Ended { .. }) => Exit::Unreachable,
             Self::Ask(_) | Self::Write(_) => Exit::Failed,
         }
     }
@@ -236,6 +241,9 @@ fn try_ctl(args: &CtlArgs, environment: &Environment) -> Result<(), CtlError> {
     let agent = Agent::new(target, token);
     if let CtlCommand::Top(top) = &args.command {
         return top::top(&agent, *top);
+    }
+    if let CtlCommand::Events { since, follow: true } = args.command {
+        return follow::follow(&agent, since, args);
     }
     let text = shown(&agent, args)?;
     let mut out = io::stdout().lock();
@@ -284,7 +292,7 @@ fn shown(agent: &Agent, args: &CtlArgs) -> Result<String, AskError> {
         CtlCommand::Limits(_) if args.json => agent.json_list("/v1/accounts"),
         CtlCommand::Limits(limits) => Ok(limits::shown(&agent.list("/v1/accounts")?, limits)),
         CtlCommand::Payers => list::<PayerRow>(agent, "/v1/payers", args),
-        CtlCommand::Events { since } => {
+        CtlCommand::Events { since, .. } => {
             let path = format!("/v1/events?limit={LIMIT_MAX}&since={since}");
             let events = || agent.one(&path).map(|Events { items, .. }| table::table::<EventRow>(&items));
             if args.json { agent.text(&path) } else { events() }

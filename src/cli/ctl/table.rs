@@ -62,6 +62,18 @@ fn line(columns: &[Column], widths: &[usize], cells: &[String]) -> String {
     line.trim_end().to_owned() + "\n"
 }
 
+/// The heads of a list whose rows are not known yet, in columns of these widths.
+pub(super) fn heads<R: Row>(widths: &[usize]) -> String {
+    let heads: Vec<String> = R::COLUMNS.iter().map(|(head, _)| (*head).to_owned()).collect();
+    line(R::COLUMNS, widths, &heads)
+}
+
+/// A row under such heads.
+pub(super) fn row<R: Row>(row: &R, widths: &[usize]) -> String {
+    let cells: Vec<String> = row.cells().iter().map(|cell| printable(cell)).collect();
+    line(R::COLUMNS, widths, &cells)
+}
+
 /// An object, a fact a line.
 pub(super) fn details(object: &Map<String, Value>) -> String {
     let width = object.keys().map(String::len).max().unwrap_or(0);
