@@ -39,12 +39,7 @@ fn unmap(weak: Weakened, x86: bool) -> Vec<(Found, bool)> {
                 found
             }
         });
-        world.clear(ENTRY);
-        let epoch = world.begin_epoch();
-        let left = world.has_left(SLOT, epoch);
-        if left {
-            world.reuse_page();
-        }
+        let left = take_away(&world);
         (walker.join().unwrap(), left)
     })
 }
@@ -88,6 +83,17 @@ fn unmap_needs_the_acquire_of_the_agent_that_looks_at_slots() {
     unmap((Step::HasLeft, Weak::Loads), false);
 }
 
+/// The agent's side: takes the page away, and uses it for something else if the walker has left. Tells whether it had.
+fn take_away(world: &World) -> bool {
+    world.clear(ENTRY);
+    let epoch = world.begin_epoch();
+    let left = world.has_left(SLOT, epoch);
+    if left {
+        world.reuse_page();
+    }
+    left
+}
+
 /// The same, with a walker that keeps its translation for a second burst of the same generation, and does not walk again.
 fn cached(weak: Weakened) -> Vec<(bool, bool)> {
     explore(move || {
@@ -107,12 +113,7 @@ fn cached(weak: Weakened) -> Vec<(bool, bool)> {
                 hit
             }
         });
-        world.clear(ENTRY);
-        let epoch = world.begin_epoch();
-        let left = world.has_left(SLOT, epoch);
-        if left {
-            world.reuse_page();
-        }
+        let left = take_away(&world);
         (walker.join().unwrap(), left)
     })
 }
