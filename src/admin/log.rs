@@ -2,6 +2,7 @@
 //!
 //! Imports allowed: `actix_web`, `utoipa`, json, parameters, problem, door, telemetry::logging.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -20,8 +21,8 @@ use super::problem::{Kind, Problem};
 use crate::actors::journal::Happening;
 use crate::telemetry::logging::{FilterHandle, LoggingError};
 
-/// The longest time for which a filter can be used: a week.
-const SECONDS_MAX: u64 = 7 * 24 * 3600;
+/// How long a filter can be used: up to a week.
+const SECONDS: RangeInclusive<f64> = 1.0..=604_800.0;
 
 /// The filter of the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -37,15 +38,18 @@ pub(crate) struct LogState {
 }
 
 /// A new filter.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewFilter {
-    /// For example `info` or `warn,ioasd::actors=debug`.
+    /// Levels and modules, for example `info` or `warn,ioasd::actors=debug`.
+    #[schema(
+        pattern = "^[a-z_][a-z0-9_]*(::[a-z_][a-z0-9_]*)*(=(off|error|warn|info|debug|trace))?(,[a-z_][a-z0-9_]*(::[a-z_][a-z0-9_]*)*(=(off|error|warn|info|debug|trace))?)*$"
+    )]
     pub(crate) filter: String,
     /// Seconds after which the filter of before is in use again; without it never.
     #[serde(default)]
     #[schema(minimum = 1, maximum = 604_800)]
-    pub(crate) for_seconds: Option<u64>,
+    pub(crate) for_seconds: Option<f64>,
 }
 
 /// What a filter that is used for a while gives way to.
@@ -74,13 +78,13 @@ impl LogControl {
         Ok(LogState { filter: self.handle.get()?, before, reverts_to, reverts_at })
     }
 
-    /// Uses `new` from now on; a filter that was used for a while leaves its turn to it.
-    fn set(self: &Arc<Self>, new: &NewFilter) -> Result<LogState, LoggingError> {
+    /// Uses `filter` from now on, for good or for a while; one that was used for a while leaves its turn to it.
+    fn set(self: &Arc<Self>, filter: &str, period: Option<Duration>) -> Result<LogState, LoggingError> {
         let mut revert = self.revert.lock();
         let before = self.handle.get()?;
-        self.handle.set(&new.filter)?;
+        self.handle.set(filter)?;
         let base = revert.take().map_or_else(|| before.clone(), |revert| revert.to);
-        *revert = new.for_seconds.map(|seconds| self.revert_later(base, Duration::from_secs(seconds)));
+        *revert = period.map(|period| self.revert_later(base, period));
         drop(revert);
         self.state(Some(before))
     }
@@ -120,6 +124,17 @@ fn with_cause(error: &LoggingError) -> String {
     error.to_string() + &cause.unwrap_or_default()
 }
 
+fn period(seconds: f64) -> Result<Duration, Problem> {
+    let period = Some(seconds).filter(|seconds| SECONDS.contains(seconds));
+    period.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()).ok_or_else(|| {
+        let (least, most) = (SECONDS.start(), SECONDS.end());
+        let detail = format!(
+            "for_seconds: {seconds} is not {least} to {most}; without it the filter is used for good"
+        );
+        Problem::new(Kind::BodyInvalid, detail)
+    })
+}
+
 pub(super) async fn get(request: HttpRequest, data: web::Data<Shown>) -> Result<HttpResponse, Problem> {
     parameters::none(&request)?;
     control(&data)?.state(None).map(|state| shown(&state)).map_err(|error| failed(&error))
@@ -133,12 +148,8 @@ pub(super) async fn put(
 ) -> Result<HttpResponse, Problem> {
     parameters::none(&request)?;
     let log = control(&data)?;
-    let Body(new) = body;
-    if new.for_seconds.is_some_and(|seconds| !(1..=SECONDS_MAX).contains(&seconds)) {
-        let detail = format!("for_seconds: a filter is used for 1 to {SECONDS_MAX} seconds, or for good");
-        return Err(Problem::new(Kind::BodyInvalid, detail));
-    }
-    let state = log.set(&new).map_err(|error| failed(&error))?;
+    let Body(NewFilter { filter, for_seconds }) = body;
+    let state = log.set(&filter, for_seconds.map(period).transpose()?).map_err(|error| failed(&error))?;
     let text = format!("log filter {:?} set by {changer}", state.filter);
     data.view.registry.journal().tell(Happening::changed(None, text));
     Ok(shown(&state))

@@ -16,7 +16,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 
 use tracing::Subscriber;
-use tracing_subscriber::filter::{EnvFilter, ParseError};
+use tracing_subscriber::filter::EnvFilter;
 use tracing_subscriber::fmt::{self, MakeWriter};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::registry::{LookupSpan, Registry};
@@ -43,13 +43,14 @@ pub enum Format {
 #[derive(Debug, thiserror::Error)]
 pub enum LoggingError {
     /// The filter is not one.
-    #[error("log filter {filter:?} is not valid, write for example \"info\" or \"warn,ioasd::actors=debug\"")]
+    #[error(
+        "log filter {filter:?} is not valid: {part:?} is neither a level nor a module with one, write for example \"info\" or \"warn,ioasd::actors=debug\""
+    )]
     Filter {
         /// What was given.
         filter: String,
-        /// What is wrong with it.
-        #[source]
-        source: ParseError,
+        /// The part of it that is wrong.
+        part: String,
     },
     /// Somebody else set up logging in this process.
     #[error("logging is set up already in this process")]
@@ -91,12 +92,30 @@ pub fn init(filter: &str, format: Format) -> Result<FilterHandle, LoggingError> 
     Ok(handle)
 }
 
+/// Levels, the quietest first.
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
 /// Checks a filter without using it.
 ///
 /// # Errors
 /// If the filter is not valid.
 pub fn parse(filter: &str) -> Result<EnvFilter, LoggingError> {
-    EnvFilter::try_new(filter).map_err(|source| LoggingError::Filter { filter: filter.to_owned(), source })
+    let wrong = |part: &str| LoggingError::Filter { filter: filter.to_owned(), part: part.to_owned() };
+    match filter.split(',').find(|part| !is_part(part)) {
+        Some(part) => Err(wrong(part)),
+        None => EnvFilter::try_new(filter).map_err(|_| wrong(filter)),
+    }
+}
+
+/// Whether `part` is a level, a module, or `module=level`.
+fn is_part(part: &str) -> bool {
+    let (module, level) = part.split_once('=').map_or((part, None), |(module, level)| (module, Some(level)));
+    level.is_none_or(|level| LEVELS.contains(&level)) && module.split("::").all(is_name)
+}
+
+fn is_name(text: &str) -> bool {
+    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+    text.bytes().all(inner) && text.bytes().next().is_some_and(|first| !first.is_ascii_digit())
 }
 
 fn build<W>(
@@ -232,8 +251,25 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_filter_is_named_in_the_error() {
-        let error = parse("ioasd=loud").unwrap_err().to_string();
-        assert!(error.contains("\"ioasd=loud\""), "{error}");
+    fn a_filter_is_levels_and_modules_and_what_is_wrong_is_named() {
+        for filter in ["off", "trace", "ioasd", "warn,ioasd::actors=debug,_a1::b=off,warn", "levels,h2=info"]
+        {
+            parse(filter).unwrap();
+        }
+        for (filter, part) in [
+            ("", ""),
+            ("info,", ""),
+            ("info, warn", " warn"),
+            ("warn,ioasd=loud", "ioasd=loud"),
+            ("ioasd==info", "ioasd==info"),
+            ("=info", "=info"),
+            ("ioasd:actors", "ioasd:actors"),
+            ("2", "2"),
+            ("Info", "Info"),
+            ("[span{field=1}]=info", "[span{field=1}]=info"),
+        ] {
+            let error = parse(filter).unwrap_err().to_string();
+            assert!(error.contains(&format!("{filter:?} is not valid: {part:?} is")), "{error}");
+        }
     }
 }
