@@ -276,6 +276,62 @@ fn recycling_needs_the_fence_after_the_unlinking() {
     recycle((Step::AfterUnlinking, Weak::Fences), true);
 }
 
+/// A table is recycled as above, and a walker keeps the way to it for a second burst of the same generation.
+fn kept_way(weak: Weakened) -> Vec<(Option<Found>, bool)> {
+    explore(move || {
+        let world = World::new(weak, link(), leaf());
+        let walker = thread::spawn({
+            let world = world.clone();
+            move || {
+                let first = world.enter(SLOT, arm);
+                let way = world.way(HERE);
+                world.leave(SLOT);
+                let second = world.enter(SLOT, arm);
+                let way = way.filter(|_| second.generation == first.generation);
+                let found = way.map(|way| world.walk_from(way, HERE));
+                world.leave(SLOT);
+                found
+            }
+        });
+        world.clear(ENTRY);
+        world.clear(ROOT_HERE);
+        let epoch = world.after_unlinking();
+        let reused = world.begin_epoch() >= epoch && world.has_left(SLOT, epoch);
+        if reused {
+            world.fill_table(other_leaf());
+            world.publish(ROOT_THERE, link());
+        }
+        let found = walker.join().unwrap();
+        assert_ne!(found, Some(Found::AnotherPage), "a recycled table was seen by a way that was kept");
+        (found, reused)
+    })
+}
+
+#[test]
+fn no_table_is_seen_by_a_way_that_was_kept_after_it_was_recycled() {
+    let seen = kept_way(RIGHT);
+    for tried in [
+        (Some(Found::ThePage), true),
+        (Some(Found::EmptyTable), true),
+        (Some(Found::ThePage), false),
+        (None, true),
+    ] {
+        assert!(seen.contains(&tried), "{tried:?} is not among {seen:?}");
+    }
+}
+
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn kept_ways_need_the_fence_of_a_walker_that_enters() {
+    kept_way((Step::Enter, Weak::Fences));
+}
+
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn kept_ways_need_the_release_of_a_walker_that_leaves() {
+    kept_way((Step::Leave, Weak::Stores));
+}
+
 /// One thread gives its slot back, another takes it and reads a page that is being unmapped.
 fn slots_change_hands(weak: Weakened) -> Vec<u32> {
     explore(move || {

@@ -15,7 +15,7 @@ use ioasd_client::layout::{
     ALIVE_OFFSET, EPOCH_OFFSET, FIRST_EPOCH, GENERATION_OFFSET, HEADER_BYTES, IS_ALIVE, OUTSIDE, SlotIndex,
 };
 use ioasd_client::units::{Iova, Permission, PhysAddr};
-use ioasd_client::walker::descend;
+use ioasd_client::walker::{Leaf, Way, descend};
 use loom::cell::UnsafeCell;
 use parking_lot::Mutex;
 
@@ -137,7 +137,23 @@ impl World {
 
     /// It walks.
     pub(crate) fn walk(&self, iova: Iova) -> Found {
-        let found = match descend::<Tables>(&self.arena.seen(self.of(Step::Look)), ROOT, iova) {
+        self.found(descend::<Tables>(&self.arena.seen(self.of(Step::Look)), ROOT, iova))
+    }
+
+    /// It follows an address to its table, if that is linked.
+    pub(crate) fn way(&self, iova: Iova) -> Option<Way> {
+        let arena = self.arena.seen(self.of(Step::Look));
+        Way::at::<Tables>(ROOT).down_to::<Tables>(Level::LEAF, &arena, iova).ok()
+    }
+
+    /// It walks the rest of a way.
+    pub(crate) fn walk_from(&self, way: Way, iova: Iova) -> Found {
+        self.found(way.to_leaf::<Tables>(&self.arena.seen(self.of(Step::Look)), iova))
+    }
+
+    /// What a walk came to. Unless it ended at the root, it has looked at the table.
+    fn found(&self, walked: Result<Leaf, Level>) -> Found {
+        let found = match walked {
             Ok(leaf) if leaf.phys() == PhysAddr::new(FRAME) => Found::ThePage,
             Ok(_) => Found::AnotherPage,
             Err(Level::LEAF) => Found::EmptyTable,

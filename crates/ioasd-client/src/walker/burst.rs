@@ -37,6 +37,10 @@ impl Translated {
         let length = if generation.is_some() { aperture.length().get() } else { 0 };
         Self { start: aperture.start().get(), length }
     }
+
+    const fn has(self, iova: Iova) -> bool {
+        iova.get().wrapping_sub(self.start) < self.length
+    }
 }
 
 /// Where an IOVA leads.
@@ -140,7 +144,7 @@ impl Burst<'_> {
     fn walk_to(&self, iova: Iova, access: Access) -> Result<HostSlice<'_>, WalkFault> {
         let leaf = self.leaf(iova)?;
         if self.stream.reach.remembers() && leaf.covers_pages_of(PAGE_SHIFT) {
-            self.remember(iova, &leaf);
+            self.remember(iova, leaf);
         }
         let memory = self.stream.reach.memory(leaf.phys());
         let memory = memory.ok_or_else(|| self.fault(iova, FaultKind::NotExported))?;
@@ -150,7 +154,7 @@ impl Burst<'_> {
     }
 
     /// Remembers the whole page of `iova`, which lies in one leaf.
-    fn remember(&self, iova: Iova, leaf: &Leaf) {
+    fn remember(&self, iova: Iova, leaf: Leaf) {
         let skipped = iova.get() & (PAGE_SIZE - 1);
         if let Some(memory) = self.stream.reach.memory(PhysAddr::new(leaf.phys().get() - skipped)) {
             let left = usize::try_from(leaf.left_from(iova.get() - skipped)).unwrap_or(usize::MAX);
@@ -158,13 +162,32 @@ impl Burst<'_> {
         }
     }
 
-    #[inline]
+    /// The leaf of `iova`. A way that is remembered is one within the aperture of a domain that is served.
+    #[inline(always)]
     fn leaf(&self, iova: Iova) -> Result<Leaf, WalkFault> {
         let domain = self.stream.domain();
-        if iova.get().wrapping_sub(self.translated.start) >= self.translated.length {
+        let way = self.stream.reach.way(domain.walks.region(iova));
+        match way.and_then(|way| domain.walks.leaf_from(domain, way, iova)) {
+            Some(leaf) => Ok(leaf),
+            None => self.leaf_from_the_root(iova),
+        }
+    }
+
+    #[inline(never)]
+    fn leaf_from_the_root(&self, iova: Iova) -> Result<Leaf, WalkFault> {
+        if !self.translated.has(iova) {
             return Err(self.untranslated(iova));
         }
-        domain.walks.leaf(domain, iova)
+        let domain = self.stream.domain();
+        let (leaf, way) = domain.walks.leaf(domain, iova)?;
+        let (first, last) = domain.walks.region_around(iova);
+        if let Some(way) = way
+            && self.translated.has(first)
+            && self.translated.has(last)
+        {
+            self.stream.reach.remember_way(domain.walks.region(iova), way);
+        }
+        Ok(leaf)
     }
 
     /// `iova` is not walked at all.

@@ -11,9 +11,10 @@
 //! |---|---|
 //! | `open`, `channel` | an exported domain, from its parts or from the agent; learning of new files |
 //! | `stream`, `burst` | slots, and what is done inside |
-//! | `walk` | through the tables to a frame |
+//! | `walk`, `walk_cache` | through the tables to a frame, from the root or from a table near it that is remembered |
 //! | `vm_memory` | for devices written with that crate; a feature |
 //! | `backing`, `reach`, `iotlb` | from a frame, or from what is remembered, to memory |
+//! | `era` | for how long what is remembered is good |
 //!
 //! Inside a burst a translation stays good: the agent does not let go of a page before every burst that might have
 //! seen it has ended. So bursts must be short. Nothing read from the arena is trusted: whatever its bytes say, the
@@ -43,6 +44,7 @@
 mod backing;
 mod burst;
 mod channel;
+mod era;
 mod fault;
 mod iotlb;
 mod open;
@@ -51,6 +53,7 @@ mod stream;
 #[cfg(feature = "vm-memory")]
 pub mod vm_memory;
 mod walk;
+mod walk_cache;
 
 pub use backing::WindowsError;
 pub use burst::{Burst, Slices, Translation};
@@ -59,4 +62,4 @@ pub use fault::{FaultKind, WalkFault};
 pub use open::{BackingFile, DomainParts, OpenError, Walker};
 pub use reach::HostSlice;
 pub use stream::{Access, Generation, NoSlot, Stream};
-pub use walk::{Leaf, descend};
+pub use walk::{Leaf, Way, descend};

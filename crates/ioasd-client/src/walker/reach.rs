@@ -1,7 +1,7 @@
 //! What a stream can reach: memory behind frames, and what it remembers of IOVAs.
 //!
 //! Addresses of memory are kept here in two places, the extent used last and the IOTLB. Both are of mappings that the
-//! backing holds; a stream that gets another backing forgets both.
+//! backing holds; a stream that gets another backing forgets both. Beside them lie the places of tables, in the walk cache.
 //!
 //! Imports allowed: units, formats, mapping, the parts of this folder.
 #![expect(unsafe_code, reason = "addresses outlive the borrow under which they were found")]
@@ -10,8 +10,11 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 use super::backing::{Backing, Extent};
+use super::era::{Era, Turn};
 use super::iotlb::{Iotlb, Remembered};
 use super::stream::{Access, Generation};
+use super::walk::Kept;
+use super::walk_cache::WalkCache;
 use crate::formats::Rights;
 use crate::mapping::{Detached, MapAccess, SharedSlice};
 use crate::units::{Iova, PAGE_SIZE, Permission, PhysAddr};
@@ -56,12 +59,15 @@ impl<'b> HostSlice<'b> {
 pub(super) struct Reach {
     backing: Arc<Backing>,
     recent: Cell<Extent>,
+    era: Era,
+    walk_cache: WalkCache,
     iotlb: Option<Iotlb>,
 }
 
 impl Reach {
-    pub(super) const fn new(backing: Arc<Backing>) -> Self {
-        Self { backing, recent: Cell::new(Extent::NONE), iotlb: None }
+    pub(super) fn new(backing: Arc<Backing>) -> Self {
+        let (recent, walk_cache) = (Cell::new(Extent::NONE), WalkCache::new());
+        Self { backing, recent, era: Era::first(), walk_cache, iotlb: None }
     }
 
     pub(super) const fn backing(&self) -> &Arc<Backing> {
@@ -71,7 +77,8 @@ impl Reach {
     /// Uses another backing. Nothing found in the old one is in use any more, because `self` is not borrowed.
     pub(super) fn replace(&mut self, backing: Arc<Backing>) {
         self.recent.set(Extent::NONE);
-        self.iotlb.iter_mut().for_each(Iotlb::forget);
+        let turn = self.era.end();
+        self.turn(turn);
         self.backing = backing;
     }
 
@@ -79,18 +86,37 @@ impl Reach {
         self.iotlb.get_or_insert_with(Iotlb::new);
     }
 
-    /// A burst begins; see [`Iotlb::begin`].
+    /// A burst begins; see [`Era::begin`].
     #[inline]
     pub(super) fn begin(&mut self, generation: Option<Generation>) {
-        if let Some(iotlb) = &mut self.iotlb {
-            iotlb.begin(generation);
+        let turn = self.era.begin(generation);
+        self.turn(turn);
+    }
+
+    #[inline]
+    fn turn(&self, turn: Turn) {
+        if turn == Turn::Around {
+            self.walk_cache.clear();
+            self.iotlb.iter().for_each(Iotlb::clear);
         }
+    }
+
+    /// The way to the table of `region` in this generation, if that is remembered.
+    #[inline]
+    pub(super) fn way(&self, region: u64) -> Option<Kept> {
+        self.walk_cache.find(region, self.era.number())
+    }
+
+    /// Remembers it.
+    #[inline]
+    pub(super) fn remember_way(&self, region: u64, way: Kept) {
+        self.walk_cache.remember(region, self.era.number(), way);
     }
 
     /// What `iova` led to in this generation, if that is remembered and allows the access.
     #[inline(always)]
     pub(super) fn recall(&self, iova: Iova, access: Access) -> Option<HostSlice<'_>> {
-        let line = self.iotlb.as_ref()?.find(iova)?;
+        let line = self.iotlb.as_ref()?.find(iova, self.era.number())?;
         if !access.is_allowed(line.rights, line.access) {
             return None;
         }
@@ -131,7 +157,7 @@ impl Reach {
     pub(super) fn remember(&self, iova: Iova, page: SharedSlice<'_>, rights: Rights) {
         if let Some(iotlb) = &self.iotlb {
             let (memory, length, access) = (Detached::from(page), page.len(), page.access());
-            iotlb.remember(iova, Remembered { memory, length, rights, access });
+            iotlb.remember(iova, self.era.number(), Remembered { memory, length, rights, access });
         }
     }
 

@@ -272,6 +272,33 @@ mod tests {
     }
 
     #[test]
+    fn a_table_that_was_unlinked_hides_nothing_that_is_mapped_since() {
+        let (walker, writer) = domain();
+        link_to_zero(&writer, page(0x10_0000, Permission::ReadWrite));
+        let mut stream = walker.stream().unwrap();
+        assert_eq!(byte(&mut stream, 0), Ok(0));
+        set(&writer, table(1).get(), Amd::table(table(0), Level::new(2)));
+        set(&writer, table(2).get(), 0);
+        assert_eq!(byte(&mut stream, 0), Err(FaultKind::Malformed), "the way from the root is not one");
+        link_to_zero(&writer, page(0x10_1000, Permission::ReadWrite));
+        assert_eq!(byte(&mut stream, 0), Ok(0));
+    }
+
+    #[test]
+    fn a_way_that_is_kept_grants_no_more_than_the_tables_before_it() {
+        let (walker, writer) = domain();
+        link_to_zero(&writer, page(0x10_0000, Permission::ReadWrite));
+        let no_writes = Amd::table(table(2), Level::new(2)) & !(1 << 62);
+        set(&writer, table(1).get(), no_writes);
+        let mut stream = walker.stream().unwrap();
+        for _ in 0..2 {
+            assert_eq!(byte(&mut stream, 0), Ok(0));
+            let refused = stream.enter().write(Iova::new(0), &[1]).unwrap_err();
+            assert_eq!(refused.kind, FaultKind::Permission);
+        }
+    }
+
+    #[test]
     fn a_slice_allows_what_it_was_asked_for_and_the_tables_grant() {
         let (walker, writer) = domain();
         link_to_zero(&writer, page(0x10_0000, Permission::ReadWrite));
