@@ -31,7 +31,7 @@ use super::pages_handle::PagesHandle;
 use super::registry::Registered;
 use super::retirement::{Grace, Retirement};
 use crate::domains::epoch::Epochs;
-use crate::storage::io_pagetable::{Area, Piece, Placement, UnmapRequest};
+use crate::storage::io_pagetable::{AccessWalk, Area, Piece, Placement, Transfer, UnmapRequest};
 use crate::storage::ioas::{AccessKey, Ioas as Operations, Notified, Port};
 use crate::storage::iova_allocator::OriginAddr;
 use crate::storage::ledger::node::Allowance;
@@ -201,6 +201,19 @@ impl IoasCell {
     /// As COPY.
     pub fn copy_pieces(&self, range: IovaRange) -> Result<Vec<Piece<PagesHandle>>, Refusal> {
         self.operations.copy_pieces(range)
+    }
+
+    /// What bytes of a range would move through.
+    ///
+    /// # Errors
+    /// ENOENT if `access` is not attached.
+    pub fn walk_of_transfer(
+        &self,
+        access: AccessKey,
+        range: IovaRange,
+        direction: Transfer,
+    ) -> Result<AccessWalk<PagesHandle>, Refusal> {
+        self.operations.walk_of_transfer(access, range, direction)
     }
 
     /// The pages objects of all areas, none of which may be on its way in or out.

@@ -1,14 +1,16 @@
 //! What is behind a pages object, for those who need more than pins of it: walkers, mock checks, a change of process.
 //!
-//! Imports allowed: units, storage, file, process.
+//! Imports allowed: units, storage, sys, file, owned_file, process.
 
 use std::sync::{Arc, Weak};
 
 use ioasd_client::units::{IndexRange, PageIndex};
 
 use super::file::FileSource;
+use super::owned_file::OwnedFile;
 use super::process::ProcessSource;
 use crate::storage::frame_window::FileKey;
+use crate::sys::pidfd::PidFd;
 
 /// What is behind a pages object.
 #[derive(Clone)]
@@ -16,7 +18,7 @@ pub enum Backing {
     /// A file, passed by its descriptor.
     File(Arc<FileSource>),
     /// Shared memory of a process, which is a file.
-    Shared(Arc<FileSource>),
+    Shared(Arc<OwnedFile>),
     /// Any other memory of a process.
     Process(Arc<ProcessSource>),
     /// Nothing that can be reached.
@@ -26,9 +28,10 @@ pub enum Backing {
 impl Backing {
     /// The file that walkers can map.
     #[must_use]
-    pub const fn file(&self) -> Option<&Arc<FileSource>> {
+    pub fn file(&self) -> Option<&Arc<FileSource>> {
         match self {
-            Self::File(file) | Self::Shared(file) => Some(file),
+            Self::File(file) => Some(file),
+            Self::Shared(owned) => Some(owned.file()),
             Self::Process(_) | Self::Nothing => None,
         }
     }
@@ -51,13 +54,21 @@ impl Backing {
     /// What it is in the frame space, and which pages of that it has.
     #[must_use]
     pub fn place(&self) -> Option<(FileKey, IndexRange)> {
+        if let Some(file) = self.file() {
+            return file.key().map(|key| (key, file.pages()));
+        }
+        let source = self.process()?;
+        let pages = IndexRange::from_length(PageIndex::new(0), source.pages().pages);
+        pages.map(|pages| (source.key(), pages))
+    }
+
+    /// Whether it is memory of `process` as that has it now, by its address.
+    #[must_use]
+    pub fn is_memory_of(&self, process: &PidFd) -> bool {
         match self {
-            Self::File(file) | Self::Shared(file) => file.key().map(|key| (key, file.pages())),
-            Self::Process(source) => {
-                let pages = IndexRange::from_length(PageIndex::new(0), source.pages().pages);
-                pages.map(|pages| (source.key(), pages))
-            }
-            Self::Nothing => None,
+            Self::Shared(owned) => owned.is_memory_of(process),
+            Self::Process(source) => source.owner().is(process),
+            Self::File(_) | Self::Nothing => false,
         }
     }
 
@@ -78,7 +89,7 @@ pub enum WeakBacking {
     /// As [`Backing::File`].
     File(Weak<FileSource>),
     /// As [`Backing::Shared`].
-    Shared(Weak<FileSource>),
+    Shared(Weak<OwnedFile>),
     /// As [`Backing::Process`].
     Process(Weak<ProcessSource>),
     /// As [`Backing::Nothing`].

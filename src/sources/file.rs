@@ -207,6 +207,17 @@ impl FileSource {
         run.map_err(|error| self.error(rest.first(), error.errno(), error.code(), error.to_string()))
     }
 
+    /// Files of hugetlbfs cannot be written as others are.
+    fn write_at(&self, at: ByteLen, from: &[u8]) -> Result<(), Errno> {
+        match (file_io::write_all_at(self.file.as_fd(), at, from), &self.memory) {
+            (Err(Errno::INVAL), Some(memory)) => {
+                let written = memory.kept.mapping().write(self.file.as_fd(), at, from);
+                written.map_err(|error| error.errno())
+            }
+            (written, _) => written,
+        }
+    }
+
     fn offset_in_file(&self, offset: ByteLen) -> Result<ByteLen, Errno> {
         let (start, _) = bytes(IndexRange::single(self.pages.first())).ok_or(Errno::FAULT)?;
         start.checked_add(offset.get()).ok_or(Errno::FAULT)
@@ -279,7 +290,7 @@ impl FileSource {
                 let reason = "the file has been shortened under its mapping; the bytes are gone".to_owned();
                 self.error(index, errno, "source-shrunk", reason)
             }
-            Errno::BADF | Errno::PERM => {
+            Errno::BADF | Errno::PERM | Errno::ACCESS => {
                 let reason =
                     "the file was not opened for that, or is sealed; pass it open for reading and writing";
                 self.error(index, Errno::PERM, "source-no-permission", reason.to_owned())
@@ -366,7 +377,7 @@ impl PageSource for FileSource {
     fn write(&self, offset: ByteLen, from: &[u8]) -> Result<(), SourceError> {
         self.memory()?;
         let at = self.offset_in_file(offset);
-        let written = at.and_then(|at| file_io::write_all_at(self.file.as_fd(), at, from));
+        let written = at.and_then(|at| self.write_at(at, from));
         written.map_err(|errno| self.io_failed(offset, errno))
     }
 }

@@ -79,6 +79,27 @@ impl KeptMapping {
         parts.collect()
     }
 
+    /// Writes `from` to the file, from byte `at` on.
+    ///
+    /// # Errors
+    /// EFAULT beyond the end of the file; what the kernel says.
+    pub(super) fn write(&self, file: BorrowedFd<'_>, at: ByteLen, from: &[u8]) -> Result<(), SysError> {
+        let Some(last) = (from.len() as u64).checked_sub(1) else { return Ok(()) };
+        let last = at.checked_add(last).ok_or(BEYOND)?;
+        let pages = IndexRange::new(PageIndex::containing(at), PageIndex::containing(last)).ok_or(BEYOND)?;
+        let (mut rest, mut skip) = (from, at.get() % PAGE_SIZE);
+        for part in self.slots(file, pages)? {
+            let (mapping, place) = part.place();
+            let room = ByteLen::new(place.length.get().saturating_sub(skip));
+            let offset = ByteLen::new(place.offset.get().saturating_add(skip));
+            let here = usize::try_from(room.get()).unwrap_or(usize::MAX).min(rest.len());
+            let (now, later) = rest.split_at_checked(here).ok_or(BEYOND)?;
+            mapping.write(Part { offset, length: room }, now)?;
+            (rest, skip) = (later, 0);
+        }
+        Ok(())
+    }
+
     fn add_window(
         &self,
         windows: &mut BTreeMap<u64, Arc<Window>>,

@@ -47,6 +47,18 @@ impl OwnedFile {
         Self { file, by }
     }
 
+    /// The file.
+    #[must_use]
+    pub const fn file(&self) -> &Arc<FileSource> {
+        &self.file
+    }
+
+    /// Whether `process` has mapped it, and has the memory still.
+    #[must_use]
+    pub fn is_memory_of(&self, process: &PidFd) -> bool {
+        matches!(&self.by, MappedBy::Owner(owner) if owner.is(process))
+    }
+
     fn require_owner(&self, range: IndexRange) -> Result<(), SourceError> {
         if self.by.has_the_memory() {
             return Ok(());

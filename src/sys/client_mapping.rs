@@ -1,6 +1,6 @@
 //! A mapping of a client's file that the agent never looks into.
 //!
-//! It only gives the kernel an address to pin or lock at. A client can shorten the file at any time; whoever touched the
+//! It only gives the kernel an address to pin, lock or write at. A client can shorten the file at any time; whoever touched the
 //! mapping then would be killed (`SIGBUS`), so there is no way to touch it: no reference and no pointer leaves this
 //! folder. The calls made here report missing pages as errors. The mapping is left out of core dumps and of children.
 //!
@@ -8,6 +8,7 @@
 #![expect(unsafe_code, reason = "mmap, madvise and mlock")]
 
 use std::ffi::c_void;
+use std::io;
 use std::os::fd::BorrowedFd;
 use std::ptr::{self, NonNull};
 
@@ -95,6 +96,30 @@ impl ClientMapping {
         let (address, length) = self.place(part)?;
         // SAFETY: the place lies within this mapping.
         unsafe { munlock(address, length) }
+    }
+
+    /// Has the kernel write `from` to the beginning of `part`.
+    ///
+    /// # Errors
+    /// EFAULT if the file has been shortened, or `part` is shorter; what else the kernel says.
+    pub fn write(&self, part: Part, from: &[u8]) -> Result<(), SysError> {
+        call(Point::FileIo, "process_vm_writev", OBJECT, || {
+            let (address, length) = self.place(part)?;
+            if from.len() > length {
+                return Err(Errno::FAULT);
+            }
+            let local = libc::iovec { iov_base: from.as_ptr().cast_mut().cast(), iov_len: from.len() };
+            let remote = libc::iovec { iov_base: address, iov_len: from.len() };
+            // SAFETY: the kernel reads what was borrowed, and writes within this mapping, which nobody looks into.
+            let written = unsafe {
+                libc::process_vm_writev(libc::getpid(), &raw const local, 1, &raw const remote, 1, 0)
+            };
+            match usize::try_from(written) {
+                Ok(written) if written == from.len() => Ok(()),
+                Ok(_) => Err(Errno::FAULT),
+                Err(_) => Err(Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::FAULT)),
+            }
+        })
     }
 
     /// The address of `part`, for the kernel; EFAULT if it is not part of the mapping.
@@ -187,6 +212,21 @@ mod tests {
         assert_eq!(mapping.populate(part(0, 8)).unwrap_err().errno(), Errno::FAULT);
         assert_eq!(mapping.lock(part(4, 1)).unwrap_err().errno(), Errno::NOMEM);
         mapping.populate(part(0, 2)).unwrap();
+    }
+
+    #[test]
+    fn the_kernel_writes_where_the_file_is_and_says_where_it_ends() {
+        let file = memfd(4);
+        let mapping = ClientMapping::new(file.as_fd(), part(0, 4), FileAccess::ReadWrite).unwrap();
+        let at = |offset, length| Part { offset: ByteLen::new(offset), length: ByteLen::new(length) };
+        mapping.write(at(4090, 20), &[7; 20]).unwrap();
+        let mut read = [1; 22];
+        rustix::io::pread(&file, &mut read, 4089).unwrap();
+        assert_eq!(read, [&[0][..], &[7; 20], &[0]].concat()[..]);
+        ftruncate(&file, PAGE_SIZE).unwrap();
+        assert_eq!(mapping.write(at(4090, 20), &[8; 20]).unwrap_err().errno(), Errno::FAULT);
+        assert_eq!(mapping.write(at(0, 4), &[8; 5]).unwrap_err().errno(), Errno::FAULT);
+        mapping.write(at(0, 5), &[8; 5]).unwrap();
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod fixture;
 #[path = "../socket/noise.rs"]
 mod noise;
 
+mod accesses;
 mod addresses;
 mod bystanders;
 mod cuts;
@@ -17,6 +18,7 @@ mod descriptors;
 mod device;
 mod dirty;
 mod events;
+mod kinds;
 mod mapping;
 mod mock;
 mod nesting;
@@ -26,5 +28,6 @@ mod processes;
 mod program;
 mod run;
 mod sizes;
+mod tables;
 mod traps;
 mod vfio;

@@ -8,9 +8,10 @@ use ioasd::actors::mock_hardware::Hardware;
 use ioasd::storage::source::{ProcessSetting, Strength};
 use libc::{EFAULT, EINVAL, EIO};
 
-use crate::device::{ALLOW_IOVAS, MAP, READABLE, Struct, TEST, ioas_alloc, open, shared, unmap};
+use crate::accesses::{SLOW, WRITE, rw};
+use crate::device::{ALLOW_IOVAS, MAP, READABLE, Struct, ioas_alloc, open, shared, unmap};
 use crate::fixture::{Agent, eventually};
-use crate::mock::{PAGE, check_map, check_refs, create_access, id, map, mock_domain, pin, test, unpin};
+use crate::mock::{PAGE, check_map, check_refs, create_access, map, mock_domain, pin, unpin};
 use crate::processes::{exit_code, fork};
 use crate::program::{Part, play_with_mock, played, playing, shimmed};
 
@@ -68,15 +69,20 @@ fn without_domain(device: &File) -> u32 {
 /// ACCESS_RW: from an address of the address space.
 fn read(device: &File, access: &OwnedFd, iova: u64, length: usize) -> Result<Vec<u8>, i32> {
     let mut bytes = vec![0; length];
-    test(8, id(access)).u64(16, iova).u64(24, length as u64).pointer(32, &mut bytes).call(device, TEST)?;
+    rw(device, access, iova, &mut bytes, 0)?;
     Ok(bytes)
 }
 
 /// ACCESS_RW: to an address of the address space.
 fn write(device: &File, access: &OwnedFd, iova: u64, bytes: &[u8]) -> Result<(), i32> {
-    let mut bytes = bytes.to_vec();
-    let command = test(8, id(access)).u64(16, iova).u64(24, bytes.len() as u64);
-    command.pointer(32, &mut bytes).u32(40, 1).call(device, TEST)
+    rw(device, access, iova, &mut bytes.to_vec(), WRITE)
+}
+
+/// As [`read`], through what is pinned.
+fn read_pinned(device: &File, access: &OwnedFd, iova: u64, length: usize) -> Result<Vec<u8>, i32> {
+    let mut bytes = vec![0; length];
+    rw(device, access, iova, &mut bytes, SLOW)?;
+    Ok(bytes)
 }
 
 fn agent_with(setting: ProcessSetting) -> Agent {
@@ -152,15 +158,21 @@ fn replaced() {
     let new = unsafe { libc::mmap(start.cast(), length, rights, kind | libc::MAP_FIXED, -1, 0) };
     assert_eq!(new.cast(), start);
     assert_eq!(memory[4096], 0, "the program sees new memory");
-    assert_eq!(read(&device, &access, iova + PAGE, 3), Ok(vec![1; 3]), "a device sees what was pinned");
-    write(&device, &access, iova + PAGE, &[9; 3]).unwrap();
-    assert_eq!(read(&device, &access, iova + PAGE, 3), Ok(vec![9; 3]));
+    let pinned = |iova, length| read_pinned(&device, &access, iova, length);
+    assert_eq!(pinned(iova + PAGE, 3), Ok(vec![1; 3]), "a device sees what was pinned");
+    assert_eq!(read(&device, &access, iova + PAGE, 3), Ok(vec![0; 3]), "the process what it has there");
+    rw(&device, &access, iova + PAGE, &mut [9; 3], WRITE | SLOW).unwrap();
+    assert_eq!(pinned(iova + PAGE, 3), Ok(vec![9; 3]));
     assert_eq!(memory[4096], 0);
+    write(&device, &access, iova + PAGE, &[8; 3]).unwrap();
+    assert_eq!(memory[4096], 8);
+    assert_eq!(pinned(iova + PAGE, 3), Ok(vec![9; 3]));
     let second = map(&device, ioas, memory).unwrap();
-    assert_eq!(read(&device, &access, second + PAGE, 3), Ok(vec![0; 3]));
+    assert_eq!(pinned(second + PAGE, 3), Ok(vec![8; 3]));
     // SAFETY: nothing uses the memory any more.
     assert_eq!(unsafe { libc::munmap(start.cast(), length) }, 0);
-    assert_eq!(read(&device, &access, second + PAGE, 3), Ok(vec![0; 3]));
+    assert_eq!(pinned(second + PAGE, 3), Ok(vec![8; 3]));
+    assert_eq!(read(&device, &access, second + PAGE, 3), Err(EFAULT), "there is nothing any more");
 }
 
 #[test]

@@ -16,6 +16,7 @@ pub(crate) type Part = (&'static str, fn());
 
 fn parts() -> impl Iterator<Item = &'static Part> {
     let all = [
+        crate::accesses::PARTS,
         crate::addresses::PARTS,
         crate::cuts::PARTS,
         crate::descriptors::PARTS,
@@ -28,6 +29,7 @@ fn parts() -> impl Iterator<Item = &'static Part> {
         crate::private::PARTS,
         crate::processes::PARTS,
         crate::sizes::PARTS,
+        crate::tables::PARTS,
         crate::traps::PARTS,
         crate::vfio::PARTS,
     ];

@@ -81,6 +81,31 @@ pub(crate) fn write(to: Address, bytes: &[u8]) -> Result<(), Errno> {
     }
 }
 
+/// Copies memory of the program to other memory of it.
+///
+/// # Errors
+/// EFAULT if not all of one is readable, or of the other writable; some bytes may be copied then.
+pub(crate) fn copy(from: Range, to: Address) -> Result<(), Errno> {
+    let (local, remote) = (Range { start: to, len: from.len }.iovec(), from.iovec());
+    match whole(move_bytes(libc::process_vm_readv, &local, &remote), from.len) {
+        Err(Errno::NOSYS | Errno::PERM) => copy_in_pieces(from, to),
+        other => other,
+    }
+}
+
+fn copy_in_pieces(from: Range, to: Address) -> Result<(), Errno> {
+    let mut done = 0;
+    while done < from.len {
+        let mut piece = [0; PIECE];
+        let here = (from.len - done).min(PIECE);
+        let bytes = piece.get_mut(..here).unwrap_or_default();
+        read(from.start.behind(done), bytes)?;
+        write(to.behind(done), bytes)?;
+        done += here;
+    }
+    Ok(())
+}
+
 type Move = unsafe extern "C" fn(
     pid_t,
     *const iovec,
@@ -92,7 +117,7 @@ type Move = unsafe extern "C" fn(
 
 fn move_bytes(mover: Move, local: &iovec, remote: &iovec) -> Result<usize, Errno> {
     // SAFETY: both vectors have one element; the local one describes a buffer that the caller of this function has
-    // borrowed for the direction of the move. What the remote one describes the kernel checks.
+    // borrowed for the direction of the move, or memory of the program. What the program names the kernel checks.
     result(unsafe { mover(sys::process(), local, 1, remote, 1, 0) } as c_long)
 }
 
@@ -175,6 +200,22 @@ mod tests {
     #[test]
     fn good_bytes_move_and_bad_addresses_are_faults() {
         both_ways(read, write);
+    }
+
+    #[test]
+    fn memory_is_copied_as_far_as_both_ends_are_good() {
+        for copy in [copy, copy_in_pieces] {
+            let (from, to) = (page_before_nothing(), page_before_nothing());
+            let data: Vec<u8> = (0..=250).cycle().take(PAGE).collect();
+            write(from, &data).unwrap();
+            let mut back = vec![0; PAGE];
+            assert_eq!(copy(Range { start: from, len: PAGE }, to), Ok(()));
+            read(to, &mut back).unwrap();
+            assert_eq!(back, data);
+            assert_eq!(copy(Range { start: from, len: PAGE + 1 }, to), Err(Errno::FAULT));
+            assert_eq!(copy(Range { start: from, len: 8 }, to.behind(PAGE - 7)), Err(Errno::FAULT));
+            assert_eq!(copy(Range { start: Address(8), len: 8 }, to), Err(Errno::FAULT));
+        }
     }
 
     #[test]

@@ -7,17 +7,19 @@ use std::ffi::c_int;
 use ioasd_client::wire::command::Command;
 use ioasd_client::wire::field::Field;
 use ioasd_client::wire::mock::{
-    ACCESS_MAX, ACCESS_NAME, ACCESS_WRITE, OP_ACCESS_PAGES, OP_ACCESS_REPLACE_IOAS, OP_ACCESS_RW,
-    OP_CREATE_ACCESS, OP_DESTROY_ACCESS_PAGES, OP_DIRTY, OP_MD_CHECK_MAP, OP_MD_CHECK_REFS, TestCmd,
+    ACCESS_MAX, ACCESS_NAME, ACCESS_SLOW, ACCESS_WRITE, MemoryPlace, OP_ACCESS_PAGES, OP_ACCESS_PLACES,
+    OP_ACCESS_REPLACE_IOAS, OP_ACCESS_RW, OP_CREATE_ACCESS, OP_DESTROY_ACCESS_PAGES, OP_DIRTY, OP_LAST,
+    OP_MD_CHECK_MAP, OP_MD_CHECK_REFS, PLACES_MAX, TestCmd,
 };
 use ioasd_client::wire::own::ACCESS_RW_MAX;
+use ioasd_client::wire::record::Record;
 
 use crate::backing::Extents;
 use crate::call::Given;
 use crate::channels;
 use crate::dirty;
 use crate::lease::Lease;
-use crate::memory::{Address, Range};
+use crate::memory::{self, Address, Range};
 use crate::message::{Inbound, Outbound, Packed, exchange};
 use crate::sys::{Errno, Fd, abstract_name};
 
@@ -42,6 +44,7 @@ pub(crate) fn test(lease: Lease, given: &Given) -> Result<c_int, Errno> {
         OP_ACCESS_RW => move_bytes(lease, &for_access(&command)),
         OP_DIRTY => mark_dirty(lease, given, &command),
         OP_CREATE_ACCESS => create(lease, given, &command),
+        unknown if unknown > OP_LAST => Err(Errno::OPNOTSUPP),
         _ => plain(lease, given, &command),
     }
 }
@@ -70,23 +73,71 @@ fn with_memory(
     finish(given, command, &send(lease, command, Some(extents.range()), None)?)
 }
 
-/// Bytes move in pieces as long as a message may be; what was moved before an error stays moved, as in the kernel.
+/// Memory of the program itself is reached by its address, as in the kernel, all else by messages. What was moved before
+/// an error stays moved.
 fn move_bytes(lease: Lease, command: &TestCmd) -> Result<c_int, Errno> {
-    let (iova, length, memory) = (command.at_16, command.at_24, Address(command.at_32));
-    if length == 0 || length > ACCESS_MAX {
+    if command.at_24 == 0 || command.at_24 > ACCESS_MAX {
         return send(lease, command, None, None)?.outcome().map(|()| 0);
     }
-    let (length, mut done) = (usize::try_from(length).unwrap_or(usize::MAX), 0);
-    while done < length {
-        let piece = Range { start: memory.behind(done), len: (length - done).min(ACCESS_RW_MAX) };
-        let at = iova.wrapping_add(done as u64);
-        let part = TestCmd { at_16: at, at_24: piece.len as u64, ..*command };
-        let writes = command.field::<u32>(40) & ACCESS_WRITE != 0;
-        let (payload, into) = if writes { (Some(piece), None) } else { (None, Some(piece)) };
-        send(lease, &part, payload, into)?.outcome()?;
-        done += piece.len;
+    let (mut rest, mut moves): (TestCmd, Moving) = match command.field::<u32>(40) & ACCESS_SLOW {
+        0 => (*command, move_own),
+        _ => (*command, move_by_message),
+    };
+    while rest.at_24 > 0 {
+        let moved = moves(lease, &rest)?;
+        if moved == 0 {
+            moves = move_by_message;
+        }
+        rest = behind(&rest, moved);
     }
     Ok(0)
+}
+
+/// Moves bytes from the start of what a command asks for; tells how many.
+type Moving = fn(Lease, &TestCmd) -> Result<usize, Errno>;
+
+/// What a command asks for without its first bytes.
+fn behind(command: &TestCmd, moved: usize) -> TestCmd {
+    let bytes = moved as u64;
+    TestCmd {
+        at_16: command.at_16.wrapping_add(bytes),
+        at_24: command.at_24.saturating_sub(bytes),
+        at_32: Address(command.at_32).behind(moved).0,
+        ..*command
+    }
+}
+
+fn writes(command: &TestCmd) -> bool {
+    command.field::<u32>(40) & ACCESS_WRITE != 0
+}
+
+/// Moves what lies in memory of this process, which the agent tells.
+fn move_own(lease: Lease, command: &TestCmd) -> Result<usize, Errno> {
+    let mut places = [0; PLACES_MAX * MemoryPlace::BYTES];
+    let asked = TestCmd { op: OP_ACCESS_PLACES, ..*command };
+    let reply = send(lease, &asked, None, Some(Range::of_mut(&mut places)))?;
+    reply.outcome()?;
+    let mut moved = 0;
+    for place in places.chunks(MemoryPlace::BYTES).take(reply.head.payload / MemoryPlace::BYTES) {
+        let place = MemoryPlace::load(place);
+        let len = usize::try_from(place.length).unwrap_or(usize::MAX);
+        let mapped = Range { start: Address(place.address), len };
+        let given = Range { start: Address(command.at_32).behind(moved), len };
+        let (from, to) = if writes(command) { (given, mapped) } else { (mapped, given) };
+        memory::copy(from, to.start)?;
+        moved += len;
+    }
+    Ok(moved)
+}
+
+/// Moves as much as a message may carry.
+fn move_by_message(lease: Lease, command: &TestCmd) -> Result<usize, Errno> {
+    let len = usize::try_from(command.at_24).unwrap_or(usize::MAX).min(ACCESS_RW_MAX);
+    let piece = Range { start: Address(command.at_32), len };
+    let part = TestCmd { at_24: len as u64, ..*command };
+    let (payload, into) = if writes(command) { (Some(piece), None) } else { (None, Some(piece)) };
+    send(lease, &part, payload, into)?.outcome()?;
+    Ok(len)
 }
 
 /// The bitmap travels in parts; the struct comes back with the bits of all of them.

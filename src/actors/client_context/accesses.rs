@@ -18,9 +18,10 @@ use crate::actors::messages::ioas::{
     AttachAccess, DetachAccess, LeaveAccess, PinRange, ReadBytes, UnpinRange, WriteBytes,
 };
 use crate::actors::objects::{AccessObject, Attachment, IoasObject, Object};
+use crate::actors::pages_handle::PagesHandle;
 use crate::error::Errno;
 use crate::fault_points::{self, Point};
-use crate::storage::io_pagetable::Transfer;
+use crate::storage::io_pagetable::{AccessWalk, Transfer};
 use crate::storage::ioas::{AccessKey, AccessNeeds};
 use crate::storage::pfn::PfnBatch;
 use crate::storage::refusal::Refusal;
@@ -149,6 +150,20 @@ impl ClientState {
         let object = self.look(|objects| objects.access(access))?;
         let unpinned = ioas_of(&object)?.ioas.send(UnpinRange { access: object.key, range }).await;
         unpinned.unwrap_or_else(|_| Err(poisoned("an ioas")))
+    }
+
+    /// What bytes of a range would move through.
+    ///
+    /// # Errors
+    /// ENOENT without such an access, or if it is not attached.
+    pub fn access_walk(
+        &self,
+        access: ObjectId,
+        range: IovaRange,
+        direction: Transfer,
+    ) -> Result<AccessWalk<PagesHandle>, Refusal> {
+        let object = self.look(|objects| objects.access(access))?;
+        ioas_of(&object)?.cell.walk_of_transfer(object.key, range, direction)
     }
 
     /// Reads bytes.

@@ -84,8 +84,9 @@ impl ClientState {
             Err(NoOwner { process: Some(process), .. }) => MappedBy::Process(process),
             Err(NoOwner { process: None, .. }) => MappedBy::Unknown,
         };
-        let source = Arc::new(OwnedFile::new(Arc::clone(&file), by));
-        Ok(NewPages { source, len: ArrayLen::new(pages.pages()), origin, backing: Backing::Shared(file) })
+        let source = Arc::new(OwnedFile::new(file, by));
+        let backing = Backing::Shared(Arc::clone(&source));
+        Ok(NewPages { source, len: ArrayLen::new(pages.pages()), origin, backing })
     }
 
     /// The source of memory that is no file: pinned, copied or absent.

@@ -13,7 +13,9 @@ use ioasd_client::units::{ByteLen, IndexRange, Iova, IovaRange, PAGE_SIZE};
 
 use super::{Ioas, Port, behind};
 use crate::error::Errno;
-use crate::storage::io_pagetable::{AccessKind, AccessPart, AreaId, Holder, Owner, Transfer as Direction};
+use crate::storage::io_pagetable::{
+    AccessKind, AccessPart, AccessWalk, AreaId, Holder, Owner, Transfer as Direction,
+};
 use crate::storage::order::{Moved, Order};
 use crate::storage::pfn::PfnBatch;
 use crate::storage::refusal::Refusal;
@@ -380,17 +382,30 @@ impl<P: Port> Ioas<P> {
         Ok(())
     }
 
+    /// What bytes of a range would move through: the areas from its start, and why they end where they do.
+    ///
+    /// # Errors
+    /// ENOENT if `access` is not attached.
+    pub fn walk_of_transfer(
+        &self,
+        access: AccessKey,
+        range: IovaRange,
+        direction: Direction,
+    ) -> Result<AccessWalk<P::Pages>, Refusal> {
+        let core = self.core.borrow();
+        if core.accesses.get(&access).is_none_or(|state| state.leaving) {
+            return Err(not_attached(access));
+        }
+        Ok(core.table.access_walk(range, AccessKind::Copy(direction)))
+    }
+
     fn transfer_part(
         &self,
         access: AccessKey,
         range: IovaRange,
         direction: Direction,
     ) -> Result<AccessPart<P::Pages>, Refusal> {
-        let core = self.core.borrow();
-        if core.accesses.get(&access).is_none_or(|state| state.leaving) {
-            return Err(not_attached(access));
-        }
-        let walk = core.table.access_walk(range, AccessKind::Copy(direction));
+        let walk = self.walk_of_transfer(access, range, direction)?;
         match (walk.parts.into_iter().next(), walk.end) {
             (Some(part), _) => Ok(part),
             (None, Err(error)) => Err(Refusal::of(&error)),

@@ -1,10 +1,11 @@
-//! CREATE_ACCESS, ACCESS_PAGES, DESTROY_ACCESS_PAGES, ACCESS_RW, ACCESS_REPLACE_IOAS.
+//! CREATE_ACCESS, ACCESS_PAGES, DESTROY_ACCESS_PAGES, ACCESS_RW, ACCESS_PLACES, ACCESS_REPLACE_IOAS.
 //!
 //! Imports allowed: actors, storage's request checks, the client crate's wire.
 
 use ioasd_client::ids::ObjectId;
-use ioasd_client::units::{ByteLen, Flag, Iova, PAGE_SIZE};
+use ioasd_client::units::{ByteLen, Flag, Iova, IovaRange, PAGE_SIZE};
 use ioasd_client::wire::mock::{ACCESS_MAX, ACCESS_NEEDS_PIN, ACCESS_SLOW, ACCESS_WRITE, TestCmd};
+use ioasd_client::wire::record::store_all;
 
 use super::checks::memory;
 use crate::error::Errno;
@@ -50,21 +51,36 @@ pub(super) async fn unpin(command: TestCmd, call: Call<'_>) -> Result<Done<TestC
     Ok(Done::nothing())
 }
 
-/// The bytes are the payload. A front end sends a long transfer in pieces; one that is too long it sends without any.
-pub(super) async fn move_bytes(command: TestCmd, call: Call<'_>) -> Result<Done<TestCmd>, Refusal> {
+/// Where the front end finds the bytes itself: memory of the sender.
+pub(super) fn places(command: TestCmd, call: &Call<'_>) -> Result<Done<TestCmd>, Refusal> {
+    let (access, range, direction) = transfer(&command, call)?;
+    let process = call.sender.as_ref().and_then(|sender| sender.process.as_deref());
+    let places = call.client.mock_places(access, (range, direction), process)?;
+    Ok(Done::value(command).with_payload(store_all(&places)))
+}
+
+/// The access, range and direction of ACCESS_RW.
+fn transfer(command: &TestCmd, call: &Call<'_>) -> Result<(ObjectId, IovaRange, Transfer), Refusal> {
     let (access, flags) = (ObjectId::new(command.id), command.field(40));
     let (iova, length) = (Iova::new(command.at_16), ByteLen::new(command.at_24));
     require_short(length.get())?;
     check_flags(NAME, flags, ACCESS_WRITE | ACCESS_SLOW)?;
     call.client.require_mock_access(access)?;
     let range = check_range(iova, length).map_err(|error| Refusal::of(&error))?;
-    match direction(flags) {
+    Ok((access, range, direction(flags)))
+}
+
+/// The bytes are the payload. A front end sends a long transfer in pieces; one that is too long it sends without any.
+pub(super) async fn move_bytes(command: TestCmd, call: Call<'_>) -> Result<Done<TestCmd>, Refusal> {
+    let (access, range, direction) = transfer(&command, &call)?;
+    let length = range.length();
+    match direction {
         Transfer::Read => {
-            let bytes = call.client.access_read(access, range).await?;
-            Ok(Done::value(command).with_payload(bytes))
+            let (bytes, refusal) = call.client.mock_read(access, range).await?;
+            Ok(Done { refusal, ..Done::value(command).with_payload(bytes) })
         }
         Transfer::Write if call.payload.len() as u64 == length.get() => {
-            call.client.access_write(access, iova, call.payload.to_vec()).await?;
+            call.client.access_write(access, range.start(), call.payload.to_vec()).await?;
             Ok(Done::value(command))
         }
         Transfer::Write => {

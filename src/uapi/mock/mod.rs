@@ -3,7 +3,7 @@
 //! | file | operations |
 //! |---|---|
 //! | [`devices`] | ADD_RESERVED, MOCK_DOMAIN, MOCK_DOMAIN_FLAGS, MOCK_DOMAIN_REPLACE, SET_TEMP_MEMORY_LIMIT |
-//! | [`accesses`] | CREATE_ACCESS, ACCESS_PAGES, DESTROY_ACCESS_PAGES, ACCESS_RW, ACCESS_REPLACE_IOAS |
+//! | [`accesses`] | CREATE_ACCESS, ACCESS_PAGES, DESTROY_ACCESS_PAGES, ACCESS_RW, ACCESS_PLACES, ACCESS_REPLACE_IOAS |
 //! | [`checks`] | MD_CHECK_MAP, MD_CHECK_REFS |
 //! | [`dirty`] | DIRTY |
 //! | [`nesting`] | MD_CHECK_IOTLB, DEV_CHECK_CACHE, PASID_ATTACH, PASID_REPLACE, PASID_DETACH, PASID_CHECK_HWPT |
@@ -19,11 +19,11 @@ mod nesting;
 mod triggers;
 
 use ioasd_client::wire::mock::{
-    OP_ACCESS_PAGES, OP_ACCESS_REPLACE_IOAS, OP_ACCESS_RW, OP_ADD_RESERVED, OP_CREATE_ACCESS,
-    OP_DESTROY_ACCESS_PAGES, OP_DEV_CHECK_CACHE, OP_DIRTY, OP_MD_CHECK_IOTLB, OP_MD_CHECK_MAP,
-    OP_MD_CHECK_REFS, OP_MOCK_DOMAIN, OP_MOCK_DOMAIN_FLAGS, OP_MOCK_DOMAIN_REPLACE, OP_PASID_ATTACH,
-    OP_PASID_CHECK_HWPT, OP_PASID_DETACH, OP_PASID_REPLACE, OP_SET_TEMP_MEMORY_LIMIT, OP_TRIGGER_IOPF,
-    OP_TRIGGER_VEVENT, TestCmd,
+    OP_ACCESS_PAGES, OP_ACCESS_PLACES, OP_ACCESS_REPLACE_IOAS, OP_ACCESS_RW, OP_ADD_RESERVED,
+    OP_CREATE_ACCESS, OP_DESTROY_ACCESS_PAGES, OP_DEV_CHECK_CACHE, OP_DIRTY, OP_MD_CHECK_IOTLB,
+    OP_MD_CHECK_MAP, OP_MD_CHECK_REFS, OP_MOCK_DOMAIN, OP_MOCK_DOMAIN_FLAGS, OP_MOCK_DOMAIN_REPLACE,
+    OP_PASID_ATTACH, OP_PASID_CHECK_HWPT, OP_PASID_DETACH, OP_PASID_REPLACE, OP_SET_TEMP_MEMORY_LIMIT,
+    OP_TRIGGER_IOPF, OP_TRIGGER_VEVENT, TestCmd,
 };
 
 use super::{Call, Done, Serve};
@@ -52,6 +52,7 @@ impl Serve for TestCmd {
             OP_ACCESS_PAGES => accesses::pin(self, call).await,
             OP_DESTROY_ACCESS_PAGES => accesses::unpin(self, call).await,
             OP_ACCESS_RW => accesses::move_bytes(self, call).await,
+            OP_ACCESS_PLACES => accesses::places(self, &call),
             OP_ACCESS_REPLACE_IOAS => accesses::replace_ioas(self, call).await,
             other => {
                 let text = format!("the mock hardware has no operation {other}");

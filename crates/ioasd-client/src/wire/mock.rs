@@ -54,6 +54,12 @@ pub const OP_PASID_DETACH: u32 = 20;
 /// Compares what a PASID is attached to.
 pub const OP_PASID_CHECK_HWPT: u32 = 21;
 
+/// Asks which memory of its own ACCESS_RW would move bytes to or from: the fields are those of ACCESS_RW, the payload of the
+/// reply [`MemoryPlace`]s. No program can ask for this, only a front end, which then moves the bytes itself.
+pub const OP_ACCESS_PLACES: u32 = 1 << 16 | OP_ACCESS_RW;
+/// The last operation that a program knows.
+pub const OP_LAST: u32 = 23;
+
 /// MOCK_DOMAIN_FLAGS: the device cannot track what it has written.
 pub const DEVICE_NO_DIRTY: u32 = 1;
 /// MOCK_DOMAIN_FLAGS: the device has PASIDs.
@@ -86,7 +92,9 @@ pub const HWPT_DATA_MOCK: u32 = 0xdead;
 pub const ACCESS_NEEDS_PIN: u32 = 1;
 /// ACCESS_PAGES, ACCESS_RW: towards the memory.
 pub const ACCESS_WRITE: u32 = 1;
-/// ACCESS_RW: the slow path, which is the only one here.
+/// ACCESS_PLACES: a reply has at most so many.
+pub const PLACES_MAX: usize = 64;
+/// ACCESS_RW: through pinned pages, although the memory may be the sender's own.
 pub const ACCESS_SLOW: u32 = 4;
 /// Bytes that ACCESS_PAGES and ACCESS_RW take at most.
 pub const ACCESS_MAX: u64 = 16 << 20;
@@ -173,6 +181,30 @@ impl Record for Extent {
         self.inode.store(bytes, 8);
         self.page.store(bytes, 16);
         self.pages.store(bytes, 24);
+    }
+}
+
+/// Memory of the sender.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct MemoryPlace {
+    /// Where it begins.
+    pub address: u64,
+    /// Its bytes.
+    pub length: u64,
+}
+
+impl Record for MemoryPlace {
+    const BYTES: usize = 16;
+
+    #[inline]
+    fn load(bytes: &[u8]) -> Self {
+        Self { address: Field::load(bytes, 0), length: Field::load(bytes, 8) }
+    }
+
+    #[inline]
+    fn store(self, bytes: &mut [u8]) {
+        self.address.store(bytes, 0);
+        self.length.store(bytes, 8);
     }
 }
 

@@ -12,17 +12,19 @@ use std::sync::Arc;
 
 use ioasd_client::ids::ObjectId;
 use ioasd_client::units::IovaRange;
-use ioasd_client::wire::mock::ACCESS_NAME;
+use ioasd_client::wire::mock::{ACCESS_NAME, MemoryPlace, PLACES_MAX};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::actors::access::NoticeSink;
 use crate::actors::client_context::descriptors::Role;
 use crate::actors::client_context::state::ClientState;
+use crate::actors::pages_handle::PagesHandle;
 use crate::error::Errno;
-use crate::storage::io_pagetable::Transfer;
+use crate::storage::io_pagetable::{AccessPart, Transfer};
 use crate::storage::ioas::AccessNeeds;
 use crate::storage::pfn::PfnBatch;
 use crate::storage::refusal::Refusal;
+use crate::sys::pidfd::PidFd;
 use crate::sys::socket;
 use crate::sys::watched::Watched;
 
@@ -128,6 +130,47 @@ impl ClientState {
         self.access_unpin(access, range).await
     }
 
+    /// Where memory of `process` is that lies behind a range, from its start to the first byte that is anything else.
+    ///
+    /// # Errors
+    /// EBADFD without such an access; as moving bytes, if that moves none.
+    pub fn mock_places(
+        &self,
+        access: ObjectId,
+        (range, direction): (IovaRange, Transfer),
+        process: Option<&PidFd>,
+    ) -> Result<Vec<MemoryPlace>, Refusal> {
+        self.require_mock_access(access)?;
+        let walk = self.access_walk(access, range, direction)?;
+        if walk.parts.is_empty() {
+            walk.end.map_err(|error| Refusal::of(&error))?;
+        }
+        let own = |part: &AccessPart<PagesHandle>| {
+            let whose = process.filter(|process| part.pages.backing().is_memory_of(process));
+            whose.map(|_| place_of(part))
+        };
+        Ok(walk.parts.iter().map_while(own).take(PLACES_MAX).collect())
+    }
+
+    /// Reads bytes of a range up to the first that cannot be read; tells why that cannot.
+    ///
+    /// # Errors
+    /// EBADFD without such an access; as reading, if that reads none.
+    pub async fn mock_read(
+        &self,
+        access: ObjectId,
+        range: IovaRange,
+    ) -> Result<(Vec<u8>, Option<Refusal>), Refusal> {
+        self.require_mock_access(access)?;
+        let walk = self.access_walk(access, range, Transfer::Read)?;
+        let end = walk.end.err().map(|error| Refusal::of(&error));
+        let last = walk.parts.last().map(|part| part.iova.last());
+        match (last.and_then(|last| IovaRange::new(range.start(), last)), end) {
+            (None, Some(refusal)) => Err(refusal),
+            (covered, end) => Ok((self.access_read(access, covered.unwrap_or(range)).await?, end)),
+        }
+    }
+
     /// Lets go of every item that touches a range.
     async fn mock_let_go(&self, access: ObjectId, range: IovaRange) {
         let touched = self.with_items(access, |items| items.touching(range)).unwrap_or_default();
@@ -137,6 +180,13 @@ impl ClientState {
             }
         }
     }
+}
+
+/// Where the memory is that an area shows.
+fn place_of(part: &AccessPart<PagesHandle>) -> MemoryPlace {
+    let offset = part.shape.offset_of(part.iova.start()).get();
+    let address = part.pages.origin().get().wrapping_add(offset);
+    MemoryPlace { address, length: part.iova.length().get() }
 }
 
 /// Takes notices to the context, where the items are.
