@@ -297,7 +297,11 @@ impl PagesCell {
                 Next::Wait => {
                     let reply: Option<(StepId, Reply)> = under_way.next().await;
                     let Some((id, reply)) = reply else { return Err(poisoned(NAME).into()) };
+                    let is_billed = matches!(reply, Reply::Charged(_));
                     movement.supply(&mut self.core.borrow_mut(), id, reply);
+                    if is_billed {
+                        self.show_charged();
+                    }
                 }
             }
         }
@@ -338,10 +342,7 @@ impl PagesCell {
                 let outcomes = self.change_tables(&TableChange::Unmap { shape, range }, &domains);
                 outcomes.map(|outcomes| unmapped(&outcomes)).boxed_local()
             }
-            Step::Charge { delta, enforcement } => {
-                let reply = self.charge(delta, enforcement);
-                std::future::ready(reply).boxed_local()
-            }
+            Step::Charge { delta } => std::future::ready(self.charge(delta)).boxed_local(),
         }
     }
 
@@ -440,17 +441,9 @@ impl PagesCell {
         }
     }
 
-    fn charge(&self, delta: Delta, enforcement: Enforcement) -> Reply {
-        let (payer, source) = (self.parts.payer.borrow(), &self.parts.source);
-        Reply::Charged(match enforcement {
-            Enforcement::Limited => {
-                payer.charge(delta, source.strength()).map_err(|error| Refusal::of(&error))
-            }
-            Enforcement::Forced => {
-                payer.force(delta, source.strength());
-                Ok(())
-            }
-        })
+    fn charge(&self, delta: Delta) -> Reply {
+        let charged = self.parts.payer.borrow().charge(delta, self.parts.source.strength());
+        Reply::Charged(charged.map_err(|error| Refusal::of(&error)))
     }
 
     fn show_figures(&self) {
@@ -458,8 +451,13 @@ impl PagesCell {
         let stats = &self.parts.stats;
         stats.pinned.set(ByteLen::new(core.pinned().get() * PAGE_SIZE));
         stats.held.set(ByteLen::new(self.parts.source.held().saturating_mul(PAGE_SIZE)));
-        stats.charged.set(ByteLen::new(core.charged().get() * PAGE_SIZE));
         stats.retiring.set(core.retiring());
+        self.show_charged();
+    }
+
+    /// Also while a movement is under way, which pays for its pages before it pins them.
+    fn show_charged(&self) {
+        self.parts.stats.charged.set(ByteLen::new(self.core.borrow().charged().get() * PAGE_SIZE));
     }
 }
 

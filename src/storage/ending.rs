@@ -8,58 +8,40 @@ use super::counts::Delta;
 use super::order::MoveResult;
 use super::pages::IoptPages;
 use super::refusal::Refusal;
-use super::step::{Enforcement, Next, Reply, Step, StepId};
+use super::step::{Next, Reply, Step, StepId};
 
-/// Brings the charge in line with the pins.
-#[derive(Debug)]
-pub(super) struct Settlement {
-    enforcement: Enforcement,
-    state: Settling,
-}
+/// Brings the charge in line with the pins, those that a movement has reserved included.
+#[derive(Debug, Default)]
+pub(super) struct Settlement(Settling);
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Settling {
+    #[default]
     Due,
     Asked(Delta),
     Settled,
 }
 
 impl Settlement {
-    /// A settlement that limits may refuse, or not.
-    pub(super) fn new(enforcement: Enforcement) -> Self {
-        Self { enforcement, state: Settling::Due }
-    }
-
-    /// The step; `None` if it is under way or nothing differs.
-    fn want(&mut self, pages: &IoptPages) -> Option<Step> {
-        if self.state != Settling::Due {
-            return None;
+    /// What to do next: its one step is `id`; `None` once charge and pins agree.
+    pub(super) fn next(&mut self, pages: &IoptPages, id: StepId) -> Option<Next<MoveResult>> {
+        if self.0 == Settling::Due {
+            let delta = pages.settle();
+            if delta != Delta::None {
+                self.0 = Settling::Asked(delta);
+                return Some(Next::Start(id, Step::Charge { delta }));
+            }
+            self.0 = Settling::Settled;
         }
-        let delta = pages.settle();
-        self.state = if delta == Delta::None { Settling::Settled } else { Settling::Asked(delta) };
-        (delta != Delta::None).then_some(Step::Charge { delta, enforcement: self.enforcement })
-    }
-
-    /// What to do next: its one step is `id`; once charge and pins agree, the movement ends with `result`.
-    pub(super) fn next(
-        &mut self,
-        pages: &IoptPages,
-        id: StepId,
-        result: impl FnOnce() -> MoveResult,
-    ) -> Next<MoveResult> {
-        match self.want(pages) {
-            Some(step) => Next::Start(id, step),
-            None if self.state == Settling::Settled => Next::Done(result()),
-            None => Next::Wait,
-        }
+        (self.0 != Settling::Settled).then_some(Next::Wait)
     }
 
     /// Takes the reply.
     pub(super) fn supply(&mut self, pages: &mut IoptPages, reply: Reply) -> Result<(), Refusal> {
-        if let (Settling::Asked(delta), Reply::Charged(result)) = (self.state, reply) {
+        if let (Settling::Asked(delta), Reply::Charged(result)) = (self.0, reply) {
             result?;
             pages.charge(delta);
-            self.state = Settling::Settled;
+            self.0 = Settling::Settled;
         }
         Ok(())
     }
@@ -82,7 +64,7 @@ impl Ending {
             next: range.map_or(PageIndex::new(0), IndexRange::first),
             last: range.map(IndexRange::last),
             unpinning: false,
-            settlement: Settlement::new(Enforcement::Forced),
+            settlement: Settlement::default(),
             result,
         }
     }
@@ -97,13 +79,14 @@ impl Ending {
             self.unpinning = true;
             return Next::Start(id, Step::Unpin { range });
         }
-        self.settlement.next(pages, id, || self.result.clone())
+        self.settlement.next(pages, id).unwrap_or_else(|| Next::Done(self.result.clone()))
     }
 
-    /// Takes the reply to the step under way. A charge here is forced or a credit and is never refused.
+    /// Takes the reply to the step under way. What is settled here is a credit, which is never refused: pins are paid for
+    /// before they are made.
     pub(super) fn supply(&mut self, pages: &mut IoptPages, reply: Reply) {
         self.unpinning = false;
         let unrefusable = self.settlement.supply(pages, reply);
-        debug_assert_eq!(unrefusable, Ok(()), "a forced charge was refused");
+        debug_assert_eq!(unrefusable, Ok(()), "a credit was refused");
     }
 }

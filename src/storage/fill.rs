@@ -1,15 +1,15 @@
 //! Fill: the frames of an area into domains.
 //!
 //! ```text
-//!   Reading ──all read and delivered──▶ Charging ──accepted──▶ done
-//!      │                                   │
-//!      └──────────── failure ──────────────┴──▶ Draining ▶ Unmapping ▶ Ending ▶ failed
+//!   Reserving ──accepted──▶ Reading ──all read and delivered──▶ done
+//!      │                       │
+//!      └───── failure ─────────┴──▶ Draining ▶ Unmapping ▶ Ending ▶ failed
 //! ```
 //!
-//! Batch k+1 is read while batch k is written. The pages are charged after they are mapped, by the difference, so that
-//! pages which were pinned before cost nothing. On a failure every domain is unmapped as far as it got; what was ever
-//! handed to a domain retires, because a walker may have seen it, and is charged by force until it is released; what
-//! was only pinned is unpinned at once.
+//! The pages are charged before any of them is pinned, by the difference, so that pages which are pinned already cost
+//! nothing and nothing is pinned that no account pays for. Batch k+1 is read while batch k is written. On a failure every
+//! domain is unmapped as far as it got; what was ever handed to a domain retires, because a walker may have seen it, and
+//! stays charged until it is released; what was only pinned is unpinned at once, and it and what never was is credited.
 //!
 //! Imports allowed: units, and the passive types of this folder.
 
@@ -26,11 +26,12 @@ use super::pages::{AreaKey, CacheClaim, IoptPages, RetireKey, Shown};
 use super::pfn::PfnBatch;
 use super::reader::{Read, Reader, Tuning, Want};
 use super::refusal::Refusal;
-use super::step::{DomainKey, Enforcement, Next, Reply, Step, StepId};
+use super::step::{DomainKey, Next, Reply, Step, StepId};
 
 const READ: StepId = StepId(0);
 const DELIVER: StepId = StepId(1);
-const LAST_ACTS: StepId = StepId(2);
+const RESERVE: StepId = StepId(2);
+const LAST_ACTS: StepId = StepId(3);
 
 /// The movement.
 #[derive(Debug)]
@@ -54,8 +55,8 @@ pub(super) struct Fill {
 
 #[derive(Debug)]
 enum Phase {
+    Reserving(Settlement),
     Reading,
-    Charging(Settlement),
     Draining(Refusal),
     Unmapping(Refusal, Vec<WholeRuns>),
     Ending(Ending),
@@ -83,7 +84,7 @@ impl Fill {
             filled_to: vec![range.first(); domains.len()],
             published_to: range.first(),
             domains,
-            phase: Phase::Reading,
+            phase: Phase::Reserving(Settlement::default()),
         }
     }
 
@@ -93,11 +94,11 @@ impl Fill {
 
     pub(super) fn next(&mut self, pages: &mut IoptPages) -> Next<MoveResult> {
         match &mut self.phase {
-            Phase::Reading => match self.read_and_deliver(pages) {
-                Ok(next) => next,
-                Err(refusal) => self.fail(pages, refusal),
-            },
-            Phase::Charging(settlement) => settlement.next(pages, LAST_ACTS, || Ok(Moved::Done)),
+            Phase::Reserving(settlement) => {
+                pages.reserve(Some(self.shape.indexes()));
+                settlement.next(pages, RESERVE).unwrap_or_else(|| self.read(pages))
+            }
+            Phase::Reading => self.read(pages),
             Phase::Draining(_) => self.drain(pages),
             Phase::Unmapping(..) => self.unmap(pages),
             Phase::Ending(ending) => ending.next(pages, LAST_ACTS),
@@ -108,11 +109,16 @@ impl Fill {
         let result = match (id, reply) {
             (READ, Reply::Frames(batch, result)) => self.reader.supply(pages, batch, result),
             (DELIVER, Reply::Delivered(outcomes)) => self.delivered(outcomes),
-            (_, reply) => self.last_act_done(pages, reply),
+            (_, reply) => self.other_done(pages, reply),
         };
-        if let (Err(refusal), Phase::Reading | Phase::Charging(_)) = (result, &self.phase) {
+        if let (Err(refusal), Phase::Reserving(_) | Phase::Reading) = (result, &self.phase) {
             self.phase = Phase::Draining(refusal);
         }
+    }
+
+    fn read(&mut self, pages: &mut IoptPages) -> Next<MoveResult> {
+        self.phase = Phase::Reading;
+        self.read_and_deliver(pages).unwrap_or_else(|refusal| self.fail(pages, refusal))
     }
 
     fn read_and_deliver(&mut self, pages: &mut IoptPages) -> Result<Next<MoveResult>, Refusal> {
@@ -130,7 +136,7 @@ impl Fill {
                 self.waiting = Some(Arc::new(batch));
                 self.read_and_deliver(pages)
             }
-            Want::Finished if self.delivering.is_none() => Ok(self.show_and_charge(pages)),
+            Want::Finished if self.delivering.is_none() => Ok(self.show(pages)),
             Want::Wait | Want::Finished => Ok(Next::Wait),
         }
     }
@@ -160,13 +166,14 @@ impl Fill {
         (self.showing == Showing::First).then_some(Shown { area: self.area, shape: self.shape, storage })
     }
 
-    fn show_and_charge(&mut self, pages: &mut IoptPages) -> Next<MoveResult> {
+    /// What was reserved is pinned: nothing is left to be settled.
+    fn show(&self, pages: &mut IoptPages) -> Next<MoveResult> {
         pages.set_claim(None);
         if let Some(shown) = self.shown() {
             pages.show(shown);
         }
-        self.phase = Phase::Charging(Settlement::new(Enforcement::Limited));
-        self.next(pages)
+        pages.reserve(None);
+        Next::Done(Ok(Moved::Done))
     }
 
     fn fail(&mut self, pages: &mut IoptPages, refusal: Refusal) -> Next<MoveResult> {
@@ -212,11 +219,9 @@ impl Fill {
             }
         }
         let refusal = refusal.clone();
-        if let Some(shown) = self.shown() {
-            pages.unshow(shown);
-        }
         pages.set_claim(None);
         let failure = MoveFailure { refusal, retiring: self.retire_published(pages) };
+        pages.reserve(None);
         self.phase = Phase::Ending(Ending::new(self.reader.done(), Err(failure)));
         self.next(pages)
     }
@@ -226,9 +231,9 @@ impl Fill {
         IndexRange::new(self.shape.indexes().first(), last).map(|range| pages.retire(range))
     }
 
-    fn last_act_done(&mut self, pages: &mut IoptPages, reply: Reply) -> Result<(), Refusal> {
+    fn other_done(&mut self, pages: &mut IoptPages, reply: Reply) -> Result<(), Refusal> {
         match &mut self.phase {
-            Phase::Charging(settlement) => return settlement.supply(pages, reply),
+            Phase::Reserving(settlement) => return settlement.supply(pages, reply),
             Phase::Unmapping(_, unmaps) => {
                 if let Some(unmap) = unmaps.last_mut() {
                     unmap.supply(reply);

@@ -13,7 +13,8 @@
 //!
 //! The three quantities of pages have three types: [`ArrayLen`] is how long the array is and never changes,
 //! [`Pinned`] is how many pages the trees cover now, [`Charged`] is how many the account has been billed for.
-//! `Charged::settle` is the only bridge between the last two; at rest they are equal.
+//! `Charged::settle` is the only bridge between the last two; at rest they are equal. A running movement pays ahead for the
+//! pages that it has reserved: whatever else happens meanwhile, what a tree or the reservation covers is paid for, once.
 //!
 //! This type is the book-keeping of one pages object. [`super::movement`] moves frames and updates it.
 //!
@@ -91,7 +92,10 @@ pub struct IoptPages {
     shown: IntervalTree<Shown>,
     retiring: IntervalTree<RetireKey>,
     claim: Option<Claim>,
+    reserved: Option<IndexRange>,
     pinned: Pinned,
+    /// How many of the reserved pages the trees do not cover.
+    ahead: Pinned,
     charged: Charged,
     next_retire: u64,
 }
@@ -106,7 +110,9 @@ impl IoptPages {
             shown: IntervalTree::new(),
             retiring: IntervalTree::new(),
             claim: None,
+            reserved: None,
             pinned: Pinned::default(),
+            ahead: Pinned::default(),
             charged: Charged::default(),
             next_retire: 0,
         }
@@ -180,6 +186,14 @@ impl IoptPages {
     /// Sets or drops the claim of the running movement.
     pub(super) fn set_claim(&mut self, claim: Option<Claim>) {
         self.claim = claim;
+    }
+
+    /// Sets or drops the pages that the running movement pays for although nothing may pin them yet.
+    pub(super) fn reserve(&mut self, range: Option<IndexRange>) {
+        if self.reserved != range {
+            self.reserved = range;
+            self.ahead = Pinned::new(range.map_or(0, |range| self.ahead_in(range)));
+        }
     }
 
     /// Notes that an access pins `range`, once more if it did already.
@@ -260,10 +274,10 @@ impl IoptPages {
         }
     }
 
-    /// What has to be charged or credited for the charge to match the pins.
+    /// What has to be charged or credited for the charge to match the pins, those to come included.
     #[must_use]
     pub fn settle(&self) -> Delta {
-        self.charged.settle(self.pinned)
+        self.charged.settle(Pinned::new(self.pinned.get() + self.ahead.get()))
     }
 
     /// Notes that the account took `delta`.
@@ -273,10 +287,17 @@ impl IoptPages {
 
     /// Runs `change`, which may only concern pages of `range`, and brings the count of pinned pages up to date.
     fn recount<R>(&mut self, range: IndexRange, change: impl FnOnce(&mut Self) -> R) -> R {
-        let before = self.covered(range);
+        let (before, ahead) = (self.covered(range), self.ahead_in(range));
         let changed = change(self);
         self.pinned = Pinned::new(self.pinned.get() - before + self.covered(range));
+        self.ahead = Pinned::new(self.ahead.get() - ahead + self.ahead_in(range));
         changed
+    }
+
+    /// How many pages of `range` are reserved, and not kept pinned by the trees.
+    fn ahead_in(&self, range: IndexRange) -> u64 {
+        let part = self.reserved.and_then(|reserved| reserved.intersection(range));
+        part.map_or(0, |part| part.pages() - self.covered(part))
     }
 
     /// How many pages of `range` the trees keep pinned.
@@ -304,7 +325,12 @@ impl IoptPages {
                 ranges.chain(self.retiring.iter().map(|(range, _)| range)).all(|range| whole.covers(range))
             );
         }
-        if self.claim.is_none() {
+        assert_eq!(
+            self.ahead.get(),
+            self.reserved.map_or(0, |range| self.ahead_in(range)),
+            "reserved drifted"
+        );
+        if self.claim.is_none() && self.reserved.is_none() {
             assert_eq!(self.settle(), Delta::None, "charged differs from pinned at rest");
         }
     }

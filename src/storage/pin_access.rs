@@ -1,11 +1,12 @@
 //! PinAccess: frames into tier 1 and to a software user.
 //!
 //! ```text
-//!   Reading ──all read and stored──▶ Charging ──accepted──▶ done
-//!      │                                │
-//!      └─────────── failure ────────────┴──▶ Draining ▶ Erasing ▶ Ending ▶ failed
+//!   Reserving ──accepted──▶ Reading ──all read and stored──▶ done
+//!      │                       │
+//!      └───── failure ─────────┴──▶ Draining ▶ Erasing ▶ Ending ▶ failed
 //! ```
 //!
+//! The pages are charged before any of them is pinned, as those of a fill are.
 //! The cache is filled although a domain may hold the frames as well, so that removing a domain never needs memory.
 //!
 //! Imports allowed: units, and the passive types of this folder.
@@ -20,11 +21,12 @@ use super::pages::{CacheClaim, IoptPages};
 use super::pfn::PfnBatch;
 use super::reader::{Read, Reader, Tuning, Want};
 use super::refusal::Refusal;
-use super::step::{Enforcement, Next, Reply, Step, StepId};
+use super::step::{Next, Reply, Step, StepId};
 
 const READ: StepId = StepId(0);
 const STORE: StepId = StepId(1);
-const LAST_ACTS: StepId = StepId(2);
+const RESERVE: StepId = StepId(2);
+const LAST_ACTS: StepId = StepId(3);
 
 /// The movement.
 #[derive(Debug)]
@@ -39,8 +41,8 @@ pub(super) struct PinAccess {
 
 #[derive(Debug)]
 enum Phase {
+    Reserving(Settlement),
     Reading,
-    Charging(Settlement),
     Draining(Refusal),
     Erasing { refusal: Refusal, next: PageIndex, asked: bool },
     Ending(Ending),
@@ -54,7 +56,7 @@ impl PinAccess {
             waiting: None,
             storing: None,
             frames: Vec::new(),
-            phase: Phase::Reading,
+            phase: Phase::Reserving(Settlement::default()),
         }
     }
 
@@ -64,16 +66,11 @@ impl PinAccess {
 
     pub(super) fn next(&mut self, pages: &mut IoptPages) -> Next<MoveResult> {
         match &mut self.phase {
-            Phase::Reading => match self.read_and_store(pages) {
-                Ok(next) => next,
-                Err(refusal) => {
-                    self.phase = Phase::Draining(refusal);
-                    self.drain(pages)
-                }
-            },
-            Phase::Charging(settlement) => {
-                settlement.next(pages, LAST_ACTS, || Ok(Moved::Frames(std::mem::take(&mut self.frames))))
+            Phase::Reserving(settlement) => {
+                pages.reserve(Some(self.range));
+                settlement.next(pages, RESERVE).unwrap_or_else(|| self.read(pages))
             }
+            Phase::Reading => self.read(pages),
             Phase::Draining(_) => self.drain(pages),
             Phase::Erasing { .. } => self.erase(pages),
             Phase::Ending(ending) => ending.next(pages, LAST_ACTS),
@@ -84,14 +81,19 @@ impl PinAccess {
         let result = match (id, reply) {
             (READ, Reply::Frames(batch, result)) => self.reader.supply(pages, batch, result),
             (STORE, Reply::Stored(result)) => self.stored(result),
-            (_, reply) => self.last_act_done(pages, reply),
+            (_, reply) => self.other_done(pages, reply),
         };
-        if let (Err(refusal), Phase::Reading | Phase::Charging(_)) = (result, &self.phase) {
-            if matches!(self.phase, Phase::Charging(_)) {
-                pages.drop_access(self.range);
-            }
+        if let (Err(refusal), Phase::Reserving(_) | Phase::Reading) = (result, &self.phase) {
             self.phase = Phase::Draining(refusal);
         }
+    }
+
+    fn read(&mut self, pages: &mut IoptPages) -> Next<MoveResult> {
+        self.phase = Phase::Reading;
+        self.read_and_store(pages).unwrap_or_else(|refusal| {
+            self.phase = Phase::Draining(refusal);
+            self.drain(pages)
+        })
     }
 
     fn read_and_store(&mut self, pages: &mut IoptPages) -> Result<Next<MoveResult>, Refusal> {
@@ -109,7 +111,7 @@ impl PinAccess {
                 self.waiting = Some(read);
                 self.read_and_store(pages)
             }
-            Want::Finished if self.storing.is_none() => Ok(self.note_and_charge(pages)),
+            Want::Finished if self.storing.is_none() => Ok(self.note(pages)),
             Want::Wait | Want::Finished => Ok(Next::Wait),
         }
     }
@@ -135,11 +137,12 @@ impl PinAccess {
         Ok(())
     }
 
-    fn note_and_charge(&mut self, pages: &mut IoptPages) -> Next<MoveResult> {
+    /// What was reserved is pinned: nothing is left to be settled.
+    fn note(&mut self, pages: &mut IoptPages) -> Next<MoveResult> {
         pages.set_claim(None);
         pages.add_access(self.range);
-        self.phase = Phase::Charging(Settlement::new(Enforcement::Limited));
-        self.next(pages)
+        pages.reserve(None);
+        Next::Done(Ok(Moved::Frames(std::mem::take(&mut self.frames))))
     }
 
     /// Waits for the steps under way, then starts the way back.
@@ -165,13 +168,14 @@ impl PinAccess {
             return Next::Start(LAST_ACTS, Step::EraseCache { range });
         }
         let failure = MoveFailure::from(refusal.clone());
+        pages.reserve(None);
         self.phase = Phase::Ending(Ending::new(done, Err(failure)));
         self.next(pages)
     }
 
-    fn last_act_done(&mut self, pages: &mut IoptPages, reply: Reply) -> Result<(), Refusal> {
+    fn other_done(&mut self, pages: &mut IoptPages, reply: Reply) -> Result<(), Refusal> {
         match &mut self.phase {
-            Phase::Charging(settlement) => return settlement.supply(pages, reply),
+            Phase::Reserving(settlement) => return settlement.supply(pages, reply),
             Phase::Erasing { asked, .. } => *asked = false,
             Phase::Ending(ending) => ending.supply(pages, reply),
             Phase::Reading | Phase::Draining(_) => {}

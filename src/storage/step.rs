@@ -30,7 +30,7 @@ pub struct DomainKey {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct StepId(pub u32);
 
-/// Whether a charge may be refused.
+/// Whether somebody may refuse to pay for what somebody else has paid for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Enforcement {
     /// Limits apply.
@@ -111,12 +111,10 @@ pub enum Step {
         /// Which tables to clear.
         domains: Arc<[DomainKey]>,
     },
-    /// Move `delta` pages to or from the account of these pages.
+    /// Move `delta` pages to or from the account of these pages. Limits bind what is added.
     Charge {
         /// How many pages, which way.
         delta: Delta,
-        /// Whether limits apply.
-        enforcement: Enforcement,
     },
     /// Move bytes of pinned pages.
     Transfer(Transfer),

@@ -107,11 +107,11 @@ impl Model {
         let pins = self.pins();
         let is_pinned = |index: u64| pins.get(&area.pages).is_some_and(|pinned| pinned[index as usize]);
         let unpinned: Vec<u64> = (indexes.0..=indexes.1).filter(|index| !is_pinned(*index)).collect();
-        if unpinned.iter().any(|index| self.is_bad(area.pages, *index)) {
-            return Err(vec![Errno::FAULT]);
+        if !self.may_charge(&pins, area.pages, unpinned.len() as u64) {
+            return Err(vec![Errno::NOMEM]);
         }
-        let may = self.may_charge(&pins, area.pages, unpinned.len() as u64);
-        if may { Ok(()) } else { Err(vec![Errno::NOMEM]) }
+        let bad = unpinned.iter().any(|index| self.is_bad(area.pages, *index));
+        if bad { Err(vec![Errno::FAULT]) } else { Ok(()) }
     }
 
     /// Undoes one pin of exactly this range.

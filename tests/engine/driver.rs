@@ -16,7 +16,7 @@ use ioasd::storage::pfn::PfnBatch;
 use ioasd::storage::pinned_pfns::PinnedPfns;
 use ioasd::storage::refusal::Refusal;
 use ioasd::storage::source::Strength;
-use ioasd::storage::step::{DomainKey, Enforcement, Next, Reply, Step, StepId};
+use ioasd::storage::step::{DomainKey, Next, Reply, Step, StepId};
 
 use crate::memory::{Machine, Payer, Source};
 
@@ -151,7 +151,7 @@ impl Pages {
                 domains.iter().for_each(|domain| self.table(*domain, |table| table.unmap(iova, now)));
                 Reply::Done
             }
-            Step::Charge { delta, enforcement } => Reply::Charged(self.charge(delta, enforcement)),
+            Step::Charge { delta } => Reply::Charged(self.charge(delta)),
             Step::Transfer(transfer) => Reply::Transferred(self.source.transfer(&transfer)),
         }
     }
@@ -214,12 +214,8 @@ impl Pages {
         Reply::Delivered(outcomes)
     }
 
-    fn charge(&self, delta: Delta, enforcement: Enforcement) -> Result<(), Refusal> {
+    fn charge(&self, delta: Delta) -> Result<(), Refusal> {
         let Payer { bill, limit } = &self.payer;
-        if enforcement == Enforcement::Forced {
-            bill.force(delta, Strength::Locked);
-            return Ok(());
-        }
         let charged = bill.charge(delta, Strength::Locked, *limit).map_err(|error| Refusal::of(&error));
         self.machine.counters.borrow_mut().refused_charges += u64::from(charged.is_err());
         charged

@@ -144,6 +144,9 @@ impl Model {
         let (first, last) = area.indexes();
         let is_pinned = |index: u64| pins.get(&area.pages).is_some_and(|pinned| pinned[index as usize]);
         let unpinned: Vec<u64> = (first..=last).filter(|index| !is_pinned(*index)).collect();
+        if !self.may_charge(&pins, area.pages, unpinned.len() as u64) {
+            return vec![Errno::NOMEM];
+        }
         let mut refused = Vec::new();
         if unpinned.iter().any(|index| self.is_bad(area.pages, *index)) {
             refused.push(Errno::FAULT);
@@ -159,9 +162,6 @@ impl Model {
             if mapped + area.length() > domain.capacity {
                 refused.push(Errno::NOMEM);
             }
-        }
-        if refused.is_empty() && !self.may_charge(&pins, area.pages, unpinned.len() as u64) {
-            refused.push(Errno::NOMEM);
         }
         refused
     }

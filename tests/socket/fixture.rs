@@ -1,5 +1,7 @@
 //! An agent in this process, and the proof at its end that nothing was left behind.
 
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
@@ -9,9 +11,11 @@ use std::time::{Duration, Instant};
 use actix_rt::System;
 use ioasd::actors::agent::Agent as Shared;
 use ioasd::actors::engine::{Engine, EngineSettings};
+use ioasd::actors::policy::Policy;
 use ioasd::actors::registry::{Registry, Snapshot};
 use ioasd::cli::agent::settings;
 use ioasd::config::Config;
+use ioasd::storage::ledger::Ledger;
 use ioasd::storage::ledger::holder::{Holder, TenantName};
 use ioasd::storage::ledger::node::Node;
 use ioasd::storage::ledger::resource::Resource as Counted;
@@ -64,6 +68,13 @@ impl Agent {
         socket_in(self.folder.path())
     }
 
+    /// Lets any user connect.
+    pub(crate) fn open_to_everybody(&self) {
+        for (path, mode) in [(self.folder.path().to_owned(), 0o711), (self.socket(), 0o666)] {
+            fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+        }
+    }
+
     /// A new context.
     pub(crate) fn connect(&self) -> Connection {
         Connection::connect(&self.socket()).unwrap()
@@ -96,6 +107,16 @@ impl Agent {
     /// The account of a named tenant.
     pub(crate) fn account_of_tenant(&self, name: &str) -> Arc<Node> {
         self.shared.ledger.find(&Holder::of_tenant(TenantName::named(name)))
+    }
+
+    /// Who may do what.
+    pub(crate) fn policy(&self) -> &Policy {
+        &self.shared.policy
+    }
+
+    /// Everybody's accounts.
+    pub(crate) fn ledger(&self) -> &Ledger {
+        &self.shared.ledger
     }
 
     /// Pages charged to a user.

@@ -50,6 +50,15 @@ impl Helper {
         Self::played(&mut Self::command(part, &PathBuf::new(), Stdio::from(connection)))
     }
 
+    /// A process, of another user if one is named, does its part with a connection of its own; gives what it said.
+    pub(crate) fn other_user(part: &str, socket: &PathBuf, user: Option<u32>) -> String {
+        let mut command = Self::command(part, socket, Stdio::null());
+        if let Some(user) = user {
+            command.uid(user).gid(user);
+        }
+        Self::played(&mut command)
+    }
+
     fn played(command: &mut Command) -> String {
         let output = command.output().unwrap();
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -150,6 +159,10 @@ fn plays_its_part() {
         Ok("changeling") => crate::remapping::play_changeling(),
         Ok("scribbler") => crate::remapping::play_scribbler(),
         Ok("client") => play_client(),
+        Ok("charger") => {
+            crate::chargers::play_charger();
+            println!("{READY}");
+        }
         Ok("chooser") => play_to_the_end(crate::options::play_chooser),
         Ok("mapper") => play_to_the_end(crate::processes::play_mapper),
         Ok("first-map") => play_to_the_end(crate::processes::play_first_map),
@@ -169,6 +182,11 @@ fn plays_its_part() {
 /// The part of this process.
 pub(crate) fn own_part() -> String {
     std::env::var(PART).unwrap_or_default()
+}
+
+/// Where the agent of this process listens.
+pub(crate) fn own_socket() -> PathBuf {
+    PathBuf::from(std::env::var_os(SOCKET).unwrap())
 }
 
 /// Plays on the connection that is the standard input.
@@ -223,7 +241,7 @@ fn play_walker_of_large_leaves() {
 }
 
 fn play_client() {
-    let mut client = Connection::connect(&PathBuf::from(std::env::var_os(SOCKET).unwrap())).unwrap();
+    let mut client = Connection::connect(&own_socket()).unwrap();
     let (ioas, memory) = (client.ioas_alloc().unwrap(), Memory::new(40));
     map(&mut client, ioas, memory.whole(), at(0x1_0000)).unwrap();
     let (_, hwpt) = attach_new(&mut client, ioas, Iommu::Shared);

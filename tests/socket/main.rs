@@ -9,6 +9,7 @@ mod bad_files;
 mod bad_frames;
 mod bad_numbers;
 mod channels;
+mod chargers;
 mod commands;
 mod credits;
 mod death;
