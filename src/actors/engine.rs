@@ -37,12 +37,15 @@ use super::pinner::{PinPool, Pinner};
 use super::policy::{Identity, Policy, Rule};
 use super::registry::Registry;
 use super::retirement::{Grace, HungSettings, Retirement};
+use super::rights::Deed;
 use super::shards::{Shard, Shards};
 use super::view::View;
 use crate::error::Coded;
 use crate::sources::frames::Frames;
 use crate::sources::pin_host::{PinHost, PinHostError};
+use crate::storage::among::Worded;
 use crate::storage::ledger::Ledger;
+use crate::storage::ledger::holder::{Holder, TenantName};
 use crate::storage::ledger::limits::TreeLimits;
 use crate::storage::refusal::Refusal;
 use crate::storage::source::PinSettings;
@@ -232,7 +235,7 @@ impl Engine {
         let process = opener_handle(&socket, opener);
         let seen = process.as_ref().and_then(|process| program(process).ok());
         let tenant = self.agent.policy.tenant_of(&identity(opener, process.as_ref(), seen.as_ref()));
-        if let Err(refusal) = self.agent.policy.may_connect(&tenant) {
+        if let Err(refusal) = self.may_connect(&tenant, opener.uid) {
             return self.deny(socket, refusal);
         }
         let program = seen.unwrap_or_else(|| program_of(opener.pid));
@@ -245,6 +248,12 @@ impl Engine {
             ClientContext::new(ClientState::new(agent, local, stats).opened_by(surety, mode), socket)
         });
         self.contexts.add(number, context);
+    }
+
+    fn may_connect(&self, tenant: &TenantName, uid: u32) -> Result<(), Refusal> {
+        let Some(granted) = self.agent.policy.granted(tenant) else { return Ok(()) };
+        let who = Arc::new(Holder::of_user(tenant.clone(), uid));
+        granted.may(Deed::Connect, &who).map_err(|denied| Refusal::of(&denied))
     }
 
     /// Tells a client that it may not have a context, once it asks for something.
@@ -383,7 +392,7 @@ fn pin_host(settings: PinSettings, frames: &Arc<FrameService>) -> Result<PinHost
     tracing::info!(
         setting = settings.strength.name(),
         strength = %pins.ladder(),
-        frames = settings.frames.name(),
+        frames = settings.frames.word(),
         "how memory is held"
     );
     Ok(pins)

@@ -72,6 +72,7 @@ pub mod policy;
 pub mod registry;
 pub mod requests;
 pub mod retirement;
+pub mod rights;
 pub mod shards;
 pub mod tables;
 pub mod view;

@@ -5,37 +5,17 @@
 //! number used again lends nobody its rights. What cannot be seen for certain matches no rule that asks for it.
 //!
 //! A context keeps its tenant. What a tenant may do is looked up by name whenever it is asked for, so that another policy
-//! counts at once.
+//! counts at once for whatever is asked from then on; what is mapped already stays.
 //!
-//! Imports allowed: error, storage's ledger and refusals, `parking_lot`.
+//! Imports allowed: rights, storage's ledger, `parking_lot`.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::RwLock;
 
-use crate::error::Errno;
+use super::rights::{Granted, Rights};
 use crate::storage::ledger::holder::TenantName;
-use crate::storage::refusal::Refusal;
-
-/// Whether something is allowed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Right {
-    /// It is.
-    #[default]
-    Granted,
-    /// It is not.
-    Denied,
-}
-
-/// What a tenant may do.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Rights {
-    /// Open contexts.
-    pub connect: Right,
-    /// Give walkers in other processes page tables and files.
-    pub export: Right,
-}
 
 /// A named tenant and who belongs to it: whoever meets all that is asked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -52,6 +32,8 @@ pub struct Rule {
     pub exe: Option<PathBuf>,
     /// What it may do.
     pub rights: Rights,
+    /// Where all that is written.
+    pub place: Arc<str>,
 }
 
 /// Who opens a context.
@@ -103,52 +85,21 @@ impl Policy {
         named.or_else(cgroup).unwrap_or_default()
     }
 
-    /// What a tenant may do: everything, if it has no rule.
+    /// What a tenant may do, and where that is written; `None` if it has no rule and may do everything.
     #[must_use]
-    pub fn rights(&self, tenant: &TenantName) -> Rights {
-        let TenantName::Named(name) = tenant else { return Rights::default() };
+    pub fn granted(&self, tenant: &TenantName) -> Option<Granted> {
+        let TenantName::Named(name) = tenant else { return None };
         let rules = self.0.read();
-        rules.iter().find(|rule| *rule.name == **name).map_or_else(Rights::default, |rule| rule.rights)
-    }
-
-    /// Whether a process of `tenant` may open a context.
-    ///
-    /// # Errors
-    /// EACCES if its rule says no.
-    pub fn may_connect(&self, tenant: &TenantName) -> Result<(), Refusal> {
-        granted(self.rights(tenant).connect, tenant, ("connect-denied", "open a context", "connect"))
-    }
-
-    /// Whether a context of `tenant` may export domains.
-    ///
-    /// # Errors
-    /// EACCES if its rule says no.
-    pub fn may_export(&self, tenant: &TenantName) -> Result<(), Refusal> {
-        granted(
-            self.rights(tenant).export,
-            tenant,
-            ("export-denied", "give its domains to walkers", "export"),
-        )
-    }
-}
-
-fn granted(
-    right: Right,
-    tenant: &TenantName,
-    (code, what, key): (&'static str, &str, &str),
-) -> Result<(), Refusal> {
-    match right {
-        Right::Granted => Ok(()),
-        Right::Denied => {
-            let text = format!("{tenant} may not {what}: its configuration says {key} = false");
-            Err(Refusal::new(Errno::ACCESS, code, text))
-        }
+        let rule = rules.iter().find(|rule| *rule.name == **name)?;
+        Some(Granted { rights: rule.rights, place: Arc::clone(&rule.place) })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::rights::{Deed, Right};
     use super::*;
+    use crate::storage::ledger::holder::Holder;
 
     fn who(uid: u32, cgroup: &str) -> Identity {
         let exe = Some("/usr/bin/qemu".into());
@@ -177,18 +128,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_denied_says_who_and_by_which_key_and_another_policy_counts_at_once() {
-        let denied = Rights { connect: Right::Denied, export: Right::Denied };
+    fn a_tenant_without_a_rule_may_do_everything_and_another_policy_counts_at_once() {
+        let denied = Rights { connect: Right::Denied, ..Rights::default() };
         let policy = Policy::new(vec![Rule { rights: denied, ..rule("guests") }]);
         let guests = TenantName::named("guests");
-        let refusal = policy.may_connect(&guests).unwrap_err();
-        assert_eq!(
-            refusal.to_string(),
-            "tenant guests may not open a context: its configuration says connect = false"
-        );
-        assert!(policy.may_export(&guests).is_err());
-        assert!(policy.may_connect(&TenantName::of_cgroup("guests")).is_ok(), "a cgroup is no name");
+        let who = Arc::new(Holder::of_user(guests.clone(), 7));
+        let granted = policy.granted(&guests).unwrap();
+        assert!(granted.may(Deed::Connect, &who).is_err() && granted.may(Deed::Export, &who).is_ok());
+        assert!(policy.granted(&TenantName::of_cgroup("guests")).is_none(), "a cgroup is no name");
         policy.replace(Vec::new());
-        assert!(policy.may_connect(&guests).is_ok() && policy.may_export(&guests).is_ok());
+        assert!(policy.granted(&guests).is_none());
     }
 }

@@ -24,13 +24,14 @@ use crate::actors::messages::questions::{
 };
 use crate::actors::payer::ChargeOutlook;
 use crate::error::Coded;
+use crate::storage::among::Worded;
 use crate::storage::io_pagetable::{AreaState, LargePages};
 use crate::storage::ledger::bill::{LimitedBy, LockedStanding};
 use crate::storage::ledger::counter::Figure;
 use crate::storage::ledger::resource::Resource;
 use crate::storage::ledger::standing::Standing;
 use crate::storage::refusal::Refusal;
-use crate::storage::source::Strength;
+use crate::storage::source::{SourceKind, Strength};
 
 /// How a map would end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -111,9 +112,9 @@ pub(crate) struct LimitRow {
 }
 
 /// A permission that is asked for.
-struct Rights(Permission);
+struct Allowed(Permission);
 
-impl FromStr for Rights {
+impl FromStr for Allowed {
     type Err = String;
 
     fn from_str(word: &str) -> Result<Self, String> {
@@ -123,38 +124,37 @@ impl FromStr for Rights {
     }
 }
 
-/// A strength that is asked for.
-struct Held(Strength);
+/// A strength or source that is asked for.
+struct Asked<T>(T);
 
-impl FromStr for Held {
+impl<T: Worded> FromStr for Asked<T> {
     type Err = String;
 
     fn from_str(word: &str) -> Result<Self, String> {
-        let found = Strength::ALL.into_iter().find(|known| known.name() == word);
-        found
-            .map(Self)
-            .ok_or_else(|| format!("{word:?} is no strength: use one of {}", strengths().join(", ")))
+        let found = T::EVERY.iter().copied().find(|known| known.word() == word);
+        found.map(Self).ok_or_else(|| format!("{word:?} is none: use one of {}", words::<T>().join(", ")))
     }
 }
 
-/// The words for strengths.
-pub(super) fn strengths() -> [&'static str; 4] {
-    Strength::ALL.map(Strength::name)
+/// The words for the kinds of a thing.
+pub(super) fn words<T: Worded>() -> Vec<&'static str> {
+    T::EVERY.iter().copied().map(T::word).collect()
 }
 
 /// What `request` asks about.
-fn asked(request: &HttpRequest) -> Result<(Prospect, Option<Strength>), Problem> {
+fn asked(request: &HttpRequest) -> Result<(Prospect, PayerOf), Problem> {
     let mut parameters = Parameters::of(request)?;
     let length: Hex = parameters.need("length", "0x200000")?;
     let iova = parameters.take::<Hex>("iova")?;
     let start = parameters.take::<Hex>("offset")?.map_or(0, |offset| offset.0);
     let permission =
-        parameters.take::<Rights>("permission")?.map_or(Permission::ReadWrite, |rights| rights.0);
-    let strength = parameters.take::<Held>("strength")?.map(|held| held.0);
+        parameters.take::<Allowed>("permission")?.map_or(Permission::ReadWrite, |allowed| allowed.0);
+    let strength = parameters.take::<Asked<Strength>>("strength")?.map(|strength| strength.0);
+    let source = parameters.take::<Asked<SourceKind>>("source")?.map(|source| source.0);
     parameters.finish()?;
     let placement = iova.map_or(Placement::Any, |iova| Placement::Fixed(Iova::new(iova.0)));
     let (start, length) = (ByteLen::new(start), ByteLen::new(length.0));
-    Ok((Prospect { start, length, permission, placement }, strength))
+    Ok((Prospect { start, length, permission, placement }, PayerOf { source, strength }))
 }
 
 /// The pages that hold the bytes of a map.
@@ -164,32 +164,26 @@ const fn pages(prospect: &Prospect) -> u64 {
 
 pub(super) async fn explain(request: HttpRequest, data: web::Data<Shown>) -> Result<HttpResponse, Problem> {
     let ioas = ioases::asked(&request, &data)?;
-    let (prospect, strength) = asked(&request)?;
+    let (prospect, memory) = asked(&request)?;
     let context = ioas.stats.context.get();
     let outlook = ioas.stats.outlook.ask(OutlookFor(prospect)).await;
     let outlook =
         outlook.map_err(|why| Problem::no_answer(format_args!("ioas {}", ioas.number.get()), why))?;
     let absent = || Problem::absent(format_args!("context {context}"));
     let opened = data.view.registry.context(context).ok_or_else(absent)?;
-    let paying = opened.stats.payer.ask(PayerOf).await;
+    let paying = opened.stats.payer.ask(memory).await;
     let paying = paying.map_err(|why| Problem::no_answer(format_args!("context {context}"), why))?;
-    let strength = strength.unwrap_or(paying.strength);
     let pins = if outlook.pinning == Pinning::AtOnce { pages(&prospect) } else { 0 };
-    let charge = paying.payer.outlook(pins, strength);
-    Ok(shown(&told(ioas.number.get(), &outlook, (&paying, strength), charge)))
+    let charge = paying.payer.outlook(pins, paying.strength);
+    Ok(shown(&told(ioas.number.get(), &outlook, &paying, charge)))
 }
 
-fn told(
-    ioas: u64,
-    outlook: &Outlook,
-    (paying, strength): (&PayerReport, Strength),
-    charge: ChargeOutlook,
-) -> Explanation {
+fn told(ioas: u64, outlook: &Outlook, paying: &PayerReport, charge: ChargeOutlook) -> Explanation {
     let account = paying.payer.bill.account().node();
     let unknown = [Resource::Tables, Resource::FirstTouch];
     let unknown = unknown.into_iter().flat_map(|resource| account.standings(resource, None));
     let pins_at_once = outlook.pinning == Pinning::AtOnce;
-    let refusal = verdict(outlook, &charge);
+    let refusal = verdict(outlook, paying, &charge);
     let place = outlook.place.as_ref().ok();
     let locked = charge.locked.map(|standing| locked_row(&standing));
     let known = outlook.areas_allowed.iter().cloned().chain(charge.standings).chain(unknown);
@@ -205,16 +199,17 @@ fn told(
         areas_found: outlook.area_count,
         ranges: outlook.rules.iter().map(ruled).collect(),
         payer: account.holder().to_string(),
-        strength: strength.name().to_owned(),
+        strength: paying.strength.name().to_owned(),
         pins_at_once,
         limits: locked.into_iter().chain(known.map(|standing| limit_row(&standing))).collect(),
     }
 }
 
-/// The first thing that refuses: a place is looked for before pages are charged.
-fn verdict(outlook: &Outlook, charge: &ChargeOutlook) -> Option<Refusal> {
-    let no_place = outlook.place.as_ref().err().cloned();
-    no_place.or_else(|| charge.charged.as_ref().err().map(Refusal::of))
+/// The first thing that refuses: rights are asked for before a place is looked for, and that before pages are charged.
+fn verdict(outlook: &Outlook, paying: &PayerReport, charge: &ChargeOutlook) -> Option<Refusal> {
+    let (denied, no_place) = (paying.allowed.as_ref().err(), outlook.place.as_ref().err());
+    let refused = denied.or(no_place).cloned();
+    refused.or_else(|| charge.charged.as_ref().err().map(Refusal::of))
 }
 
 fn refusal_row(refusal: &Refusal) -> RefusalRow {

@@ -22,6 +22,7 @@ use super::{
     accesses, accounts, areas, config, contexts, devices, domains, ending, event_stream, events, explain,
     gaps, host, ioases, log, pages, payers, reload, status, version, walk,
 };
+use crate::storage::source;
 
 /// The schemas that the document names.
 type Schemas = Vec<(String, RefOr<Schema>)>;
@@ -53,6 +54,7 @@ enum Query {
     Offset,
     Rights,
     Strength,
+    Source,
     Since,
     LastEventId,
     Verbose,
@@ -61,7 +63,7 @@ enum Query {
 
 use Query::{
     After, AfterAddress, Context, DryRun, Ioas, Iova, LastEventId, Length, Limit, Offset, PlaceAt, Rights,
-    Since, State, Strength, Uid, Verbose,
+    Since, Source, State, Strength, Uid, Verbose,
 };
 
 /// A path, what it shows, what it takes and what it answers.
@@ -119,7 +121,7 @@ fn agent_and_spaces() -> Vec<Described> {
         (
             "/v1/ioas/{id}/explain",
             "whether a map would succeed there, and what is in its way",
-            &[Length, PlaceAt, Offset, Rights, Strength],
+            &[Length, PlaceAt, Offset, Rights, Strength, Source],
             Json(named::<explain::Explanation>),
         ),
     ]
@@ -295,8 +297,13 @@ impl Query {
             Rights => ("permission", "what devices may do; rw without it", one_of(["r", "w", "rw"])),
             Strength => (
                 "strength",
-                "what holds the pins; what the agent uses first without it",
-                one_of(explain::strengths()),
+                "what holds the pins; without it the strongest that is possible and allowed",
+                one_of(explain::words::<source::Strength>()),
+            ),
+            Source => (
+                "source",
+                "what the memory is; without it whatever the tenant may map",
+                one_of(explain::words::<source::SourceKind>()),
             ),
             Since => ("since", "the number of the last event known", number()),
             LastEventId => {

@@ -18,9 +18,10 @@ use crate::actors::auditor::Auditor;
 use crate::actors::contexts::Contexts;
 use crate::actors::engine::{Engine, EngineError, EngineSettings};
 use crate::actors::mock_hardware::Hardware;
-use crate::actors::policy::{Right, Rights, Rule};
+use crate::actors::policy::Rule;
 use crate::actors::registry::Registry;
 use crate::actors::retirement::{HungPolicy, HungSettings};
+use crate::actors::rights::{Right, Rights};
 use crate::actors::view::View;
 use crate::admin::health::Check;
 use crate::config::tenants::TenantConfig;
@@ -181,7 +182,15 @@ fn rules(config: &Config) -> Vec<Rule> {
         gids: tenant.gids.clone(),
         cgroup: tenant.cgroup.clone(),
         exe: tenant.exe.clone(),
-        rights: Rights { connect: right(tenant.connect), export: right(tenant.export) },
+        rights: Rights {
+            connect: right(tenant.connect),
+            export: right(tenant.export),
+            mock: right(tenant.mock),
+            sources: tenant.sources,
+            strengths: tenant.strengths,
+            frames: tenant.frames,
+        },
+        place: Arc::clone(&tenant.place),
     };
     config.tenant.iter().map(rule).collect()
 }

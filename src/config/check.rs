@@ -143,6 +143,14 @@ pub(super) fn tenants<'d, 't>(document: &'d DeTable<'t>) -> Vec<&'d DeTable<'t>>
         .collect()
 }
 
+/// The line on which each tenant of a text begins.
+pub(super) fn tenant_lines(text: &str) -> Vec<usize> {
+    let document = DeTable::parse_recoverable(text).0;
+    let tenants = document.get_ref().get(TENANTS).and_then(|value| value.get_ref().as_array());
+    let tenants = tenants.into_iter().flat_map(|tenants| tenants.iter());
+    tenants.map(|tenant| place(text, tenant.span().start).0).collect()
+}
+
 /// The keys of a table, in order of places.
 pub(super) fn keys(table: &DeTable<'_>) -> Keys {
     let mut keys: Vec<_> =

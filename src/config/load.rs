@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::Config;
-use super::check::{Problem, check};
+use super::check::{Problem, check, tenant_lines};
 use super::place::{Environment, Place};
 use super::values::Listen;
 use crate::telemetry::logging::{self, LoggingError};
@@ -137,7 +137,16 @@ fn from_file(named: Option<&Path>, default: &Path) -> Result<Option<Source>, Con
 
 fn parsed(source: Option<&Source>) -> Result<Config, ConfigError> {
     let Some(Source { path, text }) = source else { return Ok(Config::default()) };
-    check(text).map_err(|problems| ConfigError::Invalid { path: path.clone(), problems })
+    let config = check(text).map_err(|problems| ConfigError::Invalid { path: path.clone(), problems });
+    config.map(|config| placed(config, path, text))
+}
+
+/// The same configuration, each tenant of which knows where it is written.
+fn placed(mut config: Config, path: &Path, text: &str) -> Config {
+    for (tenant, line) in config.tenant.iter_mut().zip(tenant_lines(text)) {
+        tenant.place = format!("[[tenant]] {}, {}:{line}", tenant.name, path.display()).into();
+    }
+    config
 }
 
 #[cfg(test)]

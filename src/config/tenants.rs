@@ -7,18 +7,21 @@
 //! limits = { pinned = { soft = "48GiB", hard = "64GiB" }, areas = 100000 }
 //! ```
 //!
-//! Imports allowed: check, values, storage's ledger.
+//! Imports allowed: check, values, storage's ledger and words for memory.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
 use super::check::nearest;
 use super::values::Amount;
+use crate::storage::among::{Among, Worded};
 use crate::storage::ledger::limits::{Limit, Limits};
 use crate::storage::ledger::resource::Resource;
+use crate::storage::source::{FrameSetting, SourceKind, Strength};
 
 /// Limits by resource; what is not named has none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -115,6 +118,39 @@ pub struct TenantConfig {
     /// Whether it may give walkers in other processes its page tables and files.
     #[serde(default = "yes")]
     pub export: bool,
+    /// Whether it may use mock hardware.
+    #[serde(default = "yes")]
+    pub mock: bool,
+    /// What it may map.
+    #[serde(default, deserialize_with = "among")]
+    pub sources: Among<SourceKind>,
+    /// How firmly that may be held.
+    #[serde(default, deserialize_with = "among")]
+    pub strengths: Among<Strength>,
+    /// What its frames may be.
+    #[serde(default, deserialize_with = "among")]
+    pub frames: Among<FrameSetting>,
+    /// Where all that is written.
+    #[serde(skip)]
+    pub place: Arc<str>,
+}
+
+/// Some of the kinds of a thing, each by its word.
+fn among<'de, D: Deserializer<'de>, T: Worded>(from: D) -> Result<Among<T>, D::Error> {
+    let words = Vec::<String>::deserialize(from)?;
+    let known = |word: &String| {
+        let kind = T::EVERY.iter().copied().find(|kind| kind.word() == word);
+        kind.ok_or_else(|| D::Error::custom(unknown_word(word, T::EVERY)))
+    };
+    words.iter().map(known).collect()
+}
+
+fn unknown_word<T: Worded>(word: &str, every: &[T]) -> String {
+    let words: Vec<&str> = every.iter().map(|kind| kind.word()).collect();
+    match nearest(word, words.iter().copied()) {
+        Some(meant) => format!("unknown word {word:?}, did you mean {meant:?}?"),
+        None => format!("unknown word {word:?}, there are {}", words.join(", ")),
+    }
 }
 
 const fn yes() -> bool {
@@ -172,6 +208,15 @@ mod tests {
             ("[[tenant]]\nname = \"a b\"\n", "is not made of letters"),
             ("[[tenant]]\nname = \"a\"\n[[tenant]]\nname = \"a\"\n", "two tenants with the name"),
             ("[[tenant]]\nname = \"a\"\nuid = [1]\n", "unknown field `uid`"),
+            (
+                "[[tenant]]\nname = \"a\"\nsources = [\"memdf\"]\n",
+                "unknown word \"memdf\", did you mean \"memfd\"?",
+            ),
+            (
+                "[[tenant]]\nname = \"a\"\nstrengths = [\"automatic\"]\n",
+                "unknown word \"automatic\", there are longterm, locked, resident, copy",
+            ),
+            ("[[tenant]]\nname = \"a\"\nframes = \"logical\"\n", "invalid type: string"),
             ("[limits]\nhost = { pined = 1 }\n", "unknown limit \"pined\", did you mean pinned?"),
             ("[limits]\nhost = { memory = 1 }\n", "unknown limit \"memory\", there are pinned, longterm"),
             ("[limits]\nhost = { pinned = \"much\" }\n", "expected a limit such as"),

@@ -24,6 +24,7 @@ use super::pinned_places::PinnedPlaces;
 use super::presence::{Absent, FirstTouch, Wanted, bytes};
 use super::slots::SLOT_PAGES;
 use crate::error::Coded;
+use crate::storage::among::Among;
 use crate::storage::extents::Extents;
 use crate::storage::frame_window::FileKey;
 use crate::storage::ledger::exceeded::Exceeded;
@@ -70,12 +71,25 @@ impl FileSource {
         host: &PinHost,
         touch: FirstTouch,
     ) -> Result<Self, SourceError> {
+        Self::held_among(Among::all(), (file, pages), host, touch)
+    }
+
+    /// The same, held at one of the strengths that are `allowed`.
+    ///
+    /// # Errors
+    /// As [`FileSource::new`].
+    pub fn held_among(
+        allowed: Among<Strength>,
+        (file, pages): (impl Into<ClientFd>, IndexRange),
+        host: &PinHost,
+        touch: FirstTouch,
+    ) -> Result<Self, SourceError> {
         let file = file.into();
         let (memory, access) = match key_of(file.as_fd()).map_err(unusable)? {
             None => (None, FileAccess::ReadWrite),
             Some(key) => {
                 let access = file_state::access(file.as_fd()).map_err(unusable)?;
-                let hold = host.hold(&MemoryFile { key, access, pages });
+                let hold = host.hold(&MemoryFile { key, access, pages, allowed });
                 let hold = hold.ok_or_else(|| read_only(key))?;
                 (Some(Memory { key, kept: host.kept(key), hold, pinned: PinnedPlaces::of(key) }), access)
             }

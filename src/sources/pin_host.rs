@@ -6,6 +6,7 @@
 //!
 //! Imports allowed: storage, sys, the parts of this folder.
 
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -19,13 +20,14 @@ use super::presence::FirstTouch;
 use super::ring_pool::RingPool;
 use super::strength::{Abilities, Ladder, NoStrength};
 use crate::error::{Coded, Errno};
+use crate::storage::among::Among;
 use crate::storage::frame_window::FileKey;
 use crate::storage::ledger::counter::Counter;
 use crate::storage::ledger::limits::Limit;
 use crate::storage::ledger::node::Allowance;
-use crate::storage::source::{FrameSetting, PinSettings, ProcessSetting, Strength};
+use crate::storage::source::{FrameSetting, PinSettings, ProcessSetting, SourceKind, Strength};
 use crate::sys::failure::SysError;
-use crate::sys::file_state::FileAccess;
+use crate::sys::file_state::{self, FileAccess, FileKind, MemoryKind};
 use crate::sys::offers;
 use crate::sys::pagemap::Pagemap;
 
@@ -86,6 +88,17 @@ pub(super) struct MemoryFile {
     pub(super) access: FileAccess,
     /// Pages of the source.
     pub(super) pages: IndexRange,
+    /// What may hold them.
+    pub(super) allowed: Among<Strength>,
+}
+
+/// What a file is, and what could hold it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Offer {
+    /// Which memory.
+    pub source: SourceKind,
+    /// The strengths that the agent and the file allow.
+    pub strengths: Among<Strength>,
 }
 
 impl PinHost {
@@ -173,14 +186,38 @@ impl PinHost {
         self.files.get(key)
     }
 
+    /// What frames are.
+    #[must_use]
+    pub const fn frame_setting(&self) -> FrameSetting {
+        if self.pagemap.is_some() { FrameSetting::Physical } else { FrameSetting::Logical }
+    }
+
+    /// What `file` is and could be held at; `None` if it is no memory.
+    ///
+    /// # Errors
+    /// If the kernel does not tell.
+    pub fn offer(&self, file: BorrowedFd<'_>) -> Result<Option<Offer>, Errno> {
+        let FileKind::Memory(_) = file_state::kind(file)? else { return Ok(None) };
+        let source = match file_state::memory_kind(file)? {
+            MemoryKind::NoPath => SourceKind::Memfd,
+            MemoryKind::File => SourceKind::File,
+            MemoryKind::HugePages => SourceKind::Hugetlb,
+        };
+        let strengths = self.possible(file_state::access(file)?).collect();
+        Ok(Some(Offer { source, strengths }))
+    }
+
+    /// The strengths that a file can have, in the order in which they are tried.
+    fn possible(&self, access: FileAccess) -> impl Iterator<Item = Strength> {
+        let rungs = self.ladder.rungs().iter().copied();
+        rungs.filter(move |rung| *rung != Strength::Longterm || access == FileAccess::ReadWrite)
+    }
+
     /// The first strength that can hold all of a source, else the strongest that it can have at all. `None` if the file
     /// cannot be held as it must be.
     pub(super) fn hold(&self, file: &MemoryFile) -> Option<Hold> {
-        let rungs = self.ladder.rungs().iter().copied();
-        let possible =
-            rungs.filter(|rung| *rung != Strength::Longterm || file.access == FileAccess::ReadWrite);
         let mut unclaimed = None;
-        for strength in possible {
+        for strength in self.possible(file.access).filter(|rung| file.allowed.has(*rung)) {
             match self.claim(strength, file.pages.pages()) {
                 Ok(claim) => return Some(self.hold_at(strength, file, claim)),
                 Err(NoRoom) => unclaimed = unclaimed.or(Some(strength)),

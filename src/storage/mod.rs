@@ -19,6 +19,7 @@
 //!
 //! Imports allowed: units, error, fault_points; nothing else of ours.
 
+pub mod among;
 pub mod area;
 mod carry;
 pub mod counts;

@@ -4,11 +4,12 @@
 //! by page index; frames are told when a page is pinned and can be told again ([`PageSource::recall`]) as long as the
 //! pin is held. Calls may block; the caller runs them on a thread that may.
 //!
-//! Imports allowed: units, error, pfn.
+//! Imports allowed: units, error, among, pfn.
 
 use ioasd_client::units::{ByteLen, IndexRange, PageIndex};
 use rustix::io::Errno;
 
+use super::among::{Among, Worded};
 use super::pfn::PfnBatch;
 use crate::error::Coded;
 
@@ -40,6 +41,53 @@ impl Strength {
             Self::Locked => "locked",
             Self::Resident => "resident",
             Self::Copy => "copy",
+        }
+    }
+}
+
+impl Worded for Strength {
+    const EVERY: &'static [Self] = &Self::ALL;
+
+    fn word(self) -> &'static str {
+        self.name()
+    }
+}
+
+/// What memory is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SourceKind {
+    /// A memfd, or other shared memory without a path.
+    Memfd,
+    /// A file of a tmpfs, by its path.
+    File,
+    /// Huge pages, with or without a path.
+    Hugetlb,
+    /// Memory of a process that is no file.
+    Process,
+}
+
+impl SourceKind {
+    /// What it is, for people.
+    #[must_use]
+    pub const fn what(self) -> &'static str {
+        match self {
+            Self::Memfd => "shared memory without a path",
+            Self::File => "a file of a tmpfs",
+            Self::Hugetlb => "huge pages",
+            Self::Process => "private memory of a process",
+        }
+    }
+}
+
+impl Worded for SourceKind {
+    const EVERY: &'static [Self] = &[Self::Memfd, Self::File, Self::Hugetlb, Self::Process];
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Memfd => "memfd",
+            Self::File => "file",
+            Self::Hugetlb => "hugetlb",
+            Self::Process => "process",
         }
     }
 }
@@ -82,10 +130,10 @@ pub enum FrameSetting {
     Physical,
 }
 
-impl FrameSetting {
-    /// The word used in configuration.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
+impl Worded for FrameSetting {
+    const EVERY: &'static [Self] = &[Self::Logical, Self::Physical];
+
+    fn word(self) -> &'static str {
         match self {
             Self::Logical => "logical",
             Self::Physical => "physical",
@@ -116,6 +164,20 @@ pub enum ProcessSetting {
     Copy,
     /// Not at all.
     Refuse,
+}
+
+impl ProcessSetting {
+    /// What may hold it, as far as the setting tells.
+    #[must_use]
+    pub fn strengths(self) -> Among<Strength> {
+        let some: &[Strength] = match self {
+            Self::Auto => &[Strength::Longterm, Strength::Copy],
+            Self::Pin => &[Strength::Longterm],
+            Self::Copy => &[Strength::Copy],
+            Self::Refuse => &[],
+        };
+        some.iter().copied().collect()
+    }
 }
 
 impl PinSettings {

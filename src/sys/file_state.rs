@@ -7,11 +7,12 @@
 //! Imports allowed: units, error, fault_points, page_cache, rustix.
 
 use std::os::fd::BorrowedFd;
+use std::sync::OnceLock;
 
 use ioasd_client::units::{ByteLen, PAGE_SIZE, PageIndex};
 use rustix::fs::{
-    FallocateFlags, OFlags, SealFlags, SeekFrom, fallocate, fcntl_get_seals, fcntl_getfl, fstat, fstatfs,
-    seek,
+    FallocateFlags, MemfdFlags, OFlags, SealFlags, SeekFrom, fallocate, fcntl_get_seals, fcntl_getfl, fstat,
+    fstatfs, memfd_create, seek,
 };
 use rustix::io::Errno;
 
@@ -32,6 +33,17 @@ pub enum FileKind {
     Memory(SealFlags),
     /// Something else; it must not be asked for anything.
     Other,
+}
+
+/// Which memory a file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemoryKind {
+    /// A memfd, or another shared mapping that has no path.
+    NoPath,
+    /// In a tmpfs.
+    File,
+    /// Huge pages.
+    HugePages,
 }
 
 /// Size and identity of a file that is memory.
@@ -183,12 +195,34 @@ pub fn huge_page(file: BorrowedFd<'_>) -> Result<Option<ByteLen>, Errno> {
     Ok(u64::try_from(system.f_bsize).ok().filter(|_| is_hugetlbfs).map(ByteLen::new))
 }
 
+/// Which memory a file is that [`kind`] has called memory. What has no path lies on a device of the kernel's own.
+///
+/// # Errors
+/// If the kernel refuses.
+pub fn memory_kind(file: BorrowedFd<'_>) -> Result<MemoryKind, Errno> {
+    if huge_page(file)?.is_some() {
+        return Ok(MemoryKind::HugePages);
+    }
+    let has_path = fstat(file)?.st_dev != device_without_paths()?;
+    Ok(if has_path { MemoryKind::File } else { MemoryKind::NoPath })
+}
+
+/// The device of memory that has no path: that of a memfd of our own, made once.
+fn device_without_paths() -> Result<u64, Errno> {
+    static DEVICE: OnceLock<u64> = OnceLock::new();
+    if let Some(device) = DEVICE.get() {
+        return Ok(*device);
+    }
+    let device = fstat(&memfd_create("ioasd-device", MemfdFlags::CLOEXEC)?)?.st_dev;
+    Ok(*DEVICE.get_or_init(|| device))
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs::File;
     use std::os::fd::{AsFd, OwnedFd};
 
-    use rustix::fs::{MemfdFlags, Mode, OFlags, fcntl_add_seals, ftruncate, memfd_create, open};
+    use rustix::fs::{Mode, OFlags, fcntl_add_seals, ftruncate, open};
     use rustix::io::pwrite;
 
     use super::*;

@@ -1,27 +1,28 @@
 //! Accounts and policy: what binds clients together, what a refusal says, and who is not served.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use ioasd::actors::engine::EngineSettings;
-use ioasd::actors::policy::{Right, Rights, Rule};
+use ioasd::actors::policy::Rule;
+use ioasd::actors::rights::{Right, Rights};
 use ioasd::storage::ledger::holder::TenantName;
 use ioasd::storage::ledger::limits::{Limit, Limits, TenantLimits};
 use ioasd::storage::ledger::resource::Resource;
 use rustix::io::Errno;
 
-use crate::fixture::{Agent, errno, eventually};
+use crate::fixture::{Agent, errno};
 use crate::memory::{Memory, at, client_with_domain, map};
+use crate::rights::PLACE;
 
 /// Everybody of this user is tenant vms, which may have `pinned` bytes.
-fn vms(start: &mut EngineSettings, pinned: Limit, rights: Rights) {
+pub(crate) fn vms(start: &mut EngineSettings, pinned: Limit, rights: Rights) {
     let tenant = Limits::NONE.with(Resource::Pinned, pinned);
     let limits = TenantLimits { tenant, ..start.limits.unnamed };
     start.limits.named.insert(TenantName::named("vms"), limits);
     let uids = vec![rustix::process::getuid().as_raw()];
-    start.rules = vec![Rule { name: "vms".to_owned(), uids, rights, ..Rule::default() }];
+    start.rules = vec![Rule { name: "vms".to_owned(), uids, rights, place: PLACE.into(), ..Rule::default() }];
 }
 
-fn journal(agent: &Agent, kind: &str) -> Vec<String> {
+/// The texts of the events of a kind.
+pub(crate) fn journal(agent: &Agent, kind: &str) -> Vec<String> {
     let events = agent.registry().journal().since(0, 1000).events;
     let those = events.into_iter().filter(|event| event.what.kind.name() == kind);
     those.map(|event| event.what.text).collect()
@@ -46,42 +47,17 @@ fn a_refusal_is_one_text_for_the_client_and_the_journal_and_a_soft_limit_is_told
     assert_eq!(agent.pinned_and_charged(), (0x3000, 0x3000));
 }
 
-/// A refused map may be shown above the limit on its way back, because its pages are still held; what is mapped never is.
-#[test]
-fn many_clients_of_a_tenant_race_for_its_limit_and_what_they_map_never_passes_it() {
-    const LIMIT: u64 = 0x8000;
-    let agent = Agent::with(|start| vms(start, Limit::hard(LIMIT), Rights::default()));
-    let mapped = AtomicU64::new(0);
-    std::thread::scope(|scope| {
-        for pages in [3, 4, 5, 4] {
-            let (agent, mapped, bytes) = (&agent, &mapped, pages << 12);
-            scope.spawn(move || {
-                let ((mut client, ioas, _), memory) = (client_with_domain(agent), Memory::new(pages));
-                for _ in 0..40 {
-                    if let Err(error) = map(&mut client, ioas, memory.whole(), at(0x10_0000)) {
-                        assert_eq!(error.errno(), Errno::NOMEM);
-                        continue;
-                    }
-                    let before = mapped.fetch_add(bytes, Ordering::Relaxed);
-                    assert!(before + bytes <= LIMIT, "{before} and {bytes} bytes are mapped");
-                    mapped.fetch_sub(bytes, Ordering::Relaxed);
-                    assert_eq!(client.unmap_all(ioas).unwrap().get(), bytes);
-                }
-            });
-        }
-    });
-    let tenant = agent.account_of_tenant("vms");
-    assert!(eventually(|| tenant.used(Resource::Pinned) == 0), "pages were lost");
-}
-
 #[test]
 fn who_may_not_connect_is_told_so_and_who_may_not_export_goes_on_otherwise() {
     let rights = Rights { connect: Right::Denied, ..Rights::default() };
     let agent = Agent::with(|start| vms(start, Limit::NONE, rights));
     let refused = agent.connect().ioas_alloc().unwrap_err();
-    let text = "tenant vms may not open a context: its configuration says connect = false";
+    let uid = rustix::process::getuid().as_raw();
+    let text = format!(
+        "host, tenant vms, user {uid} may not open a context: its tenant has connect = false, in {PLACE}"
+    );
     assert_eq!(refused.errno(), Errno::ACCESS);
-    assert!(refused.to_string().contains(text), "{refused}");
+    assert!(refused.to_string().contains(&text), "{refused}");
     assert_eq!(journal(&agent, "denied"), [text]);
     assert!(agent.snapshot().contexts.is_empty());
 

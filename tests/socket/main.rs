@@ -36,6 +36,7 @@ mod processes;
 mod python;
 mod raw;
 mod remapping;
+mod rights;
 mod together;
 mod twisted;
 mod walking;

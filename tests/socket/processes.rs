@@ -112,7 +112,7 @@ fn what_the_limit_of_a_process_refuses_is_foretold() {
     let play = if geteuid().is_root() { Helper::nobody_with } else { Helper::same_user_with };
     let said = play("limited-map", client.as_fd().try_clone_to_owned().unwrap());
     let stats = Arc::clone(&agent.snapshot().contexts[0].stats);
-    let ask = async { stats.payer.ask(PayerOf).await };
+    let ask = async { stats.payer.ask(PayerOf::default()).await };
     let report = actix_rt::System::new().block_on(ask).unwrap();
     assert_eq!(report.strength, Strength::Locked);
     let outlook = report.payer.outlook(6, Strength::Locked);

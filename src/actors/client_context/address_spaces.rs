@@ -3,6 +3,7 @@
 //! Imports allowed: state, storage, sources, messages, the object actors.
 
 use std::cell::RefCell;
+use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use ioasd_client::ids::ObjectId;
 use ioasd_client::units::{ByteLen, IndexRange, Iova, IovaRange, PAGE_SIZE, PageIndex, Permission};
 use rustix::process::Uid;
 
+use super::rights::MemoryRights;
 use super::state::ClientState;
 use crate::actors::figures::{IoasStats, PagesIdentity, PagesStats};
 use crate::actors::ioas::{Ioas, Map};
@@ -105,8 +107,7 @@ impl ClientState {
     ) -> Result<Map, Refusal> {
         let FileSlice { file, start, length } = slice;
         let pages = pages_of(start, length)?;
-        let source = FileSource::new(file, pages, &self.agent.pins, self.first_touch.clone());
-        let source = Arc::new(source.map_err(|error| Refusal::of(&error))?);
+        let source = self.file_source((file, pages), &self.rights_of(&payer))?;
         let pages_writable = writable(permission, source.access());
         let offset = ByteLen::new(start.get() % PAGE_SIZE);
         let new = NewPages {
@@ -117,6 +118,23 @@ impl ClientState {
         };
         let pages = self.start_pages(new, payer)?;
         Ok(Map { pieces: vec![Piece { pages, offset, length, pages_writable }], permission, placement })
+    }
+
+    /// What the tenant may map, for `payer`.
+    pub(super) fn rights_of(&self, payer: &Payer) -> MemoryRights {
+        self.memory_rights(payer.bill.account().node().holder())
+    }
+
+    /// The pages of a file, held as firmly as is possible and allowed.
+    pub(super) fn file_source(
+        &self,
+        (file, pages): (ClientFd, IndexRange),
+        rights: &MemoryRights,
+    ) -> Result<Arc<FileSource>, Refusal> {
+        let allowed = self.may_map_file(file.as_fd(), rights)?;
+        let touch = self.first_touch.clone();
+        let source = FileSource::held_among(allowed, (file, pages), &self.agent.pins, touch);
+        source.map(Arc::new).map_err(|error| Refusal::of(&error))
     }
 
     /// Starts a pages object that nothing shows yet; it ends with its last handle.

@@ -20,6 +20,7 @@ use crate::actors::number::Number;
 use crate::actors::objects::events::FaultQueueObject;
 use crate::actors::objects::nesting::NestParent;
 use crate::actors::objects::{DeviceObject, HwptObject, IoasObject, Made, Object, Sharing};
+use crate::actors::rights::Deed;
 use crate::actors::shards::Shard;
 use crate::actors::tables::OwnedTable;
 use crate::domains::arena::ArenaSize;
@@ -212,7 +213,7 @@ impl ClientState {
     /// ENOENT without such a HWPT, EACCES if the tenant may not; what the kernel says about sockets.
     pub async fn domain_export(&self, hwpt: ObjectId) -> Result<OwnedFd, Refusal> {
         let hwpt = self.look(|objects| objects.hwpt(hwpt))?;
-        self.agent.policy.may_export(&self.stats.tenant)?;
+        self.may(Deed::Export)?;
         let ioas = hwpt.ioas.ioas.downgrade();
         hwpt.domain.send(Export { ioas }).await.unwrap_or_else(|_| Err(poisoned("a domain")))
     }

@@ -39,6 +39,7 @@ pub mod mock;
 pub mod nesting;
 mod notices;
 pub mod process_memory;
+mod rights;
 pub mod state;
 
 use std::os::fd::OwnedFd;
@@ -50,10 +51,9 @@ use ioasd_client::ids::ObjectId;
 use self::channel::{Channel, hang_up};
 use self::state::ClientState;
 use super::inbox::Question;
-use super::messages::questions::{PayerOf, PayerReport};
+use super::messages::questions::PayerOf;
 use super::objects::Object;
 use crate::storage::refusal::Refusal;
-use crate::storage::source::Strength;
 use crate::sys::watched::Watched;
 
 impl ClientState {
@@ -163,10 +163,7 @@ impl Handler<Question<PayerOf>> for ClientContext {
     type Result = MessageResult<Question<PayerOf>>;
 
     fn handle(&mut self, question: Question<PayerOf>, _: &mut Self::Context) -> Self::Result {
-        let PayerOf = question.asked;
-        let strengths = self.state.agent.pins.ladder().rungs();
-        let strength = strengths.first().copied().unwrap_or(Strength::Resident);
-        MessageResult(PayerReport { payer: self.state.likely_payer(), strength })
+        MessageResult(self.state.outlook_of_payer(question.asked))
     }
 }
 

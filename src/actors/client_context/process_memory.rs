@@ -12,18 +12,18 @@ use ioasd_client::ids::ObjectId;
 use ioasd_client::units::{ByteLen, Iova, PAGE_SIZE, Permission, UserAddr};
 
 use super::address_spaces::{Mapping, NewPages, pages_of, writable};
+use super::rights::MemoryRights;
 use super::state::ClientState;
 use crate::actors::ioas::Map;
 use crate::sources::absent::AbsentMemory;
 use crate::sources::backing::Backing;
-use crate::sources::file::FileSource;
 use crate::sources::owned_file::{MappedBy, OwnedFile};
 use crate::sources::process::{Owner, ProcessHold, ProcessPages, ProcessSource};
 use crate::storage::counts::ArrayLen;
 use crate::storage::io_pagetable::Piece;
 use crate::storage::iova_allocator::OriginAddr;
 use crate::storage::refusal::Refusal;
-use crate::storage::source::{PageSource, ProcessSetting};
+use crate::storage::source::{PageSource, ProcessSetting, SourceKind, Strength};
 use crate::sys::client_fd::ClientFd;
 use crate::sys::file_state::FileAccess;
 use crate::sys::pidfd::PidFd;
@@ -57,28 +57,35 @@ impl ClientState {
         let offset = ByteLen::new(memory.start.get() % PAGE_SIZE);
         let length = memory.length;
         let start = UserAddr::new(memory.start.get() - offset.get());
+        let payer = self.payer(who.as_ref());
         let whole = WholePages { start, permission, owner: self.owner(who.as_ref()) };
-        let new = self.pages_of_memory(memory, whole)?;
+        let new = self.pages_of_memory(memory, whole, &self.rights_of(&payer))?;
         let access = new.backing.file().map_or(FileAccess::ReadWrite, |file| file.access());
         let pages_writable = writable(permission, access);
-        let pages = self.start_pages(new, self.payer(who.as_ref()))?;
+        let pages = self.start_pages(new, payer)?;
         let map =
             Map { pieces: vec![Piece { pages, offset, length, pages_writable }], permission, placement };
         Ok(target.cell.map(map).await?.start())
     }
 
-    fn pages_of_memory(&self, memory: MemorySlice, whole: WholePages) -> Result<NewPages, Refusal> {
+    fn pages_of_memory(
+        &self,
+        memory: MemorySlice,
+        whole: WholePages,
+        rights: &MemoryRights,
+    ) -> Result<NewPages, Refusal> {
         let WholePages { start, permission, owner } = whole;
         let origin = OriginAddr::new(start.get());
         let offset = ByteLen::new(memory.start.get() - start.get());
         let Some((file, file_offset)) = memory.file else {
+            rights.may_map(SourceKind::Process)?;
             let pages = pages_of(offset, memory.length)?.pages();
-            let (source, backing) = self.memory_source(ProcessRange { start, pages, permission }, owner);
+            let range = ProcessRange { start, pages, permission };
+            let (source, backing) = self.memory_source(range, owner, rights)?;
             return Ok(NewPages { source, len: ArrayLen::new(pages), origin, backing });
         };
         let pages = pages_of(file_offset, memory.length)?;
-        let file = FileSource::new(file, pages, &self.agent.pins, self.first_touch.clone());
-        let file = Arc::new(file.map_err(|error| Refusal::of(&error))?);
+        let file = self.file_source((file, pages), rights)?;
         let by = match owner {
             Ok(owner) => MappedBy::Owner(owner),
             Err(NoOwner { process: Some(process), .. }) => MappedBy::Process(process),
@@ -94,37 +101,43 @@ impl ClientState {
         &self,
         range: ProcessRange,
         owner: Result<Owner, NoOwner>,
-    ) -> (Arc<dyn PageSource>, Backing) {
-        let hold = owner.map_err(|no| no.reason).and_then(|owner| {
-            let hold = self.hold_of(&owner, range)?;
-            Ok((owner, hold))
+        rights: &MemoryRights,
+    ) -> Result<(Arc<dyn PageSource>, Backing), Refusal> {
+        let holds = owner.map_err(|no| no.reason).and_then(|owner| {
+            let holds = self.holds_of(&owner, range)?;
+            Ok((owner, holds))
         });
-        match hold {
-            Ok((owner, hold)) => {
-                let frames = Arc::clone(self.agent.pins.frames());
-                let source = Arc::new(ProcessSource::new(owner, range.wanted(), hold, frames));
-                (Arc::clone(&source) as Arc<_>, Backing::Process(source))
+        let (owner, holds) = match holds {
+            Ok(possible) => possible,
+            Err(reason) => {
+                return Ok((Arc::new(AbsentMemory::new(range.start, reason)), Backing::Nothing));
             }
-            Err(reason) => (Arc::new(AbsentMemory::new(range.start, reason)), Backing::Nothing),
-        }
+        };
+        let hold = strongest_allowed(holds, rights)?;
+        let frames = Arc::clone(self.agent.pins.frames());
+        let source = Arc::new(ProcessSource::new(owner, range.wanted(), hold, frames));
+        Ok((Arc::clone(&source) as Arc<_>, Backing::Process(source)))
     }
 
-    /// What holds memory of a process, by the setting and by what the process can. Where nothing may be written, nothing
+    /// What can hold memory of a process, by the setting and by what the process can. Where nothing may be written, nothing
     /// can be pinned through a ring, so that is copied.
-    fn hold_of(&self, owner: &Owner, range: ProcessRange) -> Result<ProcessHold, String> {
+    fn holds_of(&self, owner: &Owner, range: ProcessRange) -> Result<ProcessHolds, String> {
         let upcall = || self.memory.upcall(&owner.process).map(ProcessHold::Rings);
         match self.agent.pins.process_memory() {
             ProcessSetting::Refuse => Err("memory of processes is only mapped if it is shared and one file \
                                            (process_memory, or frames, in the agent's configuration)"
                 .to_owned()),
-            ProcessSetting::Copy => Ok(ProcessHold::Copy),
-            ProcessSetting::Pin => upcall().ok_or_else(|| {
-                "the process does not pin for the agent: it needs io_uring, and the shim".to_owned()
-            }),
+            ProcessSetting::Copy => Ok(ProcessHolds { rings: None, copy: Some(ProcessHold::Copy) }),
+            ProcessSetting::Pin => {
+                let rings = upcall()
+                    .ok_or("the process does not pin for the agent: it needs io_uring, and the shim")?;
+                Ok(ProcessHolds { rings: Some(rings), copy: None })
+            }
             ProcessSetting::Auto => {
                 let length = ByteLen::new(range.pages * PAGE_SIZE);
                 let constant = owner.memory.access(range.start, length) == Ok(Access::Read);
-                Ok(upcall().filter(|_| !constant).unwrap_or(ProcessHold::Copy))
+                let rings = upcall().filter(|_| !constant);
+                Ok(ProcessHolds { rings, copy: Some(ProcessHold::Copy) })
             }
         }
     }
@@ -144,6 +157,23 @@ impl ClientState {
             ),
         })
     }
+}
+
+/// What can hold memory of a process.
+struct ProcessHolds {
+    rings: Option<ProcessHold>,
+    copy: Option<ProcessHold>,
+}
+
+/// The strongest that the tenant may have.
+fn strongest_allowed(holds: ProcessHolds, rights: &MemoryRights) -> Result<ProcessHold, Refusal> {
+    let ProcessHolds { rings, copy } = holds;
+    let possible = [(Strength::Longterm, rings), (Strength::Copy, copy)];
+    let possible = possible.into_iter().filter_map(|(strength, hold)| Some((strength, hold?)));
+    let possible: Vec<(Strength, ProcessHold)> = possible.collect();
+    let allowed = rights.may_hold(possible.iter().map(|(strength, _)| *strength).collect())?;
+    let first = possible.into_iter().find(|(strength, _)| allowed.has(*strength));
+    Ok(first.map_or(ProcessHold::Copy, |(_, hold)| hold))
 }
 
 /// What is known of whole pages of memory besides their number.

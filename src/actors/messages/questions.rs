@@ -15,7 +15,8 @@ pub use crate::storage::io_pagetable::{
     AREAS_NAMED, AreaState, GapLimits, Gaps, Outlook, Pinning, Placement, Prospect, Ruled,
 };
 use crate::storage::pages::AreaKey;
-use crate::storage::source::Strength;
+use crate::storage::refusal::Refusal;
+use crate::storage::source::{SourceKind, Strength};
 
 /// Areas in IOVA order, from the one on that shows `from` or is the first behind it.
 #[derive(Clone, Copy, Debug)]
@@ -79,17 +80,24 @@ impl Ask for OutlookFor {
     type Answer = Outlook;
 }
 
-/// Who would pay for what a context maps next.
-#[derive(Clone, Copy, Debug)]
-pub struct PayerOf;
+/// Who would pay for such memory if a context mapped it next, and whether it may.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PayerOf {
+    /// What the memory is; `None` asks for no right to it.
+    pub source: Option<SourceKind>,
+    /// What shall hold it; `None` is the strongest that is possible and allowed.
+    pub strength: Option<Strength>,
+}
 
 /// Who would pay, as far as can be told before.
 #[derive(Clone, Debug)]
 pub struct PayerReport {
     /// The process that mapped last, else the opener.
     pub payer: Payer,
-    /// What holds pins of files first of all.
+    /// What would hold its pins first of all.
     pub strength: Strength,
+    /// Whether the tenant may map such memory.
+    pub allowed: Result<(), Refusal>,
 }
 
 impl Ask for PayerOf {

@@ -28,20 +28,28 @@ pub struct ExplainArgs {
     /// What devices may do: r, w or rw.
     #[arg(long, value_name = "RIGHTS", default_value = "rw")]
     pub permission: String,
-    /// What holds the pins: longterm, locked, resident or copy [default: what the agent uses first].
+    /// What holds the pins: longterm, locked, resident or copy [default: the strongest that is possible and allowed].
     #[arg(long, value_name = "STRENGTH")]
     pub strength: Option<String>,
+    /// What the memory is: memfd, file, hugetlb or process [default: whatever its tenant may map].
+    #[arg(long, value_name = "SOURCE")]
+    pub source: Option<String>,
 }
 
 impl ExplainArgs {
     /// What is asked for.
     pub(super) fn path(&self) -> String {
-        let Self { ioas, length, iova, offset, permission, strength } = self;
+        let Self { ioas, length, iova, offset, permission, strength, source } = self;
         let permission = plain(permission);
         let iova = iova.map(|iova| format!("&iova={iova:#x}")).unwrap_or_default();
-        let strength = strength.as_ref().map(|word| format!("&strength={}", plain(word))).unwrap_or_default();
+        let word = |key: &str, word: &Option<String>| {
+            word.as_ref().map(|word| format!("&{key}={}", plain(word))).unwrap_or_default()
+        };
+        let (strength, source) = (word("strength", strength), word("source", source));
         let (length, permission) = (length.get(), format!("&permission={permission}"));
-        format!("/v1/ioas/{ioas}/explain?length={length}&offset={offset:#x}{permission}{iova}{strength}")
+        format!(
+            "/v1/ioas/{ioas}/explain?length={length}&offset={offset:#x}{permission}{iova}{strength}{source}"
+        )
     }
 }
 

@@ -32,6 +32,7 @@ use crate::storage::refusal::Refusal;
 
 impl Serve for TestCmd {
     async fn serve(self, call: Call<'_>) -> Result<Done<Self>, Refusal> {
+        call.client.may_mock()?;
         match self.op {
             OP_ADD_RESERVED => devices::add_reserved(self, call).await,
             OP_MOCK_DOMAIN | OP_MOCK_DOMAIN_FLAGS => devices::mock_domain(self, call).await,
