@@ -3,7 +3,7 @@
 //!
 //! What never changes is a plain field. Reads take no lock; see the registry for what that means for sums.
 //!
-//! Imports allowed: units, `storage::{source, ioas}`, `sources::pinned_places`, `sys::opener`, the registry's numbers, inbox and its questions.
+//! Imports allowed: units, `storage::{source, ioas}`, `sources::pinned_places`, `domains::walker_faults`, `sys::opener`, the registry's numbers, inbox and its questions.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -16,8 +16,11 @@ use parking_lot::Mutex;
 use rustix::process::{Pid, Uid};
 
 use super::inbox::Inbox;
-use super::messages::questions::{AreasFrom, GapsFrom, HoldersOf, OutlookFor, PayerOf, RulesFrom, TableOf};
+use super::messages::questions::{
+    AreasFrom, GapsAt, GapsFrom, HoldersOf, OutlookFor, PayerOf, RulesFrom, TableOf,
+};
 use super::number::Number;
+pub use crate::domains::walker_faults::{FaultPart, FaultSeen, WalkerFaults, cause};
 use crate::sources::pinned_places::PinnedPlaces;
 use crate::storage::ioas::AccessNeeds;
 use crate::storage::ledger::holder::TenantName;
@@ -144,6 +147,8 @@ pub struct IoasStats {
     pub inbox: Inbox<AreasFrom>,
     /// Tells its gaps.
     pub gaps: Inbox<GapsFrom>,
+    /// Tells what is free around addresses.
+    pub gaps_at: Inbox<GapsAt>,
     /// Tells what is reserved and allowed in it.
     pub rules: Inbox<RulesFrom>,
     /// Tells what a MAP would meet in it.
@@ -154,8 +159,8 @@ impl IoasStats {
     /// An empty address space, `object` of `context`.
     #[must_use]
     pub fn new(context: Number<ContextStats>, object: ObjectId) -> Self {
-        let (areas, mapped, inbox, gaps, rules, outlook) = Default::default();
-        Self { context, object, areas, mapped, inbox, gaps, rules, outlook }
+        let (areas, mapped, inbox, gaps, gaps_at, rules, outlook) = Default::default();
+        Self { context, object, areas, mapped, inbox, gaps, gaps_at, rules, outlook }
     }
 }
 
@@ -259,16 +264,18 @@ pub struct DomainStats {
     pub table: Bytes,
     /// Walkers registered.
     pub walkers: Count,
+    /// What they tell of their faults.
+    pub faults: Arc<WalkerFaults>,
     /// Tells its table.
     pub inbox: Inbox<TableOf>,
 }
 
 impl DomainStats {
-    /// An empty table.
+    /// An empty table, whose walkers tell of `faults`.
     #[must_use]
-    pub fn new(identity: DomainIdentity) -> Self {
+    pub fn new(identity: DomainIdentity, faults: Arc<WalkerFaults>) -> Self {
         let (mapped, table, walkers, inbox) = Default::default();
-        Self { identity, mapped, table, walkers, inbox }
+        Self { identity, mapped, table, walkers, faults, inbox }
     }
 }
 
@@ -414,6 +421,7 @@ pub(crate) mod examples {
     }
 
     pub(crate) fn domain(format: &'static str, ioas: Number<IoasStats>) -> DomainStats {
-        DomainStats::new(DomainIdentity { format, ioas, object: ObjectId::new(3), key: 1 })
+        let identity = DomainIdentity { format, ioas, object: ObjectId::new(3), key: 1 };
+        DomainStats::new(identity, Arc::default())
     }
 }

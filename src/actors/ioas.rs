@@ -26,7 +26,7 @@ use super::messages::ioas::{
     AllowIovas, AttachAccess, AttachDomain, ChangeTable, Check, DetachAccess, LeaveAccess, LetGoWithin,
     LookAtTable, PinRange, ReadBytes, SetLargePages, UnpinRange, WriteBytes,
 };
-use super::messages::questions::{AreaReport, AreasFrom, GapsFrom, OutlookFor, RulesFrom};
+use super::messages::questions::{AreaReport, AreasFrom, GapsAt, GapsFrom, OutlookFor, RulesFrom};
 use super::pages_handle::PagesHandle;
 use super::registry::Registered;
 use super::retirement::{Grace, Retirement};
@@ -318,6 +318,7 @@ impl Actor for Ioas {
         let own = context.address().downgrade();
         self.cell.stats.inbox.open(own.clone().recipient());
         self.cell.stats.gaps.open(own.clone().recipient());
+        self.cell.stats.gaps_at.open(own.clone().recipient());
         self.cell.stats.rules.open(own.clone().recipient());
         self.cell.stats.outlook.open(own.recipient());
     }
@@ -484,6 +485,19 @@ impl Handler<Question<GapsFrom>> for Ioas {
     fn handle(&mut self, question: Question<GapsFrom>, _: &mut Self::Context) -> Self::Result {
         let GapsFrom { from, limits } = question.asked;
         MessageResult(self.cell.operations.with_table(|table| table.gaps_from(from, limits)))
+    }
+}
+
+impl Handler<Question<GapsAt>> for Ioas {
+    type Result = MessageResult<Question<GapsAt>>;
+
+    fn handle(&mut self, question: Question<GapsAt>, _: &mut Self::Context) -> Self::Result {
+        let GapsAt(addresses) = question.asked;
+        MessageResult(
+            self.cell
+                .operations
+                .with_table(|table| addresses.into_iter().map(|address| table.gap_at(address)).collect()),
+        )
     }
 }
 

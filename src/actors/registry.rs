@@ -7,7 +7,7 @@
 //! the other may belong to different moments, so sums hold exactly only at rest. The tables of entries are dashmaps:
 //! registering, dropping and walking them lock one shard for a moment.
 //!
-//! Imports allowed: units, figures, requests, number, journal.
+//! Imports allowed: units, figures, requests, number, journal, `domains::walker_faults`.
 
 use std::fmt;
 use std::ops::Deref;
@@ -22,6 +22,7 @@ use super::figures::{AccessStats, ContextStats, DeviceStats, DomainStats, IoasSt
 use super::journal::{Happening, Journal};
 use super::number::Number;
 use super::requests::{RequestCount, RequestCounts};
+use crate::domains::walker_faults::{FaultCounts, FaultTotals};
 
 /// What is told when an object is gone.
 type Obituary<S> = Box<dyn Fn(Number<S>) + Send + Sync>;
@@ -137,6 +138,8 @@ pub struct Snapshot {
     pub accesses: Vec<Entry<AccessStats>>,
     /// Requests answered since the agent started.
     pub requests: Vec<RequestCount>,
+    /// Faults that walkers have met since the agent started.
+    pub faults: FaultCounts,
     /// Bytes of holes that the agent has allocated for clients since it started.
     pub first_touched: ByteLen,
 }
@@ -159,6 +162,7 @@ pub struct Registry {
     devices: Arc<Table<DeviceStats>>,
     requests: RequestCounts,
     first_touched: Arc<AtomicU64>,
+    faults: Arc<FaultTotals>,
     journal: Arc<Journal>,
     since: SystemTime,
 }
@@ -178,6 +182,7 @@ impl Registry {
             devices: Table::new(),
             requests: RequestCounts::default(),
             first_touched: Arc::default(),
+            faults: Arc::default(),
             journal,
             since: SystemTime::now(),
         })
@@ -224,6 +229,7 @@ impl Registry {
     /// Lists a domain for as long as the guard lives.
     #[must_use]
     pub fn register_domain(&self, stats: DomainStats) -> Registered<DomainStats> {
+        stats.faults.add_to(&self.faults);
         self.domains.register(stats)
     }
 
@@ -317,6 +323,15 @@ impl Registry {
         &self.requests
     }
 
+    /// Faults that walkers have met since the agent started, looked at now.
+    #[must_use]
+    pub fn walker_faults(&self) -> FaultCounts {
+        for domain in self.domains.list() {
+            domain.stats.faults.look();
+        }
+        self.faults.get()
+    }
+
     /// What is registered now.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
@@ -327,6 +342,7 @@ impl Registry {
             domains: self.domains.list(),
             accesses: self.accesses.list(),
             requests: self.requests.list(),
+            faults: self.walker_faults(),
             first_touched: ByteLen::new(self.first_touched.load(Ordering::Relaxed)),
         }
     }

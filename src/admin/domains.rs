@@ -33,6 +33,8 @@ pub(crate) struct DomainRow {
     pub(crate) table_bytes: u64,
     /// Walkers registered.
     pub(crate) walkers: u64,
+    /// Accesses of its walkers that reached no memory, since it was made.
+    pub(crate) faults: u64,
 }
 
 impl DomainRow {
@@ -48,6 +50,7 @@ impl DomainRow {
             mapped_bytes: stats.mapped.get().get(),
             table_bytes: stats.table.get().get(),
             walkers: stats.walkers.get(),
+            faults: stats.faults.counts().sum(),
         }
     }
 }

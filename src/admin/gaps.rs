@@ -50,7 +50,8 @@ fn bytes(range: IovaRange) -> u64 {
     (range.last().get() - range.start().get()).saturating_add(1)
 }
 
-fn gap(range: &IovaRange) -> GapRow {
+/// A free range, as a row.
+pub(super) fn gap(range: &IovaRange) -> GapRow {
     GapRow { start: Hex(range.start().get()), last: Hex(range.last().get()), length: bytes(*range) }
 }
 

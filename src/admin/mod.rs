@@ -18,6 +18,7 @@
 //! GET /v1/pages[/{id}]            pages objects
 //! GET /v1/domains[/{id}]          IO page tables
 //! GET /v1/domains/{id}/walk       ?iova=0x..: the way to an address
+//! GET /v1/domains/{id}/faults     what its walkers could not reach
 //! GET /v1/devices[/{id}]          software and mock devices
 //! GET /v1/accesses                software users
 //! GET /v1/accounts                who uses how much of what, and what binds them
@@ -53,6 +54,7 @@ pub(crate) mod ending;
 pub(crate) mod event_stream;
 pub(crate) mod events;
 pub(crate) mod explain;
+pub(crate) mod faults;
 pub(crate) mod gaps;
 pub mod health;
 pub(crate) mod host;
@@ -357,6 +359,7 @@ fn routes(config: &mut web::ServiceConfig) {
         .service(read_only("/v1/domains", web::get().to(domains::list)))
         .service(read_only("/v1/domains/{id}", web::get().to(domains::one)))
         .service(read_only("/v1/domains/{id}/walk", web::get().to(walk::walk)))
+        .service(read_only("/v1/domains/{id}/faults", web::get().to(faults::list)))
         .service(read_only("/v1/devices", web::get().to(devices::list)))
         .service(read_only("/v1/devices/{id}", web::get().to(devices::one)))
         .service(read_only("/v1/accesses", web::get().to(accesses::list)))

@@ -20,7 +20,7 @@ use super::parameters::{self, LIMIT_MAX};
 use super::problem::{self, Body, Problem};
 use super::{
     accesses, accounts, areas, config, contexts, devices, domains, ending, event_stream, events, explain,
-    gaps, host, ioases, log, pages, payers, reload, status, version, walk,
+    faults, gaps, host, ioases, log, pages, payers, reload, status, version, walk,
 };
 use crate::storage::source;
 
@@ -142,6 +142,12 @@ fn objects_and_users() -> Vec<Described> {
         ("/v1/domains", "IO page tables", &[After, Limit, Context, Ioas], Json(listed::<domains::DomainRow>)),
         ("/v1/domains/{id}", "one of them, with its shape", &[], Json(named::<domains::DomainDetail>)),
         ("/v1/domains/{id}/walk", "the way to an address", &[Iova], Json(named::<walk::WalkReport>)),
+        (
+            "/v1/domains/{id}/faults",
+            "what its walkers could not reach, by cause and the last ones, the oldest first",
+            &[After, Limit],
+            Json(named::<faults::Faults>),
+        ),
         (
             "/v1/devices",
             "software and mock devices",

@@ -33,7 +33,7 @@ macro_rules! files {
     };
 }
 
-const FILES: [File; 20] = files! {
+const FILES: [File; 21] = files! {
     "text/html; charset=utf-8": "/" = "page.html";
     "image/svg+xml": "/ui/icon.svg" = "icon.svg";
     "text/css; charset=utf-8": "/ui/page.css" = "page.css", "/ui/map.css" = "map.css";
@@ -41,7 +41,7 @@ const FILES: [File; 20] = files! {
         "/ui/main.js" = "main.js", "/ui/dom.js" = "dom.js", "/ui/api.js" = "api.js", "/ui/history.js" = "history.js",
         "/ui/overview.js" = "overview.js", "/ui/accounts.js" = "accounts.js", "/ui/contexts.js" = "contexts.js",
         "/ui/spaces.js" = "spaces.js", "/ui/scale.js" = "scale.js", "/ui/map.js" = "map.js", "/ui/paint.js" = "paint.js",
-        "/ui/walk.js" = "walk.js", "/ui/explain.js" = "explain.js", "/ui/host.js" = "host.js", "/ui/events.js" = "events.js",
+        "/ui/walk.js" = "walk.js", "/ui/faults.js" = "faults.js", "/ui/explain.js" = "explain.js", "/ui/host.js" = "host.js", "/ui/events.js" = "events.js",
         "/ui/operations.js" = "operations.js";
 };
 

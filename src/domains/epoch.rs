@@ -2,7 +2,8 @@
 //!
 //! The steps, and why they are in this order, are in the client crate's `layout::protocol`.
 //! [`Epochs`] is shared by the writer of the table and by whoever waits. It holds the slots of the registered walkers,
-//! mapped read-only. What a walker writes there harms only itself, or makes the agent wait for it.
+//! mapped read-only, and what they tell of their faults there. What a walker writes there harms only itself, or makes the
+//! agent wait for it.
 //!
 //! Imports allowed: sys, the client crate's layouts.
 
@@ -12,12 +13,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ioasd_client::layout::{
-    ALIVE_OFFSET, EPOCH_OFFSET, FIRST_EPOCH, GENERATION_OFFSET, IS_ALIVE, IS_DEAD, SLOTS_BYTES, SlotIndex,
+    ALIVE_OFFSET, EPOCH_OFFSET, FIRST_EPOCH, GENERATION_OFFSET, IS_ALIVE, IS_DEAD, SlotIndex, WALKER_BYTES,
     protocol,
 };
 use ioasd_client::units::ByteLen;
 use parking_lot::RwLock;
 
+use super::walker_faults::WalkerFaults;
 use crate::sys::failure::SysError;
 use crate::sys::mapping::{MapAccess, SharedMapping, map_shared};
 use crate::sys::memfd::{self, Seals};
@@ -42,6 +44,14 @@ pub struct Lagging {
     pub process: Option<Arc<PidFd>>,
 }
 
+impl WalkerId {
+    /// Its number in the domain.
+    #[must_use]
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}
+
 impl fmt::Display for Lagging {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let number = self.walker.0;
@@ -57,6 +67,7 @@ impl fmt::Display for Lagging {
 pub struct Epochs {
     arena: Arc<SharedMapping>,
     registered: RwLock<Registered>,
+    faults: Arc<WalkerFaults>,
 }
 
 #[derive(Debug, Default)]
@@ -68,14 +79,14 @@ struct Registered {
 #[derive(Debug)]
 struct Walker {
     id: WalkerId,
-    slots: SharedMapping,
+    slots: Arc<SharedMapping>,
     process: Option<Arc<PidFd>>,
 }
 
 impl Epochs {
     /// The epochs of a new arena, whose first page is writable. Makes the domain alive.
     pub(super) fn new(arena: Arc<SharedMapping>) -> Self {
-        let epochs = Self { arena, registered: RwLock::default() };
+        let epochs = Self { arena, registered: RwLock::default(), faults: Arc::default() };
         epochs.word(EPOCH_OFFSET).store(FIRST_EPOCH, Ordering::SeqCst);
         epochs.word(ALIVE_OFFSET).store(IS_ALIVE, Ordering::SeqCst);
         epochs
@@ -95,17 +106,27 @@ impl Epochs {
     /// # Errors
     /// If the kernel refuses the memory.
     pub fn register_walker_of(&self, process: Option<Arc<PidFd>>) -> Result<(OwnedFd, WalkerId), SysError> {
-        let length = ByteLen::new(SLOTS_BYTES);
+        let length = ByteLen::new(WALKER_BYTES);
         let fd = memfd::create(SLOTS_NAME, length)?;
         memfd::allocate(&fd, SLOTS_NAME, ByteLen::new(0), length)?;
         let slots = map_shared(&fd, SLOTS_NAME, length, MapAccess::ReadOnly)?;
         memfd::seal(&fd, SLOTS_NAME, Seals::FixedSize)?;
-        Ok((fd, self.registered.write().add(slots, process)))
+        let (slots, pid) = (Arc::new(slots), process.as_ref().map(|process| process.pid()));
+        let walker = self.registered.write().add(Arc::clone(&slots), process);
+        self.faults.watch(walker, pid, slots);
+        Ok((fd, walker))
     }
 
     /// Forgets a walker, whatever its slots say: it has closed the domain, or is dead.
     pub fn unregister(&self, walker: WalkerId) {
         self.registered.write().walkers.retain(|registered| registered.id != walker);
+        self.faults.forget(walker);
+    }
+
+    /// What walkers tell of their faults.
+    #[must_use]
+    pub const fn faults(&self) -> &Arc<WalkerFaults> {
+        &self.faults
     }
 
     /// Whether anybody may be walking.
@@ -166,7 +187,7 @@ impl Epochs {
 }
 
 impl Registered {
-    fn add(&mut self, slots: SharedMapping, process: Option<Arc<PidFd>>) -> WalkerId {
+    fn add(&mut self, slots: Arc<SharedMapping>, process: Option<Arc<PidFd>>) -> WalkerId {
         let id = WalkerId(self.next);
         self.next += 1;
         self.walkers.push(Walker { id, slots, process });
@@ -179,6 +200,24 @@ fn has_left(slots: &SharedMapping, epoch: Epoch) -> bool {
     SlotIndex::all().all(|slot| protocol::has_left(slots, slot, epoch.0))
 }
 
+/// Epochs and walkers without a table, for tests.
+#[cfg(test)]
+pub(super) mod examples {
+    use super::*;
+
+    pub(in crate::domains) fn epochs() -> Arc<Epochs> {
+        let fd = memfd::create("epoch-test", ByteLen::new(4096)).unwrap();
+        let arena = map_shared(&fd, "epoch-test", ByteLen::new(4096), MapAccess::ReadWrite).unwrap();
+        Arc::new(Epochs::new(Arc::new(arena)))
+    }
+
+    /// A walker, and its memory as it has it.
+    pub(in crate::domains) fn walker(epochs: &Epochs) -> (SharedMapping, WalkerId) {
+        let (fd, id) = epochs.register_walker().unwrap();
+        (map_shared(&fd, SLOTS_NAME, ByteLen::new(WALKER_BYTES), MapAccess::ReadWrite).unwrap(), id)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::AtomicBool;
@@ -186,18 +225,8 @@ mod tests {
 
     use ioasd_client::layout::OUTSIDE;
 
+    use super::examples::{epochs, walker as slots_of};
     use super::*;
-
-    fn epochs() -> Arc<Epochs> {
-        let fd = memfd::create("epoch-test", ByteLen::new(4096)).unwrap();
-        let arena = map_shared(&fd, "epoch-test", ByteLen::new(4096), MapAccess::ReadWrite).unwrap();
-        Arc::new(Epochs::new(Arc::new(arena)))
-    }
-
-    fn slots_of(epochs: &Epochs) -> (SharedMapping, WalkerId) {
-        let (fd, id) = epochs.register_walker().unwrap();
-        (map_shared(&fd, SLOTS_NAME, ByteLen::new(SLOTS_BYTES), MapAccess::ReadWrite).unwrap(), id)
-    }
 
     fn set(slots: &SharedMapping, slot: u32, value: u64) {
         slots.word(SlotIndex::new(slot).unwrap().offset()).unwrap().store(value, Ordering::SeqCst);

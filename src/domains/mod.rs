@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`arena`] | the memfd that holds the tables of one domain, and which of its pages are in use |
 //! | [`epoch`] | who is walking: the agent's side of slots, epochs and generations |
+//! | [`walker_faults`] | what walkers tell of their faults |
 //! | [`spec`] | what a table shall be: format, aperture, page sizes |
 //! | [`table`] | the table of one domain, and the trait its writer knows it by |
 //! | [`batch`] | a batch of frames on its way into one table, all or nothing |
@@ -29,3 +30,4 @@ pub mod spec;
 pub mod table;
 mod unmap;
 mod walk;
+pub mod walker_faults;

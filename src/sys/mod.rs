@@ -20,6 +20,7 @@
 //! | [`terminal`] | keys and size of the terminal, for `ioasd ctl top` |
 //! | [`watched`] | a descriptor that the async runtime watches |
 //! | [`host`] | memory of the host that anybody holds in place |
+//! | [`clock`] | the clocks of the host |
 //! | [`limits`] | limits of the agent itself |
 //! | [`failure`] | how a failed syscall is told |
 //!
@@ -28,6 +29,7 @@
 pub mod activation;
 pub mod client_fd;
 pub mod client_mapping;
+pub mod clock;
 pub mod failure;
 pub mod faults;
 pub mod file_io;

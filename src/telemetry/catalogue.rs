@@ -229,6 +229,12 @@ pub const DOMAINS: Metric = gauge("ioasd_domains", &[], "Domains: IO page tables
 pub const AREAS: Metric = gauge("ioasd_areas", &[], "Areas in all IO address spaces.");
 /// Walkers.
 pub const WALKERS: Metric = gauge("ioasd_walkers", &[], "Walkers registered with domains.");
+/// Faults of walkers.
+pub const WALKER_FAULTS: Metric = counter(
+    "ioasd_walker_faults_total",
+    &["cause"],
+    "Accesses of walkers that reached no memory, by cause; walkers that are gone count too.",
+);
 /// Requests.
 pub const REQUESTS: Metric = counter(
     "ioasd_requests_total",
@@ -315,6 +321,7 @@ pub const CATALOGUE: &[Metric] = &[
     DOMAINS,
     AREAS,
     WALKERS,
+    WALKER_FAULTS,
     REQUESTS,
     REQUEST_SECONDS,
     QUEUE_DEPTH,

@@ -4,7 +4,7 @@
 //! nothing is installed globally, so several agents can live in one process. What sums over memory comes from the books;
 //! histograms are written by `text`, because the agent counts them in buckets of its own.
 //!
-//! Imports allowed: `storage::source`, `sys::own_process`, `actors::{auditor, latencies, registry, view}`, the catalogue,
+//! Imports allowed: `storage::source`, `actors::figures`, `sys::own_process`, `actors::{auditor, latencies, registry, view}`, the catalogue,
 //! books, quotas, text.
 
 use std::collections::BTreeMap;
@@ -19,6 +19,7 @@ use super::books::{Books, Sums, Tables};
 use super::catalogue::{self, CATALOGUE, Kind, Metric};
 use super::{quotas, text};
 use crate::actors::auditor::Held;
+use crate::actors::figures::cause;
 use crate::actors::registry::Snapshot;
 use crate::actors::view::View;
 use crate::storage::source::Strength;
@@ -51,6 +52,7 @@ pub fn scrape(view: &View, NamedSeries(cap): NamedSeries) -> String {
         record_kernel(&snapshot);
         record_counts(&snapshot);
         record_events(view);
+        record_walker_faults(&snapshot);
         record_requests(&snapshot);
         record_queues(&snapshot, view);
         record_process(process);
@@ -156,6 +158,13 @@ fn record_counts(snapshot: &Snapshot) {
     set(catalogue::WALKERS, vec![], snapshot.domains.iter().map(|entry| entry.stats.walkers.get()).sum());
 }
 
+fn record_walker_faults(snapshot: &Snapshot) {
+    for (kind, count) in snapshot.faults.iter() {
+        let labels = vec![Label::new("cause", cause(kind))];
+        counter!(catalogue::WALKER_FAULTS.name, labels).absolute(count);
+    }
+}
+
 fn record_requests(snapshot: &Snapshot) {
     for request in &snapshot.requests {
         let labels = vec![Label::new("command", request.command), Label::new("result", request.result)];
@@ -242,6 +251,7 @@ mod tests {
         let text = scrape(&Registry::new());
         assert_sample(&text, "ioasd_pinned_bytes{strength=\"resident\"} 0");
         assert_sample(&text, "ioasd_contexts 0");
+        assert_sample(&text, "ioasd_walker_faults_total{cause=\"not-present\"} 0");
         assert_sample(
             &text,
             &format!("ioasd_build_info{{version=\"{}\",profile=\"debug\"}} 1", env!("CARGO_PKG_VERSION")),

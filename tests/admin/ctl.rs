@@ -21,7 +21,7 @@ fn ctl_at(admin: impl AsRef<Path>, arguments: &[&str]) -> Output {
 
 /// What it says when all is well.
 #[track_caller]
-fn said(agent: &Agent, arguments: &[&str]) -> String {
+pub(crate) fn said(agent: &Agent, arguments: &[&str]) -> String {
     let output = ctl_at(agent.admin_socket(), arguments);
     assert!(output.status.success(), "{arguments:?}: {output:?}");
     assert!(output.stderr.is_empty(), "{arguments:?}: {output:?}");
@@ -29,7 +29,7 @@ fn said(agent: &Agent, arguments: &[&str]) -> String {
 }
 
 /// The cells of each line.
-fn cells(text: &str) -> Vec<Vec<&str>> {
+pub(crate) fn cells(text: &str) -> Vec<Vec<&str>> {
     text.lines()
         .map(|line| line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect())
         .collect()

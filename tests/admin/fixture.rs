@@ -24,7 +24,7 @@ use ioasd::config::Config;
 use ioasd_client::calls::{FileSlice, Iommu, Placement};
 use ioasd_client::connection::Connection;
 use ioasd_client::formats::FormatId;
-use ioasd_client::ids::IoasId;
+use ioasd_client::ids::{HwptId, IoasId};
 use ioasd_client::units::{ByteLen, Iova, IovaRange, Permission};
 use rustix::fs::{MemfdFlags, Mode, memfd_create};
 use tempfile::TempDir;
@@ -194,9 +194,9 @@ pub(crate) fn map(
 }
 
 /// Attaches a new device with a table of its own.
-pub(crate) fn attach(client: &mut Connection, ioas: IoasId) {
+pub(crate) fn attach(client: &mut Connection, ioas: IoasId) -> HwptId {
     let device = client.device_create(FormatId::AmdV1, Iommu::Own).unwrap();
-    client.device_attach(device, ioas).unwrap();
+    client.device_attach(device, ioas).unwrap()
 }
 
 /// The `length` addresses from `start`.

@@ -7,6 +7,7 @@ mod ctl;
 mod doors;
 mod events;
 mod explain;
+mod faults;
 mod fixture;
 mod gaps;
 mod http;

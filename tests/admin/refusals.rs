@@ -67,6 +67,7 @@ fn what_was_never_there_is_absent() {
         "pages/7",
         "domains/7",
         "domains/7/walk?iova=0",
+        "domains/7/faults",
     ] {
         let answer = agent.socket().get(&format!("/v1/{target}"));
         let detail = answer.assert_problem(404, "object-absent", Errno::NOENT);

@@ -39,6 +39,7 @@ fn a_stuck_data_side_stops_no_figure_and_collects_no_questions() {
         "/v1/ioas",
         "/v1/pages",
         "/v1/accounts",
+        "/v1/domains/1/faults",
     ] {
         assert_eq!(door.get(target).status, 200, "{target}");
     }

@@ -158,6 +158,8 @@ fn plays_its_part() {
         Ok("forking-checker") => crate::remapping::play_forking_checker(),
         Ok("changeling") => crate::remapping::play_changeling(),
         Ok("scribbler") => crate::remapping::play_scribbler(),
+        Ok("faulter") => crate::faults::play_faulter(),
+        Ok("liar") => crate::faults::play_liar(),
         Ok("client") => play_client(),
         Ok("charger") => {
             crate::chargers::play_charger();

@@ -15,6 +15,7 @@ mod credits;
 mod death;
 mod devices;
 mod examples;
+mod faults;
 mod fixture;
 mod formats;
 mod helper;

@@ -18,7 +18,7 @@ use ioasd::actors::retirement::{HungPolicy, HungSettings};
 use ioasd_client::calls::{ExportChannel, Placement};
 use ioasd_client::connection::Connection;
 use ioasd_client::ids::{HwptId, IoasId};
-use ioasd_client::layout::{SLOTS_BYTES, SlotIndex};
+use ioasd_client::layout::{SlotIndex, WALKER_BYTES};
 use ioasd_client::mapping::{MapAccess, SharedMapping};
 use ioasd_client::units::{ByteLen, Iova};
 use ioasd_client::walker::Burst;
@@ -119,7 +119,7 @@ pub(crate) fn play_changeling() -> ! {
 pub(crate) fn play_scribbler() -> ! {
     let mut channel = ExportChannel::from_fd(stdin().as_fd().try_clone_to_owned().unwrap());
     let parts = channel.open().unwrap();
-    let slots = SharedMapping::new(&parts.slots, ByteLen::new(SLOTS_BYTES), MapAccess::ReadWrite).unwrap();
+    let slots = SharedMapping::new(&parts.slots, ByteLen::new(WALKER_BYTES), MapAccess::ReadWrite).unwrap();
     println!("{READY}");
     stdout().flush().unwrap();
     let mut bits = 1_u64;

@@ -172,7 +172,8 @@ impl ClientState {
     ) -> Result<Addr<Domain>, Refusal> {
         let epochs: Arc<Epochs> = table.epochs();
         let format = table.spec().format().name();
-        let stats = DomainStats::new(DomainIdentity { format, ioas, object, key: key.id });
+        let identity = DomainIdentity { format, ioas, object, key: key.id };
+        let stats = DomainStats::new(identity, Arc::clone(epochs.faults()));
         stats.inbox.open(shard.fan_out.downgrade().recipient());
         let stats = self.agent.registry.register_domain(stats);
         let parts = DomainParts {

@@ -3,7 +3,7 @@
 //! Imports allowed: units, storage, domains, inbox, figures, payer.
 
 use ioasd_client::formats::Geometry;
-use ioasd_client::units::{ByteLen, Iova, Permission, PhysAddr};
+use ioasd_client::units::{ByteLen, Iova, IovaRange, Permission, PhysAddr};
 
 use crate::actors::figures::PagesStats;
 use crate::actors::inbox::Ask;
@@ -57,6 +57,14 @@ pub struct GapsFrom {
 
 impl Ask for GapsFrom {
     type Answer = Gaps;
+}
+
+/// Around each of these addresses, what is free.
+#[derive(Clone, Debug)]
+pub struct GapsAt(pub Vec<Iova>);
+
+impl Ask for GapsAt {
+    type Answer = Vec<Option<IovaRange>>;
 }
 
 /// Reserved and allowed ranges in IOVA order, from the one on that has `from` or is the first behind it.

@@ -35,7 +35,7 @@ async function showAll(place) {
 const spaceRow = (space) => [link(`#/ioas/${space.id}`, `ioas ${space.id}`), String(space.object), number(space.areas),
   size(space.mapped_bytes), String(space.domains), String(space.accesses)];
 const domainRow = (domain) => [link(`#/walk?domain=${domain.id}`, `domain ${domain.id}`), domain.format, link(`#/ioas/${domain.ioas}`, `ioas ${domain.ioas}`),
-  size(domain.mapped_bytes), size(domain.table_bytes), String(domain.walkers)];
+  size(domain.mapped_bytes), size(domain.table_bytes), String(domain.walkers), number(domain.faults)];
 const pagesRow = (pages) => [String(pages.id), pages.source, pages.strength, size(pages.length), size(pages.pinned_bytes),
   size(pages.charged_bytes), pages.retiring_bytes > 0 ? size(pages.retiring_bytes) : ""];
 const accessRow = (access) => [String(access.id), link(`#/ioas/${access.ioas}`, `ioas ${access.ioas}`), String(access.pins ?? 0), size(access.pinned_bytes ?? 0)];
@@ -58,7 +58,7 @@ async function showOne(place, id) {
     place.replaceChildren(
       element("p", {}, link("#/contexts", "all contexts")), section(`Context ${context.id}: ${context.comm ?? "a program that cannot be seen"}`, who(context)),
       listed("Address spaces", spaces, ["", "object", "areas", "mapped", "domains", "accesses"], spaceRow, "It has none."),
-      listed("Domains", domains, ["", "format", "shows", "mapped", "tables", "walkers"], domainRow, "It has none: nothing of it reaches a device."),
+      listed("Domains", domains, ["", "format", "shows", "mapped", "tables", "walkers", "faults"], domainRow, "It has none: nothing of it reaches a device."),
       listed("Pages objects", pages, ["id", "source", "strength", "length", "pinned", "charged", "retiring"], pagesRow, "It has mapped nothing."),
       listed("Accesses", accesses, ["id", "uses", "pins", "pinned"], accessRow, "It has none."));
   };

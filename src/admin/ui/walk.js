@@ -2,6 +2,7 @@
 
 import { address, ask, list } from "./api.js";
 import { bad, dim, element, facts, link, section, size, table } from "./dom.js";
+import { faultsOf } from "./faults.js";
 
 function steps(walk) {
   return table(["level", "table", "index", "entry", "kind", "covers", "rights", "points to"], walk.steps.map((step) => ({
@@ -58,8 +59,9 @@ function form(domains, query) {
 export async function show(place, { query }) {
   const { items } = await list("/v1/domains");
   const result = element("div", { id: "result", "aria-live": "polite" });
+  const faults = element("div", { id: "faults" });
   const { made, domain, iova } = form(items, query);
-  place.append(section("Walk an address", made, result));
+  place.append(section("Walk an address", made, result), faults);
   if (items.length === 0) {
     result.append(dim("There is no domain yet: attach a device first."));
   }
@@ -78,8 +80,11 @@ export async function show(place, { query }) {
   });
   iova.addEventListener("input", () =>
     iova.setCustomValidity(address(iova.value) === null ? "an address: hex with 0x, or decimal, below 2^64" : ""));
+  const refresh = async () => faults.replaceChildren(...(domain.value ? await faultsOf(domain.value) : []));
+  domain.addEventListener("change", () => refresh().catch((error) => faults.replaceChildren(bad(error.message))));
   if (query.has("iova")) {
     await walk();
   }
-  return {};
+  await refresh();
+  return { refresh };
 }

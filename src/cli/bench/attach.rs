@@ -100,12 +100,10 @@ impl Rig {
         let needs = DomainNeeds { alignment: spec.alignment(), aperture: spec.aperture() };
         let epochs = table.epochs();
         let domain = DomainKey { fan_out: 0, id: bed.agent.next_number() };
-        let stats = bed.agent.registry.register_domain(DomainStats::new(DomainIdentity {
-            format: FormatId::AmdV1.name(),
-            ioas: object.number,
-            object: object.id,
-            key: domain.id,
-        }));
+        let (format, key) = (FormatId::AmdV1.name(), domain.id);
+        let identity = DomainIdentity { format, ioas: object.number, object: object.id, key };
+        let stats = DomainStats::new(identity, Arc::clone(epochs.faults()));
+        let stats = bed.agent.registry.register_domain(stats);
         let shard = bed.agent.shards.get(0).ok_or(BenchError::Lost)?;
         let added = shard.fan_out.send(AddTable(domain.id, OwnedTable { table, stats })).await;
         added.map_err(|_| BenchError::Lost)?;

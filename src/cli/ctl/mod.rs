@@ -6,6 +6,7 @@
 //! | `ask` | asking, part by part; what went wrong |
 //! | `change` | changes, and what came of them |
 //! | `explain` | whether a map would succeed, and what is in its way |
+//! | `faults` | what walkers could not reach |
 //! | `follow` | events as they happen |
 //! | `host` | the host: both books, and what no figure says |
 //! | `limits` | the accounts with their limits |
@@ -19,6 +20,7 @@
 mod ask;
 mod change;
 mod explain;
+mod faults;
 mod follow;
 mod host;
 mod limits;
@@ -127,6 +129,11 @@ pub enum CtlCommand {
         /// The address, in hex with 0x or in decimal.
         #[arg(value_parser = address)]
         iova: u64,
+    },
+    /// What the walkers of a domain could not reach: by cause, and the last ones.
+    Faults {
+        /// The domain, by the number that `ioasd ctl domains` shows.
+        domain: u64,
     },
     /// Software and mock devices, and what they are attached to.
     Devices {
@@ -284,6 +291,10 @@ fn shown(agent: &Agent, args: &CtlArgs) -> Result<String, AskError> {
         CtlCommand::Walk { domain, iova } => {
             let path = format!("/v1/domains/{domain}/walk?iova={iova:#x}");
             if args.json { agent.text(&path) } else { Ok(walk::shown(&agent.one(&path)?)) }
+        }
+        CtlCommand::Faults { domain } => {
+            let path = format!("/v1/domains/{domain}/faults?limit={LIMIT_MAX}");
+            if args.json { agent.text(&path) } else { Ok(faults::shown(&agent.one(&path)?)) }
         }
         CtlCommand::Devices { id: None } => list::<DeviceRow>(agent, "/v1/devices", args),
         CtlCommand::Devices { id: Some(id) } => one(agent, &format!("/v1/devices/{id}"), args),

@@ -208,6 +208,7 @@ impl Row for DomainRow {
         ("MAPPED", Right),
         ("TABLES", Right),
         ("WALKERS", Right),
+        ("FAULTS", Right),
     ];
 
     fn cells(&self) -> Vec<String> {
@@ -220,6 +221,7 @@ impl Row for DomainRow {
             size(self.mapped_bytes),
             size(self.table_bytes),
             self.walkers.to_string(),
+            self.faults.to_string(),
         ]
     }
 }

@@ -68,6 +68,7 @@ mod tests {
                 mapped_bytes: 1 << 30,
                 table_bytes: 8192,
                 walkers: 1,
+                faults: 0,
             };
             (row, Hex(0x20_0000))
         };

@@ -238,14 +238,18 @@ impl<P> AreaMap<P> {
 
     /// The areas that share an address with `range`, in IOVA order.
     pub(super) fn intersecting(&self, range: IovaRange) -> impl Iterator<Item = &Area<P>> {
-        let before = self.by_start.range(..range.start()).next_back().map(|(_, area)| area);
-        let reaching_in = before.filter(|area| area.iova().intersects(range));
+        let reaching_in = self.last_below(range.start()).filter(|area| area.iova().intersects(range));
         let within = self.by_start.range(range.start()..=range.last()).map(|(_, area)| area);
         reaching_in.into_iter().chain(within)
     }
 
     pub(super) fn first_in(&self, range: IovaRange) -> Option<&Area<P>> {
         self.intersecting(range).next()
+    }
+
+    /// The last area that begins below `iova`.
+    pub(super) fn last_below(&self, iova: Iova) -> Option<&Area<P>> {
+        self.by_start.range(..iova).next_back().map(|(_, area)| area)
     }
 
     pub(super) fn check(&self) {

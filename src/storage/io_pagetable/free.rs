@@ -92,6 +92,17 @@ impl<P> IoPageTable<P> {
         gaps
     }
 
+    /// The gap that has `iova`, if it is free.
+    #[must_use]
+    pub fn gap_at(&self, iova: Iova) -> Option<IovaRange> {
+        let (rest, _) = self.steps_from(iova).next()?;
+        let rest = rest.filter(|gap| gap.contains(iova))?;
+        let used = [self.areas.last_below(iova).map(Area::iova), self.reserved.union().last_below(iova)];
+        let behind_used = used.into_iter().flatten().filter_map(|used| used.last().checked_add(1));
+        let allowed = self.allowed.first_in(rest).map(IovaRange::start);
+        IovaRange::new(behind_used.chain(allowed).max().unwrap_or(Iova::new(0)), rest.last())
+    }
+
     /// `limit` reserved and allowed ranges at most, in IOVA order, from the one on that has `from` or is the first behind it.
     #[must_use]
     pub fn ruled_from(&self, from: Iova, limit: usize) -> Vec<Ruled> {
@@ -182,6 +193,11 @@ mod tests {
         table.set_allowed(vec![range(0x1800, 0x3fff), range(0x9000, u64::MAX)]).unwrap();
         assert_eq!(all(&table, PLENTY), [range(0x2800, 0x3fff), top]);
         assert_eq!(table.gaps_from(Iova::new(0x3000), PLENTY).found[0], range(0x3000, 0x3fff));
+        let at = [0x1000, 0x27ff, 0x3800, 0x4000, 0xf000].map(|iova| table.gap_at(Iova::new(iova)));
+        assert_eq!(at, [None, None, Some(range(0x2800, 0x3fff)), None, Some(top)]);
+        table.set_allowed(Vec::new()).unwrap();
+        let at = [0x3800, 0, u64::MAX].map(|iova| table.gap_at(Iova::new(iova)));
+        assert_eq!(at, [Some(range(0x2800, 0x7fff)), Some(range(0, 0xfff)), Some(top)]);
     }
 
     #[test]

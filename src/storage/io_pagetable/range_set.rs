@@ -42,6 +42,12 @@ impl RangeSet {
         self.intersecting(window).next()
     }
 
+    /// The last range that begins below `iova`.
+    pub(super) fn last_below(&self, iova: Iova) -> Option<IovaRange> {
+        let below = self.ranges.partition_point(|range| range.start() < iova);
+        self.ranges.get(below.checked_sub(1)?).copied()
+    }
+
     /// What the set lacks, in ascending order.
     pub(super) fn holes(&self) -> Vec<IovaRange> {
         let mut holes = Vec::with_capacity(self.ranges.len() + 1);

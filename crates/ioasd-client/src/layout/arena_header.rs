@@ -46,7 +46,7 @@ const _: () = {
 };
 
 const MAGIC: u64 = u64::from_le_bytes(*b"ioasdTBL");
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 
 /// Tells one life of the host from another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -186,7 +186,8 @@ mod tests {
         let length = header().length.get();
         let bad = [
             (0, 0),
-            (1, 2),
+            (1, 1),
+            (1, 3),
             (2, 77),
             (3, 7),
             (4, 64),

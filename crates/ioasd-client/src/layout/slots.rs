@@ -1,4 +1,4 @@
-//! The slots of one walker: a memfd with one slot for each of its threads.
+//! The slots of one walker, one for each of its threads: the beginning of its memfd.
 //!
 //! A slot is one word on cache lines of its own. It holds [`OUTSIDE`] while the thread looks at no table, and else the
 //! epoch that was current when it began. The agent reads the slots and believes them: a wrong one harms only the
@@ -12,7 +12,7 @@ pub const SLOTS: u32 = 64;
 /// Bytes in a slot: two cache lines, which processors fetch together.
 pub const SLOT_BYTES: u64 = 128;
 
-/// Bytes in a slots memfd.
+/// Bytes of all slots.
 pub const SLOTS_BYTES: u64 = SLOT_BYTES * SLOTS as u64;
 
 /// The word of a slot whose thread looks at no table.
@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_slot_ends_with_the_memfd() {
+    fn the_last_slot_ends_with_the_slots() {
         let last = SlotIndex::all().last().unwrap();
         assert_eq!(last.offset() + SLOT_BYTES, SLOTS_BYTES);
         assert_eq!(SlotIndex::new(SLOTS), None);

@@ -7,8 +7,8 @@ use std::iter::FusedIterator;
 use super::fault::{FaultKind, WalkFault};
 use super::reach::HostSlice;
 use super::stream::{Access, Generation, Stream};
-use super::walk::{Leaf, fault};
-use crate::formats::Rights;
+use super::walk::Leaf;
+use crate::formats::{Level, Rights};
 use crate::layout::protocol;
 use crate::mapping::MapAccess;
 use crate::units::{ByteLen, Iova, IovaRange, PAGE_SHIFT, PAGE_SIZE, Permission, PhysAddr};
@@ -94,13 +94,13 @@ impl Burst<'_> {
     /// # Errors
     /// If the first byte cannot be reached by this access.
     pub fn locate(&self, iova: Iova, length: ByteLen, access: Access) -> Result<Translation, WalkFault> {
-        let leaf = self.leaf(iova)?;
+        let leaf = self.leaf(iova, access)?;
         let extent = self.stream.reach.extent(leaf.phys());
-        let (extent, into) = extent.ok_or_else(|| self.fault(iova, FaultKind::NotExported))?;
+        let (extent, into) = extent.ok_or_else(|| self.fault(iova, access, FaultKind::NotExported))?;
         self.check(iova, access, leaf.rights(), extent.access)?;
         let left = leaf.left_from(iova.get()).min(extent.length - into);
         let permission = leaf.rights().permission();
-        let permission = permission.ok_or_else(|| self.fault(iova, FaultKind::Permission))?;
+        let permission = permission.ok_or_else(|| self.fault(iova, access, FaultKind::Permission))?;
         Ok(Translation {
             phys: leaf.phys(),
             file: extent.file,
@@ -142,12 +142,12 @@ impl Burst<'_> {
     /// through memory.
     #[inline(always)]
     fn walk_to(&self, iova: Iova, access: Access) -> Result<HostSlice<'_>, WalkFault> {
-        let leaf = self.leaf(iova)?;
+        let leaf = self.leaf(iova, access)?;
         if self.stream.reach.remembers() && leaf.covers_pages_of(PAGE_SHIFT) {
             self.remember(iova, leaf);
         }
         let memory = self.stream.reach.memory(leaf.phys());
-        let memory = memory.ok_or_else(|| self.fault(iova, FaultKind::NotExported))?;
+        let memory = memory.ok_or_else(|| self.fault(iova, access, FaultKind::NotExported))?;
         self.check(iova, access, leaf.rights(), memory.access())?;
         let left = usize::try_from(leaf.left_from(iova.get())).unwrap_or(usize::MAX);
         Ok(HostSlice::new(memory.first(left), leaf.rights(), access))
@@ -164,22 +164,23 @@ impl Burst<'_> {
 
     /// The leaf of `iova`. A way that is remembered is one within the aperture of a domain that is served.
     #[inline(always)]
-    fn leaf(&self, iova: Iova) -> Result<Leaf, WalkFault> {
+    fn leaf(&self, iova: Iova, access: Access) -> Result<Leaf, WalkFault> {
         let domain = self.stream.domain();
         let way = self.stream.reach.way(domain.walks.region(iova));
         match way.and_then(|way| domain.walks.leaf_from(domain, way, iova)) {
             Some(leaf) => Ok(leaf),
-            None => self.leaf_from_the_root(iova),
+            None => self.leaf_from_the_root(iova, access),
         }
     }
 
     #[inline(never)]
-    fn leaf_from_the_root(&self, iova: Iova) -> Result<Leaf, WalkFault> {
+    fn leaf_from_the_root(&self, iova: Iova, access: Access) -> Result<Leaf, WalkFault> {
         if !self.translated.has(iova) {
-            return Err(self.untranslated(iova));
+            return Err(self.untranslated(iova, access));
         }
         let domain = self.stream.domain();
-        let (leaf, way) = domain.walks.leaf(domain, iova)?;
+        let found = domain.walks.leaf(domain, iova);
+        let (leaf, way) = found.ok_or_else(|| self.missed(iova, access))?;
         let (first, last) = domain.walks.region_around(iova);
         if let Some(way) = way
             && self.translated.has(first)
@@ -192,9 +193,17 @@ impl Burst<'_> {
 
     /// `iova` is not walked at all.
     #[cold]
-    fn untranslated(&self, iova: Iova) -> WalkFault {
+    fn untranslated(&self, iova: Iova, access: Access) -> WalkFault {
         let dead = self.generation.is_none();
-        fault(iova, if dead { FaultKind::Dead } else { FaultKind::OutsideAperture })
+        let kind = if dead { FaultKind::Dead } else { FaultKind::OutsideAperture };
+        self.stream.told(access, WalkFault { iova, level: Level::LEAF, entry: 0, kind })
+    }
+
+    /// The walk did not reach a leaf.
+    #[cold]
+    fn missed(&self, iova: Iova, access: Access) -> WalkFault {
+        let domain = self.stream.domain();
+        self.stream.told(access, domain.walks.explained(domain, iova))
     }
 
     /// What the tables do not allow is a fault of permission; what only the file does not, one of the export.
@@ -204,14 +213,14 @@ impl Burst<'_> {
             return Ok(());
         }
         let writable = access == Access::Write && rights.can_write();
-        Err(self.fault(iova, if writable { FaultKind::NotExported } else { FaultKind::Permission }))
+        Err(self.fault(iova, access, if writable { FaultKind::NotExported } else { FaultKind::Permission }))
     }
 
     /// The leaf of `iova` does not lead to memory.
     #[cold]
-    fn fault(&self, iova: Iova, kind: FaultKind) -> WalkFault {
+    fn fault(&self, iova: Iova, access: Access, kind: FaultKind) -> WalkFault {
         let domain = self.stream.domain();
-        domain.walks.fault(domain, iova, Some(kind))
+        self.stream.told(access, WalkFault { kind, ..domain.walks.explained(domain, iova) })
     }
 }
 
@@ -242,7 +251,7 @@ impl<'b> Iterator for Slices<'b> {
         }
         let piece = match self.at {
             Some(at) => self.burst.slice(at, ByteLen::new(self.left), self.access),
-            None => Err(fault(Iova::new(u64::MAX), FaultKind::OutsideAperture)),
+            None => Err(self.burst.untranslated(Iova::new(u64::MAX), self.access)),
         };
         let length = piece.as_ref().map_or(self.left, |piece| piece.memory.len() as u64);
         self.left -= length;

@@ -144,12 +144,17 @@ impl Stream {
     ) -> Result<T, WalkFault> {
         let mut asked = (None, 0);
         loop {
+            self.hold_back();
             let done = work(&self.enter());
-            let Err(fault @ WalkFault { kind: FaultKind::NotExported, iova, .. }) = done else { return done };
-            asked = if asked.0 == Some(iova) { (asked.0, asked.1 + 1) } else { (Some(iova), 1) };
-            if asked.1 > ASKED_MAX || self.learn(iova).is_err() {
-                return Err(fault);
+            let held = self.held_back();
+            if let Err(WalkFault { kind: FaultKind::NotExported, iova, .. }) = done {
+                asked = if asked.0 == Some(iova) { (asked.0, asked.1 + 1) } else { (Some(iova), 1) };
+                if asked.1 <= ASKED_MAX && self.learn(iova).is_ok() {
+                    continue;
+                }
             }
+            held.into_iter().for_each(|fault| self.tell(fault));
+            return done;
         }
     }
 }

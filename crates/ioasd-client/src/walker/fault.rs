@@ -1,10 +1,11 @@
 //! Why an access did not reach memory.
 //!
-//! Imports allowed: units, formats.
+//! Imports allowed: units, formats, layout.
 
 use std::fmt;
 
 use crate::formats::Level;
+pub use crate::layout::FaultKind;
 use crate::units::Iova;
 
 /// An access that did not reach memory: where the walk ended, on which entry, and why.
@@ -19,23 +20,6 @@ pub struct WalkFault {
     pub entry: u64,
     /// Why.
     pub kind: FaultKind,
-}
-
-/// What was wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FaultKind {
-    /// Nothing is mapped.
-    NotPresent,
-    /// Mapped, but not for this kind of access.
-    Permission,
-    /// An entry that the format does not allow, or that leads out of the arena.
-    Malformed,
-    /// Mapped to frames whose file this walker was not given, or not for this access, or beyond the end of the file.
-    NotExported,
-    /// The table does not translate such addresses.
-    OutsideAperture,
-    /// Nobody serves the domain any more.
-    Dead,
 }
 
 impl fmt::Display for FaultKind {

@@ -12,6 +12,7 @@
 //! | `open`, `channel` | an exported domain, from its parts or from the agent; learning of new files |
 //! | `stream`, `burst` | slots, and what is done inside |
 //! | `walk`, `walk_cache` | through the tables to a frame, from the root or from a table near it that is remembered |
+//! | `report` | what is told of faults, in the walker's own memory |
 //! | `vm_memory` | for devices written with that crate; a feature |
 //! | `backing`, `reach`, `iotlb` | from a frame, or from what is remembered, to memory |
 //! | `era` | for how long what is remembered is good |
@@ -49,6 +50,7 @@ mod fault;
 mod iotlb;
 mod open;
 mod reach;
+mod report;
 mod stream;
 #[cfg(feature = "vm-memory")]
 pub mod vm_memory;

@@ -14,7 +14,7 @@ use super::channel::Learning;
 use super::stream::{NoSlot, Stream};
 use super::walk::Walks;
 use crate::formats::Geometry;
-use crate::layout::{ArenaHeader, FrameWindow, HEADER_BYTES, HEADER_WORDS, HeaderError, SLOTS_BYTES};
+use crate::layout::{ArenaHeader, FrameWindow, HEADER_BYTES, HEADER_WORDS, HeaderError, WALKER_BYTES};
 use crate::mapping::{MapAccess, SharedMapping};
 use crate::units::ByteLen;
 
@@ -181,7 +181,7 @@ fn check_geometry(geometry: Geometry) -> Result<(), OpenError> {
 
 fn open_slots(fd: &OwnedFd) -> Result<SharedMapping, OpenError> {
     const PART: &str = "slots memfd";
-    let (found, expected) = (sealed_size(fd, PART)?, ByteLen::new(SLOTS_BYTES));
+    let (found, expected) = (sealed_size(fd, PART)?, ByteLen::new(WALKER_BYTES));
     if found != expected {
         return Err(OpenError::Size { part: PART, found, expected });
     }
@@ -255,7 +255,7 @@ pub(super) mod tests {
         }
         let file = BackingFile { fd: memfd(0x4000, SealFlags::SHRINK), access: MapAccess::ReadWrite };
         let window = FrameWindow { first: Pfn::new(0x100), pages: 4, file: 0, file_page: PageIndex::new(0) };
-        let slots = memfd(SLOTS_BYTES, SealFlags::SHRINK);
+        let slots = memfd(WALKER_BYTES, SealFlags::SHRINK);
         (DomainParts { arena, slots, windows: vec![window], files: vec![file] }, writer)
     }
 
@@ -273,7 +273,7 @@ pub(super) mod tests {
         assert!(matches!(empty, OpenError::Size { part: "table arena", .. }));
         let blank = refusal(|parts| parts.arena = memfd(ARENA_BYTES, SealFlags::SHRINK), header());
         assert_eq!(blank, OpenError::Header(HeaderError::Magic(0)));
-        let slots = refusal(|parts| parts.slots = memfd(SLOTS_BYTES + 4096, SealFlags::SHRINK), header());
+        let slots = refusal(|parts| parts.slots = memfd(WALKER_BYTES + 4096, SealFlags::SHRINK), header());
         assert!(matches!(slots, OpenError::Size { part: "slots memfd", .. }));
         let no_file = refusal(|parts| parts.files.clear(), header());
         assert!(matches!(no_file, OpenError::Windows(WindowsError::NoSuchFile { .. })));

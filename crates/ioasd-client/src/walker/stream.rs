@@ -4,6 +4,7 @@
 //!
 //! Imports allowed: units, formats, layout, mapping.
 
+use std::cell::Cell;
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -11,6 +12,8 @@ use std::sync::atomic::AtomicU64;
 use super::burst::{Burst, Translated};
 use super::open::OpenDomain;
 use super::reach::Reach;
+use super::report::NewFiles;
+pub use crate::layout::Access;
 use crate::layout::protocol::{self, Entered};
 use crate::layout::{IS_ALIVE, SLOTS, SlotIndex};
 
@@ -20,15 +23,6 @@ const _: () = assert!(SLOTS == u64::BITS, "slots in use are the bits of one word
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("all {SLOTS} slots of this walker are taken; drop a stream, or open the domain once more")]
 pub struct NoSlot;
-
-/// What is to be done with memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
-    /// It is read.
-    Read,
-    /// It is written.
-    Write,
-}
 
 /// What was translated under one generation need not hold under another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +34,8 @@ pub struct Stream {
     domain: Arc<OpenDomain>,
     slot: SlotIndex,
     pub(super) reach: Reach,
+    /// What becomes of faults that a new file may explain.
+    pub(super) new_files: Cell<NewFiles>,
     stays_here: PhantomData<*const ()>,
 }
 
@@ -47,7 +43,8 @@ impl Stream {
     pub(super) fn new(domain: &Arc<OpenDomain>) -> Result<Self, NoSlot> {
         let slot = protocol::take_slot(&domain.slots_taken).ok_or(NoSlot)?;
         let reach = Reach::new(domain.learning.backing());
-        Ok(Self { domain: Arc::clone(domain), slot, reach, stays_here: PhantomData })
+        let new_files = Cell::new(NewFiles::Told);
+        Ok(Self { domain: Arc::clone(domain), slot, reach, new_files, stays_here: PhantomData })
     }
 
     /// The same, with an IOTLB: good for devices that go through memory in order or come back to the same pages, not for
@@ -73,6 +70,10 @@ impl Stream {
         &self.domain
     }
 
+    pub(super) const fn slot(&self) -> SlotIndex {
+        self.slot
+    }
+
     #[inline]
     pub(super) fn slot_word(&self) -> &AtomicU64 {
         let word = self.domain.slots.word(self.slot.offset());
@@ -88,7 +89,7 @@ impl Drop for Stream {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::sync::atomic::Ordering;
 
     use super::super::burst::Translation;
@@ -103,19 +104,19 @@ mod tests {
 
     type Amd = AmdV1<4>;
 
-    fn page(phys: u64, permission: Permission) -> u64 {
+    pub(in crate::walker) fn page(phys: u64, permission: Permission) -> u64 {
         Amd::leaf(PhysAddr::new(phys), 12, permission)
     }
 
     /// A walker, and the view through which its arena is written. The domain is alive.
-    fn domain() -> (Walker, SharedMapping) {
+    pub(in crate::walker) fn domain() -> (Walker, SharedMapping) {
         let (parts, writer) = parts(header());
         set(&writer, EPOCH_OFFSET, 7);
         set(&writer, ALIVE_OFFSET, IS_ALIVE);
         (Walker::open(parts).unwrap(), writer)
     }
 
-    fn set(writer: &SharedMapping, offset: u64, value: u64) {
+    pub(in crate::walker) fn set(writer: &SharedMapping, offset: u64, value: u64) {
         writer.word(offset).unwrap().store(value, Ordering::SeqCst);
     }
 
@@ -124,7 +125,7 @@ mod tests {
     }
 
     /// Tables 0 to 3 lead to IOVA 0, whose entry becomes `leaf`.
-    fn link_to_zero(writer: &SharedMapping, leaf: u64) {
+    pub(in crate::walker) fn link_to_zero(writer: &SharedMapping, leaf: u64) {
         for level in 1..4 {
             let entry = Amd::table(table(4 - level), Level::new(u32::try_from(level).unwrap()));
             set(writer, table(3 - level).get(), entry);
@@ -132,7 +133,7 @@ mod tests {
         set(writer, table(3).get(), leaf);
     }
 
-    fn fault(walker: &Walker, iova: u64, access: Access) -> WalkFault {
+    pub(in crate::walker) fn fault(walker: &Walker, iova: u64, access: Access) -> WalkFault {
         walker.stream().unwrap().enter().locate(Iova::new(iova), ByteLen::new(1), access).unwrap_err()
     }
 

@@ -1,12 +1,14 @@
 //! One walk: from an IOVA through the tables to a frame.
 //!
 //! The loop is generic over the format; which one it is was chosen when the domain was opened. A walk that ends at memory
-//! answers in two words, which fit into registers. Only a walk that does not is walked again, to say where it ended.
+//! answers in two words, which fit into registers. One that does not is walked again by the same loop, over tables that
+//! note what is read, to say where it ended.
 //!
 //! A walk can begin at a table on the way that was found before, [`Way`]: it is good for as long as its generation.
 //!
 //! Imports allowed: units, formats, mapping, the protocol of layout.
 
+use std::cell::Cell;
 use std::num::NonZeroU64;
 
 use super::fault::{FaultKind, WalkFault};
@@ -24,7 +26,7 @@ pub(super) struct Walks {
     to_kept: fn(Tables<'_>, TableAddr, Iova) -> Option<Kept>,
     from_kept: fn(Tables<'_>, Kept, Iova) -> Option<Leaf>,
     to_leaf: fn(Tables<'_>, TableAddr, Iova) -> Option<Leaf>,
-    to_the_end: fn(Tables<'_>, TableAddr, Iova) -> WalkFault,
+    explained: fn(Tables<'_>, TableAddr, Iova) -> WalkFault,
 }
 
 /// The level of the tables whose places are kept: two steps from the smallest leaf.
@@ -81,22 +83,22 @@ impl Walks {
     }
 
     /// The leaf that `iova` leads to from the root, and the way to the table of its region if there is one.
-    pub(super) fn leaf(&self, domain: &OpenDomain, iova: Iova) -> Result<(Leaf, Option<Kept>), WalkFault> {
+    pub(super) fn leaf(&self, domain: &OpenDomain, iova: Iova) -> Option<(Leaf, Option<Kept>)> {
         let (root, tables) = (domain.header.root, domain.arena.tables());
         let kept = tables.and_then(|tables| (self.to_kept)(tables, root, iova));
         let leaf = tables.and_then(|tables| match kept {
             Some(kept) => (self.from_kept)(tables, kept, iova),
             None => (self.to_leaf)(tables, root, iova),
         });
-        leaf.map(|leaf| (leaf, kept)).ok_or_else(|| self.fault(domain, iova, None))
+        leaf.map(|leaf| (leaf, kept))
     }
 
-    /// What the entry at which a walk ends is reported as: `kind`, or what is wrong with it.
+    /// Why none is reached, by the entry at which a walk ends.
     #[cold]
-    pub(super) fn fault(&self, domain: &OpenDomain, iova: Iova, kind: Option<FaultKind>) -> WalkFault {
-        let found = domain.arena.tables().map(|tables| (self.to_the_end)(tables, domain.header.root, iova));
-        let found = found.unwrap_or_else(|| fault(iova, FaultKind::Malformed));
-        WalkFault { kind: kind.unwrap_or(found.kind), ..found }
+    pub(super) fn explained(&self, domain: &OpenDomain, iova: Iova) -> WalkFault {
+        let found = domain.arena.tables().map(|tables| (self.explained)(tables, domain.header.root, iova));
+        let nothing = WalkFault { iova, level: Level::LEAF, entry: 0, kind: FaultKind::Malformed };
+        found.unwrap_or(nothing)
     }
 }
 
@@ -113,7 +115,7 @@ impl FormatVisitor for Choose {
             },
             from_kept: |tables, kept, iova| kept.way().to_leaf::<F>(&tables, iova).ok(),
             to_leaf: |tables, root, iova| descend::<F>(&tables, root, iova).ok(),
-            to_the_end: to_the_end::<F>,
+            explained: explained::<F>,
         }
     }
 }
@@ -247,28 +249,30 @@ enum Step {
     Leaf(Leaf),
 }
 
-/// The last entry on the way. It may have become a leaf since the walk that did not reach one.
-fn to_the_end<F: Format>(tables: Tables<'_>, root: TableAddr, iova: Iova) -> WalkFault {
-    let (mut table, mut level) = (root, F::ROOT_LEVEL);
-    loop {
-        let offset = table.get().wrapping_add(8 * F::index(iova, level) as u64);
-        let Some(entry) = tables.load(offset) else {
-            return WalkFault { iova, level, entry: 0, kind: FaultKind::Malformed };
-        };
-        let kind = match (F::decode(entry, level), level.below()) {
-            (Entry::Table { address, .. }, Some(below)) => {
-                (table, level) = (address, below);
-                continue;
-            }
-            (Entry::Absent | Entry::Leaf { .. }, _) => FaultKind::NotPresent,
-            (Entry::Table { .. } | Entry::Malformed, _) => FaultKind::Malformed,
-        };
-        return WalkFault { iova, level, entry, kind };
+/// Tables that note what is read of them.
+struct Noting<'a> {
+    tables: Tables<'a>,
+    reads: Cell<u32>,
+    /// `None` if there is no such word.
+    last: Cell<Option<u64>>,
+}
+
+impl View for Noting<'_> {
+    fn load(&self, offset: u64) -> Option<u64> {
+        self.reads.set(self.reads.get() + 1);
+        self.last.set(self.tables.load(offset));
+        self.last.get()
     }
 }
 
-/// A fault before any entry was read.
+/// The last entry on the way. It may have become a leaf since the walk that did not reach one: nothing was there then.
 #[cold]
-pub(super) const fn fault(iova: Iova, kind: FaultKind) -> WalkFault {
-    WalkFault { iova, level: Level::LEAF, entry: 0, kind }
+fn explained<F: Format>(tables: Tables<'_>, root: TableAddr, iova: Iova) -> WalkFault {
+    let noting = Noting { tables, reads: Cell::new(0), last: Cell::new(None) };
+    let reached = descend::<F>(&noting, root, iova).is_ok();
+    let level = Level::new(F::LEVELS.saturating_sub(noting.reads.get()));
+    let last = noting.last.get();
+    let absent = last.is_some_and(|entry| matches!(F::decode(entry, level), Entry::Absent));
+    let kind = if reached || absent { FaultKind::NotPresent } else { FaultKind::Malformed };
+    WalkFault { iova, level, entry: last.unwrap_or(0), kind }
 }
