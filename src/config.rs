@@ -72,7 +72,6 @@ impl Config {
             socket: self.admin_socket(environment),
             scope: self.admin.scope.resolve(environment.uid),
             series: NamedSeries(self.admin.named_series),
-            token_file: self.admin.token_file.clone(),
             names: self.admin.names.clone(),
         }
     }

@@ -1,6 +1,7 @@
 //! `ioasd check-config` as a process, and `ioasd serve` with the same file.
 #![expect(clippy::unwrap_used, reason = "a failed test helper is a failed test")]
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
@@ -68,4 +69,42 @@ fn a_file_that_is_not_there_is_a_problem() {
     let checked = ioasd(&["check-config", "/nonexistent/ioasd.toml"]);
     assert_eq!(checked.status.code(), Some(1), "{checked:?}");
     assert!(String::from_utf8(checked.stderr).unwrap().contains("/nonexistent/ioasd.toml"));
+}
+
+/// A token that the agent would not start with, or not take when it is read again, is a problem of the configuration.
+#[test]
+fn a_token_that_cannot_be_used_is_a_problem_with_the_line_that_names_it() {
+    let (folder, file) = config("");
+    let token = folder.path().join("token");
+    let told = |admin: &str| {
+        std::fs::write(&file, format!("[admin]\n{admin}")).unwrap();
+        let checked = ioasd(&["check-config", file.to_str().unwrap()]);
+        let told = String::from_utf8(checked.stderr).unwrap();
+        assert_eq!(checked.status.success(), told.is_empty(), "{told}");
+        told
+    };
+    let named = format!("token_file = {token:?}\n");
+    let at = |key: &str| format!("{}:2: admin.{key}: ", file.display());
+    let put = |text: &str, mode: u32| {
+        std::fs::write(&token, text).unwrap();
+        std::fs::set_permissions(&token, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let missing = told(&named);
+    assert!(missing.starts_with(&at("token_file")) && missing.contains("No such file"), "{missing}");
+    for (text, mode, why) in [
+        ("", 0o400, "must be one line of 16 to 512"),
+        ("too-short", 0o400, "must be one line of 16 to 512"),
+        ("long-enough-to-be-one", 0o404, "has mode 0404"),
+        ("long-enough-to-be-one", 0o440, "nobody else may read it"),
+    ] {
+        drop(std::fs::remove_file(&token));
+        put(text, mode);
+        let said = told(&named);
+        assert!(said.starts_with(&at("token_file")) && said.contains(why), "{said}");
+    }
+    drop(std::fs::remove_file(&token));
+    put("long-enough-to-be-one\n", 0o400);
+    assert_eq!(told(&format!("{named}remote = \"0.0.0.0:9885\"\n")), "");
+    let without = told("remote = \"0.0.0.0:9885\"\n");
+    assert!(without.starts_with(&at("remote")) && without.contains("set admin.token_file"), "{without}");
 }

@@ -3,6 +3,7 @@
 
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
@@ -179,10 +180,83 @@ fn rights_count_at_once_for_a_context_that_is_there_and_for_one_that_comes() {
     let (status, answer) = agent.json("POST", "/v1/reload");
     assert_eq!((status, &answer["applied"]), (200, &serde_json::json!(["tenant.vms.connect"])), "{answer}");
     let denied = Connection::connect(&agent.path("ioasd.sock")).unwrap().ioas_alloc().unwrap_err();
-    assert!(denied.to_string().contains("tenant vms may not open a context"), "{denied}");
+    let uid = rustix::process::getuid().as_raw();
+    assert!(
+        denied.to_string().contains(&format!("tenant vms, user {uid} may not open a context")),
+        "{denied}"
+    );
+    let line = format!(
+        "its tenant has connect = false, in [[tenant]] vms, {}:6",
+        agent.path("ioasd.toml").display()
+    );
+    assert!(denied.to_string().contains(&line), "{denied}");
     agent.write(&tenant(""));
     assert_eq!(agent.json("POST", "/v1/reload").1["applied"], serde_json::json!(["tenant.vms.connect"]));
     drop(agent.connect());
+}
+
+/// What may be mapped binds the maps that follow; what is mapped stays.
+#[test]
+fn a_source_that_is_denied_is_refused_from_then_on_with_one_text_everywhere() {
+    let agent = Agent::start(&tenant(""));
+    let mut client = agent.connect();
+    client.map(0x10_0000).unwrap();
+    agent.write(&tenant("sources = [\"hugetlb\"]"));
+    let (_, answer) = agent.json("POST", "/v1/reload");
+    assert_eq!(answer["applied"], serde_json::json!(["tenant.vms.sources"]), "{answer}");
+    let refused = client.map(0x20_0000).unwrap_err();
+    let CallError::Refused { errno, code, text, .. } = &refused else { panic!("{refused}") };
+    assert_eq!((*errno, code.as_str()), (Errno::PERM, "source-denied"));
+    assert_eq!(agent.events("refused").last(), Some(text));
+    let explained = agent.ctl(&["--json", "explain", "1", "--length", "16KiB", "--source", "memfd"]);
+    let explained: Value = serde_json::from_slice(&explained.stdout).unwrap();
+    let refusal = &explained["refusal"];
+    assert_eq!((&refusal["code"], refusal["text"].as_str()), (&"source-denied".into(), Some(text.as_str())));
+    let (_, pages) = agent.json("GET", "/v1/pages");
+    assert_eq!(pages["items"][0]["pinned_bytes"], 0x4000, "{pages}");
+    assert_eq!(client.connection.unmap_all(client.ioas).unwrap().get(), 0x4000);
+}
+
+/// A token that others can read refuses the whole reload; another one is in force at once, and the old one is refused.
+#[test]
+fn the_token_is_read_again_and_the_one_before_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let token = folder.path().join("token");
+    let put = |text: &str, mode: u32| {
+        std::fs::write(&token, text).unwrap();
+        std::fs::set_permissions(&token, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    put("the-first-token-1\n", 0o600);
+    let port = free_port();
+    let agent = Agent::start(&format!("remote = \"127.0.0.1:{port}\"\ntoken_file = {token:?}\n"));
+    let status = |token: &str| ask_over_tcp(port, token);
+    assert_eq!((status("the-first-token-1"), status("the-second-token-2")), (200, 401));
+    put("the-second-token-2\n", 0o644);
+    let (refused, problem) = agent.json("POST", "/v1/reload");
+    assert!(
+        refused == 409 && problem["detail"].as_str().unwrap().contains("nobody else may read it"),
+        "{problem}"
+    );
+    assert_eq!(status("the-first-token-1"), 200, "the old one is in force");
+    put("the-second-token-2\n", 0o600);
+    let (_, answer) = agent.json("POST", "/v1/reload");
+    assert_eq!(answer["applied"], serde_json::json!(["what admin.token_file holds"]), "{answer}");
+    assert_eq!((status("the-first-token-1"), status("the-second-token-2")), (401, 200));
+}
+
+/// A port of loopback that nobody listened on a moment ago.
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// The status of what only the token opens.
+fn ask_over_tcp(port: u16, token: &str) -> u16 {
+    let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+    let head = format!("Host: localhost\r\nAuthorization: Bearer {token}\r\nConnection: close");
+    write!(stream, "GET /v1/status HTTP/1.1\r\n{head}\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer.split(' ').nth(1).unwrap().parse().unwrap()
 }
 
 #[test]
@@ -236,7 +310,7 @@ fn what_needs_a_restart_is_named_until_there_is_one() {
     );
 }
 
-/// What is mapped never passes the greater of the limits; a refused map may be shown above it on its way back.
+/// What is mapped never passes the greater of the limits.
 #[test]
 fn limits_change_while_many_clients_charge_and_no_page_is_lost() {
     const GREAT: u64 = 0x1_0000;

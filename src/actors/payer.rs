@@ -7,7 +7,7 @@
 //! Imports allowed: storage's ledger and source, sys, rustix's errors.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use dashmap::DashMap;
@@ -29,12 +29,25 @@ pub struct PayingProcess {
     account: Arc<ProcessAccount>,
     /// Pages it may lock, as read last: it counts when the process has ended.
     limit: AtomicU64,
+    /// The user as whom it mapped last.
+    uid: AtomicU32,
 }
 
 impl PayingProcess {
     fn new(process: Arc<PidFd>) -> Self {
         let limit = AtomicU64::new(limit_of(&process).0);
-        Self { process, account: ProcessAccount::new(), limit }
+        Self { process, account: ProcessAccount::new(), limit, uid: AtomicU32::new(0) }
+    }
+
+    /// Notes as which user it maps.
+    pub fn maps_as(&self, uid: u32) {
+        self.uid.store(uid, Ordering::Relaxed);
+    }
+
+    /// The user as whom it mapped last.
+    #[must_use]
+    pub fn uid(&self) -> u32 {
+        self.uid.load(Ordering::Relaxed)
     }
 
     /// What it has been billed for.

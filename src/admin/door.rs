@@ -33,7 +33,7 @@ use actix_web::{Error, FromRequest, HttpRequest, web};
 
 use super::Shown;
 use super::problem::{Kind, Problem};
-use super::token::Token;
+use super::token::AdminToken;
 
 /// What the admin server shows through TCP.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -68,7 +68,7 @@ pub(super) struct Keys {
     /// What is shown on loopback without the token.
     pub(super) scope: Scope,
     /// The token, if there is one.
-    pub(super) token: Option<Token>,
+    pub(super) token: Option<AdminToken>,
     /// Names of this host, besides its addresses.
     pub(super) names: Vec<String>,
 }

@@ -28,6 +28,7 @@ use crate::storage::among::Worded;
 use crate::storage::io_pagetable::{AreaState, LargePages};
 use crate::storage::ledger::bill::{LimitedBy, LockedStanding};
 use crate::storage::ledger::counter::Figure;
+use crate::storage::ledger::holder::Holder;
 use crate::storage::ledger::resource::Resource;
 use crate::storage::ledger::standing::Standing;
 use crate::storage::refusal::Refusal;
@@ -185,7 +186,7 @@ fn told(ioas: u64, outlook: &Outlook, paying: &PayerReport, charge: ChargeOutloo
     let pins_at_once = outlook.pinning == Pinning::AtOnce;
     let refusal = verdict(outlook, paying, &charge);
     let place = outlook.place.as_ref().ok();
-    let locked = charge.locked.map(|standing| locked_row(&standing));
+    let locked = charge.locked.map(|standing| locked_row(account.holder(), &standing));
     let known = outlook.areas_allowed.iter().cloned().chain(charge.standings).chain(unknown);
     Explanation {
         ioas,
@@ -247,17 +248,18 @@ fn limit_row(standing: &Standing) -> LimitRow {
 }
 
 /// A limit for locked memory, in bytes like those of the accounts.
-fn locked_row(standing: &LockedStanding) -> LimitRow {
+fn locked_row(who: &Holder, standing: &LockedStanding) -> LimitRow {
     let LockedStanding { account, used, needed, limit } = standing;
     let bytes = |pages: u64| pages.saturating_mul(PAGE_SIZE);
-    let level = match account {
-        LimitedBy::User(_) => "user",
-        LimitedBy::Process(_) => "process",
+    let user = who.uid().map(|uid| format!("user {uid}")).unwrap_or_default();
+    let holder = match account {
+        LimitedBy::User => user,
+        LimitedBy::Process => format!("a process of {user}"),
     };
     let hard = Some(limit.0).filter(|pages| *pages != u64::MAX).map(bytes);
     LimitRow {
-        level: level.to_owned(),
-        holder: account.to_string(),
+        level: account.name().to_owned(),
+        holder,
         resource: "memlock".to_owned(),
         used: bytes(used.get()),
         soft: None,

@@ -70,7 +70,7 @@ pub(crate) mod payers;
 mod problem;
 pub mod reload;
 pub(crate) mod status;
-mod token;
+pub mod token;
 mod ui;
 mod version;
 pub(crate) mod walk;
@@ -78,7 +78,7 @@ pub(crate) mod walk;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::{Builder, JoinHandle};
@@ -95,7 +95,7 @@ use self::health::Readiness;
 use self::listen::{LoopbackAddr, SocketFile};
 use self::log::LogControl;
 use self::reload::Configured;
-use self::token::{Token, TokenError};
+use self::token::{AdminToken, TokenError};
 use crate::actors::contexts::Contexts;
 use crate::actors::view::View;
 use crate::telemetry::host::HostView;
@@ -152,8 +152,6 @@ pub struct Endpoints {
     pub scope: Scope,
     /// How many objects `/metrics` names.
     pub series: NamedSeries,
-    /// The file with the token that opens everything over TCP.
-    pub token_file: Option<PathBuf>,
     /// Names of this host, besides its addresses.
     pub names: Vec<String>,
 }
@@ -163,12 +161,25 @@ impl Endpoints {
         self.tcp.is_none() && self.remote.is_none() && self.socket.is_none()
     }
 
-    fn keys(&self) -> Result<Keys, AdminError> {
-        let token = self.token_file.as_deref().map(Token::read).transpose()?;
+    /// The token in `file`, which there must be if others reach the agent.
+    ///
+    /// # Errors
+    /// If it must be there and is not, or cannot be used.
+    pub fn token(&self, file: Option<&Path>) -> Result<Option<AdminToken>, AdminError> {
+        let token = file.map(AdminToken::read).transpose()?;
+        self.require(token.as_ref()).map(|()| token)
+    }
+
+    fn require(&self, token: Option<&AdminToken>) -> Result<(), AdminError> {
         match self.remote {
             Some(remote) if token.is_none() => Err(AdminError::RemoteWithoutToken(remote)),
-            _ => Ok(Keys { scope: self.scope, token, names: self.names.clone() }),
+            _ => Ok(()),
         }
+    }
+
+    fn keys(&self, token: Option<AdminToken>) -> Result<Keys, AdminError> {
+        self.require(token.as_ref())?;
+        Ok(Keys { scope: self.scope, token, names: self.names.clone() })
     }
 
     fn listen(&self) -> Result<Listeners, AdminError> {
@@ -192,6 +203,8 @@ struct Listeners {
 pub struct Controls {
     /// The live contexts.
     pub contexts: Arc<Contexts>,
+    /// The token that opens everything over TCP, if there is one.
+    pub token: Option<AdminToken>,
     /// The filter of the log, if the log is the agent's own.
     pub log: Option<FilterHandle>,
     /// Where the configuration comes from, if the agent was started with one.
@@ -269,13 +282,13 @@ pub fn start(
     if endpoints.is_empty() {
         return Ok(None);
     }
-    let Controls { contexts, log, configured } = controls;
+    let Controls { contexts, token, log, configured } = controls;
     let (streams, streams_end) = Streams::new();
     let shown = Shown {
         view,
         host: Arc::default(),
         readiness: Arc::new(readiness),
-        keys: endpoints.keys()?,
+        keys: endpoints.keys(token)?,
         series: endpoints.series,
         streams,
         contexts,

@@ -1,6 +1,8 @@
 //! The token that opens the admin API over TCP: a secret in a file that only the agent's user and root can read.
 //!
-//! Imports allowed: `std`, `rustix`.
+//! It is read when the agent starts and whenever the configuration is read again; from then on the one before is refused.
+//!
+//! Imports allowed: `std`, `rustix`, `parking_lot`.
 
 use std::fmt;
 use std::fs::File;
@@ -8,6 +10,9 @@ use std::hint::black_box;
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::RwLock;
 
 /// Characters of the shortest and of the longest token.
 const LENGTHS: std::ops::RangeInclusive<usize> = 16..=512;
@@ -42,13 +47,50 @@ pub enum TokenError {
     },
 }
 
+/// The token in force, and the file that it is from.
+#[derive(Clone, Debug)]
+pub struct AdminToken(Arc<InForce>);
+
+#[derive(Debug)]
+struct InForce {
+    path: PathBuf,
+    token: RwLock<Token>,
+}
+
+impl AdminToken {
+    /// The token in the file at `path`.
+    ///
+    /// # Errors
+    /// If it cannot be read, others can read it, or it is none.
+    pub fn read(path: &Path) -> Result<Self, TokenError> {
+        let token = RwLock::new(Token::read(path)?);
+        Ok(Self(Arc::new(InForce { path: path.to_owned(), token })))
+    }
+
+    /// Puts the token of `fresh` in force, if it is from the same file; tells whether that is another one.
+    #[must_use]
+    pub fn renew(&self, fresh: &Self) -> bool {
+        if self.0.path != fresh.0.path {
+            return false;
+        }
+        let new = fresh.0.token.read().clone();
+        let old = std::mem::replace(&mut *self.0.token.write(), new.clone());
+        !old.is(&new.0)
+    }
+
+    /// Whether `given` is the token.
+    pub(super) fn is(&self, given: &[u8]) -> bool {
+        self.0.token.read().is(given)
+    }
+}
+
 /// A token.
 #[derive(Clone)]
-pub(super) struct Token(Vec<u8>);
+struct Token(Vec<u8>);
 
 impl Token {
     /// The token in the file at `path`.
-    pub(super) fn read(path: &Path) -> Result<Self, TokenError> {
+    fn read(path: &Path) -> Result<Self, TokenError> {
         let failed = |source| TokenError::Read { path: path.to_owned(), source };
         let file = File::open(path).map_err(failed)?;
         let about = file.metadata().map_err(failed)?;
@@ -67,7 +109,7 @@ impl Token {
     }
 
     /// Whether `given` is the token. How long that takes tells nothing about where they differ.
-    pub(super) fn is(&self, given: &[u8]) -> bool {
+    fn is(&self, given: &[u8]) -> bool {
         let differ = self.0.iter().enumerate().fold(0, |differ, (at, byte)| {
             black_box(differ | (byte ^ given.get(at).copied().unwrap_or(!byte)))
         });
@@ -103,6 +145,22 @@ mod tests {
             assert!(!token.is(wrong.as_bytes()), "{wrong}");
         }
         assert!(!format!("{token:?}").contains("0123"));
+    }
+
+    #[test]
+    fn a_token_is_renewed_from_its_own_file_alone() {
+        let (file, other) =
+            (tempfile::NamedTempFile::new().unwrap(), tempfile::NamedTempFile::new().unwrap());
+        let write = |file: &tempfile::NamedTempFile, text: &str| std::fs::write(file.path(), text).unwrap();
+        write(&file, "the-first-token-1");
+        write(&other, "of-another-file-1");
+        let in_force = AdminToken::read(file.path()).unwrap();
+        assert!(!in_force.renew(&AdminToken::read(other.path()).unwrap()));
+        assert!(!in_force.renew(&AdminToken::read(file.path()).unwrap()), "it is the same");
+        write(&file, "the-second-token-2");
+        assert!(in_force.is(b"the-first-token-1"));
+        assert!(in_force.renew(&AdminToken::read(file.path()).unwrap()));
+        assert!(in_force.is(b"the-second-token-2") && !in_force.is(b"the-first-token-1"));
     }
 
     #[test]

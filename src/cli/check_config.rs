@@ -1,6 +1,6 @@
 //! `ioasd check-config`: everything that is wrong with a configuration, or what it comes to.
 //!
-//! Imports allowed: config.
+//! Imports allowed: config, reload.
 
 use std::fmt::Write as _;
 use std::io::{Write as _, stdout};
@@ -8,8 +8,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::reload::checked_token;
 use super::{Exit, with_causes};
-use crate::config::effective::{Setting, effective};
+use crate::config::effective::{Effective, Setting, effective};
 use crate::config::load::Flags;
 use crate::config::place::Environment;
 
@@ -27,14 +28,21 @@ pub struct CheckConfigArgs {
 /// Checks a configuration.
 pub fn check_config(args: &CheckConfigArgs) -> Exit {
     let flags = Flags { config: args.file.clone(), ..Flags::default() };
-    match effective(&flags, &Environment::of_process()) {
+    match checked(&flags, &Environment::of_process()) {
         Ok(effective) if args.effective => said(&shown(&effective.settings)),
         Ok(_) => said("ok\n"),
         Err(error) => {
-            eprintln!("{}", with_causes(&error));
+            eprintln!("{error}");
             Exit::Failed
         }
     }
+}
+
+/// What the agent checks before it serves, too: as whoever asks, who has to be able to read the token.
+fn checked(flags: &Flags, environment: &Environment) -> Result<Effective, String> {
+    let effective = effective(flags, environment).map_err(|error| with_causes(&error))?;
+    checked_token(&effective, environment)?;
+    Ok(effective)
 }
 
 fn said(text: &str) -> Exit {

@@ -2,13 +2,13 @@
 //!
 //! ```text
 //!   file ──checked whole──▶ wrong: the old one stays in force, an error and an event tell why
-//!                           right: limits and tenants count at once, what needs a restart is named
+//!                           right: limits, tenants and the admin token count at once, what needs a restart is named
 //! ```
 //!
 //! One reload runs at a time. What is in force is kept setting by setting: those that need a restart stay what they were,
 //! and are told again at each reload until there is one.
 //!
-//! Imports allowed: config, admin's answers, the actors' journal, `service_manager`.
+//! Imports allowed: config, admin's answers and token, the actors' journal, `service_manager`.
 
 use std::fmt;
 use std::sync::Arc;
@@ -22,6 +22,7 @@ use super::with_causes;
 use crate::actors::journal::{Happening, Journal};
 use crate::admin::config::{SettingRow, Settings};
 use crate::admin::reload::{Configured, Reloaded};
+use crate::admin::token::AdminToken;
 use crate::config::Config;
 use crate::config::difference::{Difference, taken};
 use crate::config::effective::{Effective, Setting, effective};
@@ -30,6 +31,14 @@ use crate::config::place::Environment;
 
 /// Puts in force what of a configuration counts without a restart.
 pub type Govern = Box<dyn Fn(&Config) + Send + Sync>;
+
+/// What of a configuration counts without a restart.
+pub(super) struct Governed {
+    /// Limits and tenants.
+    pub(super) govern: Govern,
+    /// The token in force, whose file may say another.
+    pub(super) token: Option<AdminToken>,
+}
 
 /// A configuration that can be read again.
 #[derive(Clone, Debug)]
@@ -44,7 +53,7 @@ pub struct Origin {
 pub(super) struct Reloader {
     flags: Flags,
     environment: Environment,
-    govern: Govern,
+    governed: Governed,
     journal: Arc<Journal>,
     turn: Mutex<()>,
     in_force: Mutex<Vec<Setting>>,
@@ -54,18 +63,32 @@ impl Reloader {
     pub(super) fn new(
         Origin { flags, settings }: Origin,
         environment: Environment,
-        govern: Govern,
+        governed: Governed,
         journal: Arc<Journal>,
     ) -> Self {
-        Self { flags, environment, govern, journal, turn: Mutex::default(), in_force: Mutex::new(settings) }
+        Self { flags, environment, governed, journal, turn: Mutex::default(), in_force: Mutex::new(settings) }
     }
 
-    fn apply(&self, Effective { config, settings }: Effective, who: &str) -> Reloaded {
-        (self.govern)(&config);
+    /// The configuration, and the token that its file says, if both are right.
+    fn read(&self) -> Result<(Effective, Option<AdminToken>), String> {
+        let effective = effective(&self.flags, &self.environment).map_err(|error| with_causes(&error))?;
+        let token = checked_token(&effective, &self.environment)?;
+        Ok((effective, token))
+    }
+
+    fn apply(
+        &self,
+        Effective { config, settings }: Effective,
+        token: Option<&AdminToken>,
+        who: &str,
+    ) -> Reloaded {
+        (self.governed.govern)(&config);
+        let renewed = self.governed.token.as_ref().zip(token).is_some_and(|(old, new)| old.renew(new));
         let mut in_force = self.in_force.lock();
-        let Difference { live, restart } = Difference::between(&in_force, &settings);
+        let Difference { mut live, restart } = Difference::between(&in_force, &settings);
         *in_force = taken(&in_force, settings);
         drop(in_force);
+        live.extend(renewed.then(|| format!("what {TOKEN_FILE} holds")));
         let text = told(&live, &restart);
         tracing::info!(who, applied = ?live, needs_restart = ?restart, "the configuration is read again");
         self.journal.tell(Happening::changed(None, format!("configuration read again for {who}: {text}")));
@@ -77,6 +100,26 @@ impl Reloader {
         self.journal.tell(Happening::not_reloaded(who, &why));
         why
     }
+}
+
+/// The key of the token's file.
+const TOKEN_FILE: &str = "admin.token_file";
+
+/// The token of a configuration, which can be used if there is one, and is there if it must be.
+///
+/// # Errors
+/// What is wrong with it and where it is named, for people.
+pub(super) fn checked_token(
+    Effective { config, settings }: &Effective,
+    environment: &Environment,
+) -> Result<Option<AdminToken>, String> {
+    let token = config.admin_endpoints(environment).token(config.admin.token_file.as_deref());
+    token.map_err(|error| {
+        let key = if config.admin.token_file.is_some() { TOKEN_FILE } else { "admin.remote" };
+        let named = settings.iter().find(|setting| format!("{}.{}", setting.section, setting.key) == key);
+        let origin = named.map(|setting| format!("{}: ", setting.origin)).unwrap_or_default();
+        format!("{origin}{key}: {}", with_causes(&error))
+    })
 }
 
 /// What a reload did, for people.
@@ -105,9 +148,9 @@ impl Configured for Reloader {
     fn reload(&self, who: &str) -> Result<Reloaded, String> {
         let _turn = self.turn.lock();
         let _told = Reloading::begin();
-        match effective(&self.flags, &self.environment) {
-            Ok(effective) => Ok(self.apply(effective, who)),
-            Err(error) => Err(self.refuse(who, with_causes(&error))),
+        match self.read() {
+            Ok((effective, token)) => Ok(self.apply(effective, token.as_ref(), who)),
+            Err(why) => Err(self.refuse(who, why)),
         }
     }
 }
@@ -147,8 +190,12 @@ mod tests {
             let governed = Arc::clone(&governed);
             move |config: &Config| governed.lock().push(config.tenant.len())
         };
-        let reloader =
-            Reloader::new(Origin { flags, settings }, environment, Box::new(govern), Arc::clone(&journal));
+        let reloader = Reloader::new(
+            Origin { flags, settings },
+            environment,
+            Governed { govern: Box::new(govern), token: None },
+            Arc::clone(&journal),
+        );
 
         write("[limits]\nhost = { areas = 5 }\n[server]\narbiters = 3\n[[tenant]]\nname = \"a\"\n");
         let reloaded = reloader.reload("a test").unwrap();

@@ -25,7 +25,7 @@ use ioasd_client::units::ByteLen;
 use tracing::field::display;
 
 use super::drain::{Times, drain};
-use super::reload::{self, Govern, Origin, Reloader};
+use super::reload::{self, Govern, Governed, Origin, Reloader};
 use super::service_manager;
 use super::{Exit, ServeArgs, with_causes};
 use crate::actors::contexts::Contexts;
@@ -171,15 +171,17 @@ pub async fn run<E: Engine>(
     let hangup = hangup.map_err(ServeError::Signals)?;
     let registry = Registry::new();
     let socket = config.socket(environment);
+    let token = config.admin_endpoints(environment).token(config.admin.token_file.as_deref())?;
     let engine =
         E::start(config, &socket, &registry).await.map_err(|error| ServeError::Engine(Box::new(error)))?;
     let reloader = origin.map(|origin| {
         let journal = Arc::clone(registry.journal());
-        Arc::new(Reloader::new(origin, environment.clone(), engine.governor(), journal))
+        let governed = Governed { govern: engine.governor(), token: token.clone() };
+        Arc::new(Reloader::new(origin, environment.clone(), governed, journal))
     });
     let reloading = hangup.zip(reloader.clone()).map(|(hangup, reloader)| reload::at_each(hangup, reloader));
     let configured = reloader.map(|reloader| reloader as Arc<dyn Configured>);
-    let controls = Controls { contexts: engine.live(), log, configured };
+    let controls = Controls { contexts: engine.live(), token, log, configured };
     let served = serve_until(&mut signals, (config, environment, controls), &engine, &registry).await;
     if let Some(reloading) = reloading {
         reloading.abort();

@@ -18,6 +18,7 @@ use ioasd::actors::registry::Registry;
 use ioasd::actors::view::View;
 use ioasd::admin::door::Scope;
 use ioasd::admin::health::{Check, Readiness};
+use ioasd::admin::token::AdminToken;
 use ioasd::admin::{self, AdminHandle, Controls, Endpoints};
 use ioasd::cli::agent::settings;
 use ioasd::config::Config;
@@ -55,7 +56,7 @@ impl Agent {
 
     /// An agent that shows `scope` through TCP. It has two arbiters.
     pub(crate) fn with_scope(scope: Scope) -> Self {
-        Self::with(|_| Endpoints { scope, ..Endpoints::default() })
+        Self::with(|_| (Endpoints { scope, ..Endpoints::default() }, None))
     }
 
     /// An agent with [`TOKEN`], and a third door that others reach.
@@ -65,29 +66,26 @@ impl Agent {
             std::fs::write(&path, TOKEN).unwrap();
             std::fs::set_permissions(&path, Permissions::from_mode(0o400)).unwrap();
             let names = vec!["node7.example".to_owned()];
-            Endpoints {
-                token_file: Some(path),
-                remote: "127.0.0.1:0".parse().ok(),
-                names,
-                ..Endpoints::default()
-            }
+            let remote = "127.0.0.1:0".parse().ok();
+            (Endpoints { remote, names, ..Endpoints::default() }, AdminToken::read(&path).ok())
         })
     }
 
-    fn with(endpoints: impl FnOnce(&Path) -> Endpoints) -> Self {
+    fn with(endpoints: impl FnOnce(&Path) -> (Endpoints, Option<AdminToken>)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (stop, stopped) = oneshot::channel();
         let (started, when_started) = channel();
         let path = client_socket(folder.path());
         let thread = thread::spawn(move || run(&path, &started, stopped));
         let (shared, view, contexts) = when_started.recv().unwrap();
+        let (endpoints, token) = endpoints(folder.path());
         let endpoints = Endpoints {
             tcp: Some("127.0.0.1:0".parse().unwrap()),
             socket: Some(folder.path().join("admin.sock")),
-            ..endpoints(folder.path())
+            ..endpoints
         };
         let readiness = Readiness::new(vec![Check::not_draining(&contexts)]);
-        let controls = Controls { contexts, ..Controls::default() };
+        let controls = Controls { contexts, token, ..Controls::default() };
         let admin = admin::start(&endpoints, view, controls, readiness).unwrap();
         Self { folder, shared, admin, stop: Some(stop), thread: Some(thread) }
     }

@@ -146,6 +146,7 @@ impl ClientState {
         let mut last = self.accounting.last.borrow_mut();
         let known = last.take().filter(|last| Arc::ptr_eq(last.paying.process(), process));
         let paying = known.map_or_else(|| self.agent.paying.find(process), |last| last.paying);
+        paying.maps_as(uid);
         Arc::clone(&last.insert(Last { uid, paying }).paying)
     }
 

@@ -62,9 +62,9 @@ function inOrder(accounts) {
 
 function payerRow(payer) {
   const limit = payer.limit_bytes ?? null;
-  const used = payer.locked_bytes ?? payer.limited_bytes ?? 0;
+  const used = Math.max(payer.limited_bytes, payer.user_limited_bytes);
   const bars = limit === null ? "no limit" : bar(used, limit, { marks: [{ at: limit, kind: "hard" }], words: `${size(used)} of ${size(limit)}` });
-  return [String(payer.pid), size(payer.pinned_bytes ?? payer.charged_bytes ?? 0), size(used), limit === null ? "unlimited" : size(limit), bars];
+  return [String(payer.pid), size(payer.charged_bytes), size(used), limit === null ? "unlimited" : size(limit), bars];
 }
 
 function tree({ items, more }) {

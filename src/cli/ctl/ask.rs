@@ -4,8 +4,8 @@
 
 use std::io::{self, BufRead};
 
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::admin::event_stream::HEARTBEAT;
@@ -120,8 +120,12 @@ impl Agent {
 
     /// The list at `path` as one JSON document.
     pub(super) fn json_list(&self, path: &str) -> Result<String, AskError> {
-        let items: Vec<Value> = self.list(path)?;
-        let whole = serde_json::to_string_pretty(&json!({ "items": items, "next": null }));
+        self.json(&self.list::<Value>(path)?)
+    }
+
+    /// Rows of a list as one JSON document.
+    pub(super) fn json<T: Serialize>(&self, rows: &[T]) -> Result<String, AskError> {
+        let whole = serde_json::to_string_pretty(&json!({ "items": rows, "next": null }));
         whole.map(|text| text + "\n").map_err(|error| self.garbled(&error))
     }
 

@@ -26,6 +26,11 @@ pub struct LimitsArgs {
 }
 
 impl LimitsArgs {
+    /// Those of `accounts` that are shown.
+    pub(super) fn among(&self, accounts: Vec<AccountRow>) -> Vec<AccountRow> {
+        accounts.into_iter().filter(|account| self.passes(account)).collect()
+    }
+
     fn passes(&self, account: &AccountRow) -> bool {
         let tenant = self.tenant.as_ref().is_none_or(|name| account.tenant.as_ref() == Some(name));
         let user = self.user.is_none_or(|uid| account.uid == Some(uid));
@@ -133,5 +138,6 @@ mod tests {
         assert!(!all.contains("tables"), "{all}");
         let one = LimitsArgs { tenant: Some("vms".to_owned()), user: Some(7), context: None };
         assert_eq!(shown(&accounts, &one).lines().count(), 1 + 2);
+        assert_eq!(one.among(accounts.to_vec()).iter().map(|account| account.id).collect::<Vec<_>>(), [4]);
     }
 }

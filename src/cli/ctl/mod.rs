@@ -300,7 +300,7 @@ fn shown(agent: &Agent, args: &CtlArgs) -> Result<String, AskError> {
         CtlCommand::Devices { id: Some(id) } => one(agent, &format!("/v1/devices/{id}"), args),
         CtlCommand::Accesses => list::<AccessRow>(agent, "/v1/accesses", args),
         CtlCommand::Accounts => list::<AccountRow>(agent, "/v1/accounts", args),
-        CtlCommand::Limits(_) if args.json => agent.json_list("/v1/accounts"),
+        CtlCommand::Limits(limits) if args.json => agent.json(&limits.among(agent.list("/v1/accounts")?)),
         CtlCommand::Limits(limits) => Ok(limits::shown(&agent.list("/v1/accounts")?, limits)),
         CtlCommand::Payers => list::<PayerRow>(agent, "/v1/payers", args),
         CtlCommand::Events { since, .. } => {

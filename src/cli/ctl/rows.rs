@@ -284,14 +284,23 @@ impl Row for AccountRow {
 }
 
 impl Row for PayerRow {
-    const COLUMNS: &'static [Column] =
-        &[("PID", Right), ("CHARGED", Right), ("LIMITED", Right), ("LIMIT", Right), ("STATE", Left)];
+    const COLUMNS: &'static [Column] = &[
+        ("PID", Right),
+        ("USER", Right),
+        ("CHARGED", Right),
+        ("LOCKED", Right),
+        ("LOCKED BY USER", Right),
+        ("LIMIT", Right),
+        ("STATE", Left),
+    ];
 
     fn cells(&self) -> Vec<String> {
         vec![
             self.pid.to_string(),
+            self.uid.to_string(),
             size(self.charged_bytes),
             size(self.limited_bytes),
+            size(self.user_limited_bytes),
             self.limit_bytes.map_or_else(|| "none".to_owned(), size),
             if self.ended { "ended" } else { "running" }.to_owned(),
         ]

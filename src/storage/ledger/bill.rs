@@ -13,6 +13,7 @@ use ioasd_client::units::PAGE_SIZE;
 
 use super::counter::Counter;
 use super::exceeded::Exceeded;
+use super::holder::Holder;
 use super::limits::Limit;
 use super::node::Want;
 use super::resource::Resource;
@@ -28,22 +29,8 @@ use crate::storage::step::Enforcement;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ChargeRefused {
     /// A limit for locked memory would be passed.
-    #[error(
-        "{account} may not pin {needed} pages more: {} of {} pages are in use; unmap something, or raise the limit \
-         for locked memory",
-        used.get(),
-        limit.0
-    )]
-    OverLimit {
-        /// Whose limit it is.
-        account: LimitedBy,
-        /// What is charged against it already.
-        used: Charged,
-        /// Pages that were asked for.
-        needed: u64,
-        /// Pages allowed.
-        limit: PageLimit,
-    },
+    #[error(transparent)]
+    OverLimit(#[from] OverMemlock),
     /// A limit of the tree would be passed.
     #[error(transparent)]
     Exceeded(#[from] Exceeded),
@@ -64,7 +51,7 @@ impl Coded for ChargeRefused {
 
     fn code(&self) -> &'static str {
         match self {
-            Self::OverLimit { .. } => "over-limit",
+            Self::OverLimit(_) => "over-limit",
             Self::Exceeded(exceeded) => exceeded.code(),
             Self::Injected { .. } => "fault-injected",
         }
@@ -107,23 +94,51 @@ impl ProcessAccount {
     }
 }
 
-/// Whose limit for locked memory was met.
+/// Whose limit for locked memory it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LimitedBy {
-    /// That of the user.
-    User(u32),
-    /// That of one process of the user.
-    Process(u32),
+    /// That of the user, over all tenants and contexts.
+    User,
+    /// That of the process that maps.
+    Process,
 }
 
-impl fmt::Display for LimitedBy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl LimitedBy {
+    /// The word used in reports.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
         match self {
-            Self::User(uid) => write!(f, "user {uid}"),
-            Self::Process(uid) => write!(f, "a process of user {uid}"),
+            Self::User => "user",
+            Self::Process => "process",
         }
     }
 }
+
+/// A limit for locked memory would be passed. The text is as that of an account: who asked, whose limit, of what, used, limit and
+/// needed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OverMemlock {
+    /// Who asked.
+    pub who: Arc<Holder>,
+    /// How the limit stands.
+    pub standing: LockedStanding,
+}
+
+impl fmt::Display for OverMemlock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { who, standing: LockedStanding { account, used, needed, limit } } = self;
+        let bytes = |pages: u64| pages.saturating_mul(PAGE_SIZE);
+        let (needed, used, limit) = (bytes(*needed), bytes(used.get()), bytes(limit.0));
+        let whose = account.name();
+        write!(
+            f,
+            "{who} needs {needed} bytes of locked memory more, but its {whose} has {used} of the {limit} it may have: "
+        )?;
+        f.write_str("unmap something, or raise RLIMIT_MEMLOCK of the process that maps")
+    }
+}
+
+impl std::error::Error for OverMemlock {}
 
 /// How a limit for locked memory stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -322,18 +337,15 @@ impl Bill {
 
     const fn limited_by(&self) -> LimitedBy {
         match self.mode {
-            AccountMode::Mm => LimitedBy::Process(self.account.uid),
-            AccountMode::None | AccountMode::User => LimitedBy::User(self.account.uid),
+            AccountMode::Mm => LimitedBy::Process,
+            AccountMode::None | AccountMode::User => LimitedBy::User,
         }
     }
 
     fn over_limit(&self, (used, limit): (u64, u64), needed: u64) -> ChargeRefused {
-        ChargeRefused::OverLimit {
-            account: self.limited_by(),
-            used: Charged::new(used),
-            needed,
-            limit: PageLimit(limit),
-        }
+        let (used, limit) = (Charged::new(used), PageLimit(limit));
+        let standing = LockedStanding { account: self.limited_by(), used, needed, limit };
+        OverMemlock { who: Arc::clone(self.account.node.holder()), standing }.into()
     }
 }
 
@@ -379,7 +391,9 @@ mod tests {
         let refused = of_mm.charge(Delta::more(11), HELD, LIMIT).unwrap_err();
         assert_eq!((refused.errno(), refused.code()), (Errno::NOMEM, "over-limit"));
         let text = refused.to_string();
-        assert!(text.starts_with("a process of user 1000 may not pin 11 pages more: 90 of 100"), "{text}");
+        let said = "host, no tenant, user 1000, context 1 needs 45056 bytes of locked memory more, but its process has 368640 of \
+                    the 409600 it may have: unmap something, or raise RLIMIT_MEMLOCK of the process that maps";
+        assert_eq!(text, said);
         assert_eq!(figures(&of_mm), [280, 90, 180, 90], "a refused charge leaves no trace");
         ledger.check();
     }
