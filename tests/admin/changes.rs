@@ -211,7 +211,9 @@ fn whoever_can_open_the_socket_but_is_not_its_owner_looks_and_changes_nothing() 
     let program =
         tempfile::Builder::new().permissions(std::fs::Permissions::from_mode(0o755)).tempdir().unwrap();
     let copy = program.path().join("ioasd");
-    std::fs::copy(env!("CARGO_BIN_EXE_ioasd"), &copy).unwrap();
+    // Another process copies it: a child of another test would keep the file open for writing, and it could not be run.
+    let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_ioasd")).arg(&copy).status().unwrap();
+    assert!(copied.success(), "{copied}");
     mode(&copy, 0o755);
     let stranger = |arguments: &[&str]| {
         let mut command = Command::new(&copy);
