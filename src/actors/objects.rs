@@ -11,7 +11,7 @@
 //! ```
 //!
 //! What is nested in a HWPT is in [`nesting`], what a device is attached to in [`attachment`], queues that are read in
-//! [`events`].
+//! [`events`], pages that are mapped in [`regions`].
 //!
 //! Imports allowed: messages, the object actors, domains::spec, the client crate's formats.
 
@@ -19,6 +19,7 @@ pub mod attachment;
 pub mod events;
 pub mod mock_state;
 pub mod nesting;
+pub mod regions;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -290,6 +291,14 @@ impl Object {
         all.saturating_sub(1)
     }
 
+    /// How many of what a program can map of it, it has mapped.
+    fn mapped(&self) -> usize {
+        match self {
+            Self::Viommu(object) => object.region.iter().filter(|region| region.is_mapped()).count(),
+            _ => 0,
+        }
+    }
+
     const fn kind(&self) -> &'static str {
         match self {
             Self::Ioas(_) => "an ioas",
@@ -329,7 +338,7 @@ pub enum ObjectError {
         wanted: &'static str,
     },
     /// Something refers to it.
-    #[error("object {id} is {kind} in use {referrers} time(s): detach or destroy what uses it first")]
+    #[error("object {id} is {kind} in use {referrers} time(s): detach, destroy or unmap what uses it first")]
     Busy {
         /// The id.
         id: ObjectId,
@@ -512,10 +521,10 @@ impl Objects {
     /// Takes an object that nothing refers to out of the table.
     ///
     /// # Errors
-    /// If there is none, or something refers to it.
+    /// If there is none, or something refers to it, or a program has mapped it.
     pub fn take(&mut self, id: ObjectId) -> Result<Object, ObjectError> {
         let object = self.get(id, "an object")?;
-        let referrers = object.referrers();
+        let referrers = object.referrers() + object.mapped();
         if referrers > 0 {
             return Err(ObjectError::Busy { id, kind: object.kind(), referrers });
         }

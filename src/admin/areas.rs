@@ -69,6 +69,7 @@ pub(super) const fn permission(permission: Permission) -> &'static str {
         Permission::Read => "r",
         Permission::Write => "w",
         Permission::ReadWrite => "rw",
+        Permission::Neither => "-",
     }
 }
 

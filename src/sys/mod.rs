@@ -3,6 +3,7 @@
 //! | file | what it is |
 //! |---|---|
 //! | [`memfd`], [`mapping`] | memory files, sealed; shared mappings of them |
+//! | [`shared_pages`] | memory that others map, and whether they do |
 //! | [`socket`], [`listener`] | SEQPACKET sockets with descriptors and credentials |
 //! | [`activation`] | sockets that a service manager bound for the agent |
 //! | [`identity`], [`peer`], [`pidfd`] | who connected, whether a process lives, what it may lock |
@@ -54,6 +55,7 @@ pub mod pin_ring;
 pub mod process_memory;
 pub mod ring_channel;
 pub mod sender;
+pub mod shared_pages;
 pub mod socket;
 pub mod terminal;
 pub mod watched;

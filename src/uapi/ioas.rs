@@ -1,12 +1,14 @@
-//! DESTROY, IOAS_ALLOC, IOAS_MAP_FILE, IOAS_COPY, IOAS_UNMAP.
+//! DESTROY, IOAS_ALLOC, IOAS_MAP_FILE, IOAS_COPY, IOAS_UNMAP, IOAS_NOIOMMU_GET_PA.
 //!
 //! Imports allowed: actors, storage's request checks, the client crate's wire.
 
 use ioasd_client::ids::IoasId;
 use ioasd_client::units::{Flag, Iova, Permission};
 use ioasd_client::wire::command::Command;
+use ioasd_client::wire::mock::BY_AREA;
 use ioasd_client::wire::uapi::{
-    Destroy, IoasAlloc, IoasCopy, IoasMapFile, IoasUnmap, MAP_FIXED_IOVA, MAP_READABLE, MAP_WRITEABLE,
+    Destroy, IoasAlloc, IoasCopy, IoasMapFile, IoasNoiommuGetPa, IoasUnmap, MAP_FIXED_IOVA, MAP_READABLE,
+    MAP_WRITEABLE,
 };
 
 use super::{Call, Done, Serve, check_flags, check_no_fds};
@@ -55,12 +57,17 @@ impl Serve for IoasMapFile {
 impl Serve for IoasCopy {
     async fn serve(self, call: Call<'_>) -> Result<Done<Self>, Refusal> {
         check_no_fds(Self::NAME, &call.fds)?;
-        check_flags(Self::NAME, self.flags, MAP_FLAGS)?;
+        let mock = if call.client.mock_hardware().is_some() { BY_AREA } else { 0 };
+        check_flags(Self::NAME, self.flags, MAP_FLAGS | mock)?;
         let permission =
             check_copy_request(self.length, self.src_iova, self.dst_iova, permission(self.flags));
         let permission = permission.map_err(|error| Refusal::of(&error))?;
         call.client.require_ioas(self.src_ioas_id.into())?;
-        let range = check_range(self.src_iova, self.length).map_err(|error| Refusal::of(&error))?;
+        let src_iova = match Flag::of(self.flags, BY_AREA) {
+            Flag::Set => call.client.mock_address_in(self.src_ioas_id.into(), self.src_iova.get()).await?,
+            Flag::Clear => self.src_iova,
+        };
+        let range = check_range(src_iova, self.length).map_err(|error| Refusal::of(&error))?;
         let mapping = Mapping { permission, placement: placement(self.flags, self.dst_iova) };
         let source = (self.src_ioas_id.into(), range);
         let dst_iova = call.client.copy(source, self.dst_ioas_id.into(), mapping).await?;
@@ -75,6 +82,13 @@ impl Serve for IoasUnmap {
         let request = check_unmap_request(self.iova, self.length).map_err(|error| Refusal::of(&error))?;
         let length = call.client.unmap(self.ioas_id.into(), request).await?;
         Ok(Done::value(Self { length, ..self }))
+    }
+}
+
+impl Serve for IoasNoiommuGetPa {
+    async fn serve(self, _: Call<'_>) -> Result<Done<Self>, Refusal> {
+        let text = "there are no devices without IOMMU here";
+        Err(Refusal::new(Errno::OPNOTSUPP, "noiommu-unsupported", text))
     }
 }
 

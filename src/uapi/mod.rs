@@ -2,7 +2,7 @@
 //!
 //! | file | commands |
 //! |---|---|
-//! | [`ioas`] | DESTROY, IOAS_ALLOC, IOAS_MAP_FILE, IOAS_COPY, IOAS_UNMAP |
+//! | [`ioas`] | DESTROY, IOAS_ALLOC, IOAS_MAP_FILE, IOAS_COPY, IOAS_UNMAP, IOAS_NOIOMMU_GET_PA |
 //! | [`lists`] | IOAS_MAP_FILES, IOAS_UNMAP_RANGES |
 //! | `memory` | IOAS_MAP |
 //! | `mock` | TEST_CMD |
@@ -13,7 +13,7 @@
 //! | [`hwpts`], [`hw_info`] | HWPT_ALLOC, GET_HW_INFO |
 //! | [`dirty`] | HWPT_SET_DIRTY_TRACKING, HWPT_GET_DIRTY_BITMAP |
 //! | [`events`] | FAULT_QUEUE_ALLOC, VEVENTQ_ALLOC |
-//! | [`nesting`] | HWPT_INVALIDATE, VIOMMU_ALLOC, VDEVICE_ALLOC, HW_QUEUE_ALLOC |
+//! | [`nesting`] | HWPT_INVALIDATE, VIOMMU_ALLOC, VDEVICE_ALLOC, HW_QUEUE_ALLOC, REGION_OPEN |
 //! | [`devices`] | DEVICE_CREATE, DEVICE_ATTACH, DEVICE_REPLACE, DEVICE_DETACH, DOMAIN_EXPORT |
 //! | [`channels`] | CHANNEL_OPEN |
 //! | [`accesses`] | ACCESS_CREATE, ACCESS_ATTACH, ACCESS_REPLACE, ACCESS_DETACH, ACCESS_PIN, ACCESS_UNPIN, ACCESS_RW |
@@ -49,7 +49,7 @@ use std::rc::Rc;
 
 use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
-use ioasd_client::wire::channels::{ChannelOpen, MemoryServe};
+use ioasd_client::wire::channels::{ChannelOpen, MemoryServe, RegionOpen};
 use ioasd_client::wire::command::{Argument, Command, Decoded};
 use ioasd_client::wire::frame::{Echo, Reply, Request};
 use ioasd_client::wire::mock::TestCmd;
@@ -60,7 +60,7 @@ use ioasd_client::wire::own::{
 use ioasd_client::wire::uapi::{
     Destroy, FaultQueueAlloc, GetHwInfo, HwQueueAlloc, HwptAlloc, HwptGetDirtyBitmap, HwptInvalidate,
     HwptSetDirtyTracking, IoasAlloc, IoasAllowIovas, IoasChangeProcess, IoasCopy, IoasIovaRanges, IoasMap,
-    IoasMapFile, IoasUnmap, IommuOption, VdeviceAlloc, VeventqAlloc, ViommuAlloc,
+    IoasMapFile, IoasNoiommuGetPa, IoasUnmap, IommuOption, VdeviceAlloc, VeventqAlloc, ViommuAlloc,
 };
 use ioasd_client::wire::vfio::{
     VfioCheckExtension, VfioGetInfo, VfioIoas, VfioMapDma, VfioSetIommu, VfioUnmapDma,
@@ -213,13 +213,10 @@ async fn answer(client: Rc<ClientState>, incoming: Incoming) -> (&'static str, R
 
 /// Runs the command of a request if it is one of those listed.
 macro_rules! run_listed {
-    ($request:ident, $call:ident, [$($command:ident),* $(,)?]) => {
+    ($request:ident, $call:ident, [$($command:ident),* $(,)?], else $other:expr) => {
         match $request.echo.command {
             $( $command::NUMBER => run::<$command>($request.argument, $call).await, )*
-            TestCmd::NUMBER if $call.client.mock_hardware().is_some() => {
-                run::<TestCmd>($request.argument, $call).await
-            }
-            other => (UNKNOWN, Err(unknown_command(other, $request.argument))),
+            _ => $other,
         }
     };
 }
@@ -237,6 +234,7 @@ async fn carry_out(request: Request<'_>, call: Call<'_>) -> (&'static str, Resul
             IoasMap,
             IoasMapFile,
             IoasUnmap,
+            IoasNoiommuGetPa,
             DeviceCreate,
             DeviceAttach,
             DeviceReplace,
@@ -265,13 +263,27 @@ async fn carry_out(request: Request<'_>, call: Call<'_>) -> (&'static str, Resul
             AccessRw,
             ChannelOpen,
             MemoryServe,
-            VfioIoas,
-            VfioCheckExtension,
-            VfioSetIommu,
-            VfioGetInfo,
-            VfioMapDma,
-            VfioUnmapDma,
-        ]
+            RegionOpen,
+        ],
+        else carry_out_for_a_container(request, call).await
+    )
+}
+
+/// The calls of a VFIO container, and the test command where there is mock hardware.
+async fn carry_out_for_a_container(
+    request: Request<'_>,
+    call: Call<'_>,
+) -> (&'static str, Result<Answer, Refusal>) {
+    run_listed!(
+        request,
+        call,
+        [VfioIoas, VfioCheckExtension, VfioSetIommu, VfioGetInfo, VfioMapDma, VfioUnmapDma],
+        else match request.echo.command {
+            TestCmd::NUMBER if call.client.mock_hardware().is_some() => {
+                run::<TestCmd>(request.argument, call).await
+            }
+            other => (UNKNOWN, Err(unknown_command(other))),
+        }
     )
 }
 
@@ -288,12 +300,7 @@ fn whole(loss: Loss) -> Result<(), Refusal> {
     Err(Refusal::new(errno, code, text))
 }
 
-/// Within the table of the uAPI a bad argument is noticed before an empty slot is.
-fn unknown_command(number: u32, argument: Argument<'_>) -> Refusal {
-    const TABLE: std::ops::RangeInclusive<u32> = 0x3b80..=0x3b95;
-    if TABLE.contains(&number) && argument.user_size().is_err() {
-        return Refusal::new(Errno::FAULT, "argument-unreadable", "the argument has no size field");
-    }
+fn unknown_command(number: u32) -> Refusal {
     Refusal::new(Errno::NOTTY, "command-unknown", format!("there is no command {number:#x} here"))
 }
 

@@ -1,13 +1,16 @@
-//! HWPT_INVALIDATE, VIOMMU_ALLOC, VDEVICE_ALLOC, HW_QUEUE_ALLOC: for mock devices, the only ones whose tables can be nested.
+//! HWPT_INVALIDATE, VIOMMU_ALLOC, VDEVICE_ALLOC, HW_QUEUE_ALLOC, REGION_OPEN: for mock devices, the only ones whose tables
+//! can be nested.
 //!
 //! Imports allowed: actors, storage's request checks, the client crate's wire.
 
 use ioasd_client::units::Flag;
+use ioasd_client::wire::channels::RegionOpen;
 use ioasd_client::wire::command::Command;
 use ioasd_client::wire::mock::{
-    HW_QUEUE_MOCK, INVALIDATE_ALL, INVALIDATE_MOCK, MockDeviceInvalidation, MockInvalidation, VIOMMU_MOCK,
+    HW_QUEUE_MOCK, INVALIDATE_ALL, INVALIDATE_MOCK, MockDeviceInvalidation, MockInvalidation, MockViommu,
+    VIOMMU_MOCK,
 };
-use ioasd_client::wire::record::Record;
+use ioasd_client::wire::record::{Record, store_all};
 use ioasd_client::wire::uapi::{
     HwQueueAlloc, HwptInvalidate, INVALIDATE_ENTRIES_MAX, INVALIDATE_ENTRY_MAX, NOWHERE, TYPE_NONE,
     VdeviceAlloc, ViommuAlloc,
@@ -18,10 +21,12 @@ use super::{Call, Done, Serve, check_flags, check_no_fds, check_reserved};
 use crate::actors::client_context::nesting::Invalidated;
 use crate::actors::objects::mock_state::{Drops, WORDS};
 use crate::actors::objects::nesting::{NestedHwptObject, ViommuObject};
+use crate::actors::objects::regions::Place;
 use crate::actors::objects::{DeviceKind, DeviceObject};
 use crate::error::Errno;
 use crate::storage::io_pagetable::check_range;
 use crate::storage::refusal::Refusal;
+use crate::sys::client_fd::ClientFd;
 
 impl Serve for HwptInvalidate {
     async fn serve(self, call: Call<'_>) -> Result<Done<Self>, Refusal> {
@@ -116,10 +121,50 @@ impl Serve for ViommuAlloc {
         let device = call.client.viommu_device(self.dev_id.into())?;
         require_viommu(&device, self.kind)?;
         let parent = call.client.viommu_parent(&device, self.hwpt_id.into())?;
+        let given = viommu_data(&self, call.payload, call.fds)?;
+        let word = given.as_ref().map(|(_, data)| data.given);
+        let (out_viommu_id, region) = call.client.viommu_alloc(parent, word)?;
+        let told = given.zip(region).map(|((array, data), region)| {
+            let (out_offset, out_length) = (region.offset.get(), region.length.get());
+            let told = MockViommu { out_given: data.given, out_offset, out_length, ..data };
+            array.give_back_filled(&store_all(&[told]), self.data_len)
+        });
+        match told.transpose() {
+            Ok(payload) => {
+                Ok(Done::value(Self { out_viommu_id, ..self }).with_payload(payload.unwrap_or_default()))
+            }
+            Err(refusal) => {
+                call.client.destroy(out_viommu_id).await?;
+                Err(refusal)
+            }
+        }
+    }
+}
+
+/// What came with VIOMMU_ALLOC, if anything did. Without the last fields it is not told where the pages are.
+fn viommu_data<'m>(
+    command: &ViommuAlloc,
+    payload: &'m [u8],
+    fds: Vec<ClientFd>,
+) -> Result<Option<(Array<'m>, MockViommu)>, Refusal> {
+    if command.data_len == 0 {
+        return check_no_fds(ViommuAlloc::NAME, &fds).map(|()| None);
+    }
+    if !(8..=24).contains(&command.data_len) {
+        let text = format!("the data of a viommu have 8 to 24 bytes, not {}", command.data_len);
+        return Err(Refusal::new(Errno::INVAL, "viommu-data-length", text));
+    }
+    let array = Array::of(ViommuAlloc::NAME, payload, fds, command.data_uptr)?;
+    let data = array.read_sized(command.data_len)?;
+    Ok(Some((array, data)))
+}
+
+impl Serve for RegionOpen {
+    async fn serve(self, call: Call<'_>) -> Result<Done<Self>, Refusal> {
         check_no_fds(Self::NAME, &call.fds)?;
-        require_no_data(self.data_len)?;
-        let out_viommu_id = call.client.viommu_alloc(parent)?;
-        Ok(Done::value(Self { out_viommu_id, ..self }))
+        check_flags(Self::NAME, self.flags, 0)?;
+        let place = Place { offset: self.offset, length: self.length };
+        Ok(Done::value(self).with_fd(call.client.region_open(place)?))
     }
 }
 
@@ -137,13 +182,6 @@ fn require_viommu(device: &DeviceObject, kind: u32) -> Result<(), Refusal> {
     }
     let text = format!("device {} has no viommu of type {kind:#x}", device.id);
     Err(Refusal::new(Errno::OPNOTSUPP, "type-unsupported", text))
-}
-
-fn require_no_data(data_len: u32) -> Result<(), Refusal> {
-    if data_len == 0 {
-        return Ok(());
-    }
-    Err(Refusal::new(Errno::OPNOTSUPP, "viommu-data-unsupported", "a viommu takes no data: leave them out"))
 }
 
 impl Serve for VdeviceAlloc {

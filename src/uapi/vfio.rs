@@ -89,7 +89,7 @@ impl Serve for VfioMapDma {
         let ioas = call.client.vfio_ioas()?;
         let read = Flag::of(self.flags, VFIO_MAP_READ);
         let permission = Permission::from_flags(read, Flag::of(self.flags, VFIO_MAP_WRITE));
-        let permission = check_map_request(self.iova, self.length, permission);
+        let permission = check_map_request(self.iova, self.length, permission.or(Some(Permission::Neither)));
         let permission = permission.map_err(|error| Refusal::of(&error))?;
         check_user_memory(self.vaddr, self.length).map_err(|error| Refusal::of(&error))?;
         let memory =

@@ -137,10 +137,18 @@ fn faults() {
     }
     assert_eq!(polled(&fd), POLLIN | POLLOUT);
     assert_eq!([read(&fd, 39), read(&fd, 0)], [Err(ESPIPE), Err(EINVAL)]);
+    let edge = page_before_nothing().wrapping_add(4096 - 39);
+    // SAFETY: the kernel, or the shim, checks the address.
+    let read_to = |at: *mut u8, room| unsafe { libc::read(fd.as_raw_fd(), at.cast(), room) };
+    for nowhere in [edge, std::ptr::without_provenance_mut(8)] {
+        assert_eq!(read_to(nowhere, 80), -1);
+        assert_eq!(io::Error::last_os_error().raw_os_error(), Some(EFAULT), "it stays in the queue");
+    }
     let first = read(&fd, 40).unwrap();
     assert_eq!(first, [2, bed.idev, 0, 1, 1, 0, 0x1000, 0xabc0, 0, 1], "the last page of its group");
     assert_eq!(polled(&fd), POLLIN | POLLOUT, "two are left");
-    assert_eq!(groups(&read(&fd, 4000).unwrap()), [(2, 2), (3, 3)]);
+    assert_eq!(read_to(edge.wrapping_sub(1), 4000), 40, "as much as can be written");
+    assert_eq!(groups(&read(&fd, 4000).unwrap()), [(3, 3)]);
     assert_eq!((polled(&fd), read(&fd, 40)), (POLLOUT, Ok(vec![])));
     assert_eq!(
         [write(&fd, &[1, 0], 7), write(&fd, &[1, 2], 8), write(&fd, &[9, 0], 8)],

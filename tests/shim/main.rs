@@ -26,6 +26,7 @@ mod options;
 mod private;
 mod processes;
 mod program;
+mod regions;
 mod run;
 mod sizes;
 mod tables;

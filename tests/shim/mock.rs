@@ -8,8 +8,8 @@ use libc::{
 };
 
 use crate::device::{
-    ALLOW_IOVAS, HWPT_ALLOC, MAP, READABLE, Struct, TEST, WRITEABLE, destroy, ioas_alloc, map_file, memory,
-    open, page_before_nothing, shared, unmap,
+    ALLOW_IOVAS, FIXED, HWPT_ALLOC, MAP, READABLE, Struct, TEST, WRITEABLE, destroy, ioas_alloc, map_file,
+    memory, open, page_before_nothing, shared, unmap,
 };
 use crate::program::{Part, play_with_mock, played, playing, run};
 
@@ -19,6 +19,7 @@ pub(crate) const PARTS: &[Part] = &[
     ("mock refs", refs),
     ("mock pins", pins),
     ("mock moves", moves),
+    ("mock numbered areas", numbered),
     ("mock notices", notices),
     ("mock last close", last_close),
     ("no mock", no_mock),
@@ -157,6 +158,11 @@ fn mapped() {
     }
     assert_eq!(check_map(&device, 77, 0x100_0000, own), Err(ENOENT));
     assert_eq!(check_map(&device, hwpt, 0x100_0000, &vec![0; 8192][..2048]).err(), Some(EINVAL), "private");
+    // SAFETY: nothing is read through it, but by those who know better.
+    let nowhere: &[u8] = unsafe { std::slice::from_raw_parts(std::ptr::without_provenance(4096), 4096) };
+    for iova in [0x100_0000, 0x7000_0000] {
+        assert_eq!(check_map(&device, hwpt, iova, nowhere), Err(EFAULT), "memory is looked at first");
+    }
     let part = map(&device, ioas, &own[2048..6144]).unwrap();
     assert_eq!(check_map(&device, hwpt, part, &own[2048..6144]), Ok(()), "from the middle of a page");
     // SAFETY: the pages are ours and stay; the second is not looked at.
@@ -235,7 +241,10 @@ fn pins() {
     assert_eq!(pin(&device, &none, iova, PAGE, None), Err(EBADFD));
     assert_eq!(destroy(&device, ioas), Err(EBUSY));
     let copying = create_access(&device, ioas, 0).unwrap();
-    assert_eq!(pin(&device, &copying, iova, PAGE, None), Err(EOPNOTSUPP));
+    assert_eq!(
+        [pin(&device, &copying, iova, PAGE, None), pin(&device, &copying, iova, 0, None)],
+        [Err(EOPNOTSUPP); 2]
+    );
     assert_eq!(create_access(&device, ioas, 2).err(), Some(EOPNOTSUPP));
     let other = ioas_alloc(&device).unwrap();
     assert_eq!(test(11, id(&access)).u32(16, other).call(&device, TEST), Ok(()));
@@ -278,6 +287,50 @@ fn moves() {
         assert_eq!(nowhere.clone().call(&device, TEST), Err(EFAULT));
         assert_eq!(nowhere.u32(8, 999).call(&device, TEST), Err(EBADFD));
     }
+}
+
+#[test]
+fn an_address_can_be_told_by_the_number_of_its_area() {
+    play_with_mock("mock numbered areas");
+}
+
+fn numbered() {
+    const BY_AREA: u32 = 0x1_0000;
+    let (device, file) = (open(), memory(4 * PAGE));
+    let own = shared(Some(&file), 4 * PAGE);
+    own[5000..5003].copy_from_slice(b"abc");
+    let ioas = ioas_alloc(&device).unwrap();
+    let at = |iova: u64, memory: &[u8]| {
+        let map = Struct::new(40).u32(4, FIXED | READABLE | WRITEABLE).u32(8, ioas).u64(32, iova);
+        let address = memory.as_ptr().expose_provenance() as u64;
+        map.u64(16, address).u64(24, memory.len() as u64).call(&device, MAP).unwrap();
+    };
+    at(0x2000, own);
+    at(0x1000, &own[..4096]);
+    let access = create_access(&device, ioas, 1).unwrap();
+    let mut back = [0; 3];
+    let read = |named: u64, back: &mut [u8]| {
+        let command = test(8, id(&access)).u64(16, named).u64(24, back.len() as u64).u32(40, BY_AREA);
+        command.pointer(32, back).call(&device, TEST)
+    };
+    assert_eq!((read(1 | 5000 << 32, &mut back), &back), (Ok(()), b"abc"));
+    assert_eq!([read(2, &mut back), read((5 * PAGE) << 32, &mut back)], [Err(ENOENT); 2]);
+    let mut whole = vec![0; 100_000];
+    at(0x10_0000, shared(Some(&memory(26 * PAGE)), 26 * PAGE));
+    assert_eq!(read(2, &mut whole), Ok(()), "in several pieces");
+    assert!(whole.iter().all(|byte| *byte == 0x5a));
+    let pages = |named: u64, memory: &[u8]| {
+        let command = test(7, id(&access)).u32(16, BY_AREA).u64(24, named).u64(32, PAGE);
+        command.u64(40, memory.as_ptr().expose_provenance() as u64).call(&device, TEST)
+    };
+    assert_eq!([pages(1 | 4096 << 32, &own[4096..]), pages(1 | 4096 << 32, own)], [Ok(()), Err(EBADE)]);
+    let copy = Struct::new(40).u32(4, READABLE | BY_AREA).u32(8, ioas).u32(12, ioas).u64(16, PAGE);
+    let mut copied = copy.clone().u64(32, 1 | 4096 << 32);
+    copied.call(&device, crate::device::COPY).unwrap();
+    assert_eq!(copied.get_u64(32), 1 | 4096 << 32, "what was asked comes back");
+    let seen = test(8, id(&access)).u64(16, copied.get_u64(24) + 904).u64(24, 3).pointer(32, &mut back);
+    assert_eq!((seen.clone().call(&device, TEST), &back), (Ok(()), b"abc"));
+    assert_eq!(copy.u64(32, 9).call(&device, crate::device::COPY), Err(ENOENT));
 }
 
 #[test]

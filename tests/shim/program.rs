@@ -28,6 +28,7 @@ fn parts() -> impl Iterator<Item = &'static Part> {
         crate::options::PARTS,
         crate::private::PARTS,
         crate::processes::PARTS,
+        crate::regions::PARTS,
         crate::sizes::PARTS,
         crate::tables::PARTS,
         crate::traps::PARTS,

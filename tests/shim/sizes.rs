@@ -3,7 +3,7 @@
 use std::os::fd::AsRawFd;
 use std::ptr::{null_mut, without_provenance_mut};
 
-use libc::{E2BIG, EFAULT, EINVAL, ENOTTY};
+use libc::{E2BIG, EFAULT, EINVAL, ENOTTY, EOPNOTSUPP};
 
 use crate::device::{DESTROY, IOAS_ALLOC, MAP_FILE, ioas_alloc, open, page_before_nothing, raw};
 use crate::program::{Part, play};
@@ -77,6 +77,14 @@ fn unknown() {
     assert_eq!(call(0xc008_0000 | IOAS_ALLOC, good()), Err(ENOTTY), "with a direction");
     assert_eq!(call(0xc008_0000 | IOAS_ALLOC, null_mut()), Err(EFAULT), "with a direction");
     assert_eq!(call(0x3b79, null_mut()), Err(ENOTTY), "a number of nobody");
+    let physical = |words: &[u32]| call(0x3b95, before_nothing(words, 0));
+    let mut words = [0; 11];
+    for (size, errno) in [(40, EOPNOTSUPP), (39, EINVAL), (44, EOPNOTSUPP)] {
+        words[0] = size;
+        assert_eq!(physical(&words), Err(errno), "there is no device without IOMMU");
+    }
+    words[10] = 1;
+    assert_eq!((physical(&words), call(0x3b95, null_mut())), (Err(E2BIG), Err(EFAULT)));
     let other = std::fs::File::open("/dev/null").unwrap();
     for command in [DESTROY, IOAS_ALLOC, MAP_FILE] {
         assert_eq!(raw(other.as_raw_fd(), command, good()), Err(ENOTTY), "not the device");

@@ -13,6 +13,7 @@ pub(crate) const PARTS: &[Part] = &[
     ("vfio ioas", compat_ioas),
     ("vfio numbers", numbers),
     ("vfio dma", dma),
+    ("vfio nothing", nothing_allowed),
     ("vfio info", info),
     ("vfio mock", of_a_mock_device),
 ];
@@ -120,6 +121,26 @@ fn dma() {
     assert_eq!(unmap_dma(&device, 2, 0x100_0000, 0x4000), Err(EINVAL));
     assert_eq!([unmap_dma(&device, 2, 0, 0), unmap_dma(&device, 2, 0, 0)], [Ok(0x1000), Ok(0)]);
     assert_eq!(unmap_dma(&device, 1, 0, 0), Err(EINVAL));
+}
+
+#[test]
+fn what_nobody_may_use_is_mapped_as_long_as_there_is_no_domain() {
+    play_with_mock("vfio nothing");
+}
+
+fn nothing_allowed() {
+    let (device, ioas) = container();
+    let own = shared(Some(&memory(0x4000)), 0x4000);
+    assert_eq!(map_dma(0, own, 0x100_0000).call(&device, MAP_DMA), Ok(()));
+    assert_eq!(map_dma(0, own, 0x100_0000).call(&device, MAP_DMA), Err(libc::EEXIST));
+    let access = crate::mock::create_access(&device, ioas, 1).unwrap();
+    assert_eq!(crate::mock::pin(&device, &access, 0x100_0000, 0x1000, None), Err(libc::EPERM));
+    drop(access);
+    assert_eq!(crate::mock::mock_domain(&device, ioas), Err(EINVAL), "no table maps that");
+    assert_eq!(unmap_dma(&device, 0, 0x100_0000, 0x4000), Ok(0x4000));
+    crate::mock::mock_domain(&device, ioas).unwrap();
+    assert_eq!(map_dma(0, own, 0x100_0000).call(&device, MAP_DMA), Err(EINVAL));
+    assert_eq!(map_dma(3, own, 0x100_0000).call(&device, MAP_DMA), Ok(()), "nothing was left");
 }
 
 #[test]

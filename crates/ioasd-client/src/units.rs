@@ -297,6 +297,8 @@ pub enum Permission {
     Write,
     /// Both.
     ReadWrite,
+    /// Neither: no table can map it. A VFIO container may ask for that.
+    Neither,
 }
 
 impl Permission {

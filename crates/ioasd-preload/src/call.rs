@@ -21,6 +21,9 @@ use crate::{dirty, events, invalidate, mock, pinning, vfio};
 /// Commands of the table, known or not: for these a bad argument is noticed before an empty place is.
 const TABLE: std::ops::RangeInclusive<u32> = 0x80..=0x95;
 
+/// Bytes that are sent of data that a command takes only a few of: it refuses more by their number.
+const DATA_MAX: usize = 4096;
+
 /// Bytes of an unknown tail that are looked at at once.
 const TAIL_PIECE: usize = 256;
 
@@ -42,7 +45,8 @@ pub(crate) fn ioctl(lease: Lease, command: u32, argument: Address) -> Result<i32
     if command == HwptGetDirtyBitmap::NUMBER {
         return dirty::get_bitmap(lease, &HwptGetDirtyBitmap::load(given.known()));
     }
-    let mut reply = given.carry_out(lease)?;
+    let mut changed = [0; STRUCT_MAX];
+    let mut reply = given.carry_out(lease, &mut changed)?;
     if reply.errno != 0 && reply.body().is_empty() {
         return Err(Errno::from_raw_os_error(reply.errno));
     }
@@ -50,7 +54,8 @@ pub(crate) fn ioctl(lease: Lease, command: u32, argument: Address) -> Result<i32
         undo(lease, shape, reply);
         return Err(errno);
     }
-    if let Err(errno) = given.write_back(reply.body()) {
+    let changed = changed.get(..reply.head.payload).unwrap_or_default();
+    if let Err(errno) = given.write_changed(changed).and_then(|()| given.write_back(reply.body())) {
         undo(lease, shape, reply);
         return Err(errno);
     }
@@ -101,7 +106,9 @@ impl Given {
     const fn private(&self) -> (usize, usize) {
         match self.shape.beside {
             Beside::Nothing | Beside::Memory { .. } => (0, 0),
-            Beside::Reads(array) | Beside::Fills(array) => (array.pointer, size_of::<u64>()),
+            Beside::Reads(array) | Beside::Fills(array) | Beside::Changes(array) => {
+                (array.pointer, size_of::<u64>())
+            }
             Beside::File { fd } => (fd, size_of::<i32>()),
         }
     }
@@ -110,6 +117,13 @@ impl Given {
         let start = Address(u64::load(&self.bytes, array.pointer));
         let count = u32::load(&self.bytes, array.count) as usize;
         Range { start, len: count.saturating_mul(array.element) }
+    }
+
+    /// What of an array is sent.
+    fn sent(&self, array: Array) -> Range {
+        let range = self.range(array);
+        let most = if array.element == 1 { DATA_MAX } else { usize::MAX };
+        Range { len: range.len.min(most), ..range }
     }
 
     /// The struct as the agent gets it: with its known size, and zero where it names what travels beside it.
@@ -121,7 +135,8 @@ impl Given {
         bytes
     }
 
-    fn carry_out(&self, lease: Lease) -> Result<Inbound, Errno> {
+    /// Carries the command out; what came back for bytes that are changed is in `changed`.
+    fn carry_out(&self, lease: Lease, changed: &mut [u8]) -> Result<Inbound, Errno> {
         if let Beside::Memory { start } = self.shape.beside {
             return self.carry_out_on_memory(lease, start);
         }
@@ -129,8 +144,9 @@ impl Given {
         let argument = bytes.get(..self.len).unwrap_or_default();
         let (payload, into, fd) = match self.shape.beside {
             Beside::Nothing | Beside::Memory { .. } => (None, None, None),
-            Beside::Reads(array) => (Some(self.range(array)), None, None),
+            Beside::Reads(array) => (Some(self.sent(array)), None, None),
             Beside::Fills(array) => (None, Some(self.range(array)), None),
+            Beside::Changes(array) => (Some(self.sent(array)), Some(Range::of_mut(changed)), None),
             Beside::File { fd } => (None, None, Some(i32::load(&self.bytes, fd))),
         };
         let outbound = Outbound { command: self.shape.command, argument, payload, fd };
@@ -156,6 +172,14 @@ impl Given {
             fd: backing.as_ref().map(Backing::fd),
         };
         channels::call(lease, |channel| exchange(channel, outbound, None))
+    }
+
+    /// Copies back what has become of bytes beside the struct.
+    fn write_changed(&self, changed: &[u8]) -> Result<(), Errno> {
+        match self.shape.beside {
+            Beside::Changes(array) if !changed.is_empty() => memory::write(self.range(array).start, changed),
+            _ => Ok(()),
+        }
     }
 
     /// Copies the answer back. The size, and what means something only here, stay as they are.

@@ -13,7 +13,7 @@ use ioasd_client::wire::command::Command;
 use ioasd_client::wire::events::{EVENT_BYTES_MAX, EVENT_NAME, EVENT_TOKEN, EventRead, EventWrite};
 
 use crate::channels::settled;
-use crate::memory::Range;
+use crate::memory::{self, Range};
 use crate::message::{Inbound, Outbound, Packed, receive, send_what_can_be_sent, take_byte};
 use crate::sys::{self, Errno, Fd};
 
@@ -45,7 +45,9 @@ pub(crate) fn is_queue(fd: c_int) -> bool {
 /// The errno of the call.
 pub(crate) fn read(fd: c_int, into: Range) -> Result<usize, Errno> {
     let flags = if take_byte(fd) { EVENT_TOKEN } else { 0 };
-    let reply = ask(fd, &EventRead { flags, count: into.len as u64 }, None, Some(into))?;
+    let first = Range { len: into.len.min(EVENT_BYTES_MAX), ..into };
+    let (count, writable) = (into.len as u64, memory::writable(first) as u64);
+    let reply = ask(fd, &EventRead { flags, count, writable }, None, Some(first))?;
     Ok(usize::try_from(EventRead::load(reply.body()).count).unwrap_or_default())
 }
 

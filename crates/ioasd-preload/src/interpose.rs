@@ -1,4 +1,4 @@
-//! The C functions that stand before those of the C library: the `open` family, `ioctl`, `read` and `write`.
+//! The C functions that stand before those of the C library: the `open` family, `ioctl`, `read`, `write` and `mmap`.
 //!
 //! Each looks whether it is meant, and passes the call on if not. A function with variable arguments is declared with
 //! the one that may follow: on this processor an argument that was not given is a register with any value, and is passed
@@ -6,17 +6,18 @@
 //!
 //! They may be unwound through, as those of the C library: a thread can be cancelled in `open`.
 //!
-//! Imports allowed: call, channels, events, lease, memory, next, sys.
+//! Imports allowed: call, channels, events, lease, memory, next, region, sys.
 
 #![expect(unsafe_code, reason = "these are C functions")]
 
 use std::ffi::{c_char, c_int, c_ulong, c_void};
 
-use libc::{size_t, ssize_t};
+use libc::{off_t, size_t, ssize_t};
 
 use crate::lease::{self, Device, OnExec};
 use crate::memory::{Address, Range};
 use crate::next::{self, Next};
+use crate::region::{self, Wanted};
 use crate::sys::{Errno, Fd, errno, set_errno};
 use crate::{call, channels, events};
 
@@ -292,4 +293,69 @@ pub unsafe extern "C-unwind" fn write(fd: c_int, buffer: *const c_void, count: s
         (None, Some(write)) => unsafe { write(fd, buffer, count) },
         (None, None) => missing(),
     }
+}
+
+/// The kernel maps no socket. So it is asked first, and only what it refuses as it refuses a socket can be ours.
+///
+/// # Safety
+/// As `mmap`.
+unsafe fn mmap_or(next: &Next, wanted: Wanted) -> *mut c_void {
+    let Wanted { start, length, protection, flags, fd, offset } = wanted;
+    let mapped = match next.mmap_found() {
+        // SAFETY: the arguments are the caller's.
+        Some(mmap) => unsafe { mmap(start, length, protection, flags, fd, offset) },
+        None => mapped(|| wanted.as_it_is()),
+    };
+    if mapped != libc::MAP_FAILED || !matches!(errno(), libc::ENODEV | libc::EPERM) {
+        return mapped;
+    }
+    match lease::of(fd) {
+        Some(lease) => self::mapped(|| region::map(lease, wanted)),
+        None => mapped,
+    }
+}
+
+/// An address, or `MAP_FAILED` and an errno.
+fn mapped(map: impl FnOnce() -> Result<usize, Errno>) -> *mut c_void {
+    map().map_or_else(
+        |error| {
+            set_errno(error.raw_os_error());
+            libc::MAP_FAILED
+        },
+        std::ptr::with_exposed_provenance_mut,
+    )
+}
+
+/// `mmap`.
+///
+/// # Safety
+/// As in C.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C-unwind" fn mmap(
+    start: *mut c_void,
+    length: size_t,
+    protection: c_int,
+    flags: c_int,
+    fd: c_int,
+    offset: off_t,
+) -> *mut c_void {
+    // SAFETY: as the caller's.
+    unsafe { mmap_or(&next::MMAP, Wanted { start, length, protection, flags, fd, offset }) }
+}
+
+/// `mmap64`.
+///
+/// # Safety
+/// As in C.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C-unwind" fn mmap64(
+    start: *mut c_void,
+    length: size_t,
+    protection: c_int,
+    flags: c_int,
+    fd: c_int,
+    offset: off_t,
+) -> *mut c_void {
+    // SAFETY: as the caller's.
+    unsafe { mmap_or(&next::MMAP64, Wanted { start, length, protection, flags, fd, offset }) }
 }

@@ -31,6 +31,7 @@
 //! | `events` | reading and writing queues of faults and events |
 //! | `vfio` | the calls of a VFIO container |
 //! | `mock` | the test command |
+//! | `region` | what is mapped through the device |
 //! | `sys` | system calls |
 //! | `report` | what is said on standard error |
 
@@ -49,6 +50,7 @@ mod mock;
 mod next;
 mod pinning;
 mod place;
+mod region;
 mod report;
 mod shape;
 mod sys;

@@ -10,6 +10,8 @@ use libc::{c_long, c_void, iovec, pid_t, ssize_t};
 
 use crate::sys::{self, Errno, pipe, result};
 
+/// Bytes of a page.
+const PAGE: usize = 4096;
 /// Bytes that surely fit into a pipe at once.
 const PIECE: usize = 4096;
 
@@ -79,6 +81,29 @@ pub(crate) fn write(to: Address, bytes: &[u8]) -> Result<(), Errno> {
         Err(Errno::NOSYS | Errno::PERM) => write_through_pipe(to, bytes),
         other => other,
     }
+}
+
+/// How many of the first bytes of a range can be written. Pages are brought in for that, and stay as they are.
+pub(crate) fn writable(range: Range) -> usize {
+    let populated = |start: usize, len: usize| {
+        let (advice, first) = (libc::MADV_POPULATE_WRITE.cast_unsigned() as usize, start & !(PAGE - 1));
+        let filled = sys::call(libc::SYS_madvise, [first, start - first + len, advice, 0]);
+        !matches!(filled, Err(Errno::FAULT | Errno::INVAL | Errno::NOMEM))
+    };
+    let start = range.start.pointer().addr();
+    if range.len == 0 || populated(start, range.len) {
+        return range.len;
+    }
+    let mut done = 0;
+    while done < range.len {
+        let at = start.wrapping_add(done);
+        let here = (PAGE - at % PAGE).min(range.len - done);
+        if !populated(at, here) {
+            break;
+        }
+        done += here;
+    }
+    done
 }
 
 /// Copies memory of the program to other memory of it.
@@ -159,8 +184,6 @@ mod tests {
 
     use super::*;
 
-    const PAGE: usize = 4096;
-
     /// Two pages, of which only the first may be used for anything.
     fn page_before_nothing() -> Address {
         // SAFETY: a new mapping where the kernel likes it.
@@ -195,6 +218,15 @@ mod tests {
             assert_eq!(read(Address(bad), &mut [0; 4]), Err(Errno::FAULT), "{bad:#x}");
             assert_eq!(write(Address(bad), &[0; 4]), Err(Errno::FAULT), "{bad:#x}");
         }
+    }
+
+    #[test]
+    fn the_bytes_before_a_bad_page_can_be_written() {
+        let page = page_before_nothing();
+        let of = |start: Address, len| writable(Range { start, len });
+        assert_eq!([of(page, PAGE), of(page.behind(9), PAGE - 9), of(page, 0)], [PAGE, PAGE - 9, 0]);
+        assert_eq!([of(page, PAGE + 1), of(page.behind(9), 2 * PAGE - 9)], [PAGE, PAGE - 9]);
+        assert_eq!([of(page.behind(PAGE), 1), of(Address(8), 64), of(Address(u64::MAX), 1)], [0; 3]);
     }
 
     #[test]

@@ -7,9 +7,9 @@ use std::ffi::c_int;
 use ioasd_client::wire::command::Command;
 use ioasd_client::wire::field::Field;
 use ioasd_client::wire::mock::{
-    ACCESS_MAX, ACCESS_NAME, ACCESS_SLOW, ACCESS_WRITE, MemoryPlace, OP_ACCESS_PAGES, OP_ACCESS_PLACES,
-    OP_ACCESS_REPLACE_IOAS, OP_ACCESS_RW, OP_CREATE_ACCESS, OP_DESTROY_ACCESS_PAGES, OP_DIRTY, OP_LAST,
-    OP_MD_CHECK_MAP, OP_MD_CHECK_REFS, PLACES_MAX, TestCmd,
+    ACCESS_MAX, ACCESS_NAME, ACCESS_SLOW, ACCESS_WRITE, BY_AREA, MemoryPlace, OP_ACCESS_PAGES,
+    OP_ACCESS_PLACES, OP_ACCESS_REPLACE_IOAS, OP_ACCESS_RW, OP_CREATE_ACCESS, OP_DESTROY_ACCESS_PAGES,
+    OP_DIRTY, OP_LAST, OP_MD_CHECK_MAP, OP_MD_CHECK_REFS, PLACES_MAX, TestCmd,
 };
 use ioasd_client::wire::own::ACCESS_RW_MAX;
 use ioasd_client::wire::record::Record;
@@ -25,6 +25,8 @@ use crate::sys::{Errno, Fd, abstract_name};
 
 /// Bytes of a page.
 const PAGE: u64 = 4096;
+/// Where the offset begins in an address that is told by its area.
+const OFFSET: u32 = u32::BITS;
 
 /// Carries out the test command.
 ///
@@ -36,8 +38,10 @@ pub(crate) fn test(lease: Lease, given: &Given) -> Result<c_int, Errno> {
         OP_MD_CHECK_MAP => with_memory(lease, given, &command, (command.at_32, command.at_24)),
         OP_MD_CHECK_REFS => with_memory(lease, given, &command, (command.at_24, command.at_16)),
         OP_ACCESS_PAGES => {
-            let start = command.at_40.wrapping_sub(command.at_24 % PAGE);
-            let length = command.at_32.saturating_add(command.at_24 % PAGE);
+            let into_page =
+                if by_area(command.field(16)) { command.at_24 >> OFFSET } else { command.at_24 } % PAGE;
+            let start = command.at_40.wrapping_sub(into_page);
+            let length = command.at_32.saturating_add(into_page);
             with_memory(lease, given, &for_access(&command), (start, length))
         }
         OP_DESTROY_ACCESS_PAGES | OP_ACCESS_REPLACE_IOAS => plain(lease, given, &for_access(&command)),
@@ -99,8 +103,9 @@ type Moving = fn(Lease, &TestCmd) -> Result<usize, Errno>;
 /// What a command asks for without its first bytes.
 fn behind(command: &TestCmd, moved: usize) -> TestCmd {
     let bytes = moved as u64;
+    let further = if by_area(command.field(40)) { bytes << OFFSET } else { bytes };
     TestCmd {
-        at_16: command.at_16.wrapping_add(bytes),
+        at_16: command.at_16.wrapping_add(further),
         at_24: command.at_24.saturating_sub(bytes),
         at_32: Address(command.at_32).behind(moved).0,
         ..*command
@@ -138,6 +143,11 @@ fn move_by_message(lease: Lease, command: &TestCmd) -> Result<usize, Errno> {
     let (payload, into) = if writes(command) { (Some(piece), None) } else { (None, Some(piece)) };
     send(lease, &part, payload, into)?.outcome()?;
     Ok(len)
+}
+
+/// Whether addresses are the number of an area and, from bit [`OFFSET`] on, an offset in it.
+const fn by_area(flags: u32) -> bool {
+    flags & BY_AREA != 0
 }
 
 /// The bitmap travels in parts; the struct comes back with the bits of all of them.

@@ -11,7 +11,7 @@ use std::mem::transmute;
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
-use libc::{size_t, ssize_t};
+use libc::{off_t, size_t, ssize_t};
 
 /// `open`, `open64`.
 pub(crate) type Open = unsafe extern "C-unwind" fn(*const c_char, c_int, ...) -> c_int;
@@ -23,6 +23,9 @@ pub(crate) type Read = unsafe extern "C-unwind" fn(c_int, *mut c_void, size_t) -
 pub(crate) type ReadChecked = unsafe extern "C-unwind" fn(c_int, *mut c_void, size_t, size_t) -> ssize_t;
 /// `write`.
 pub(crate) type Write = unsafe extern "C-unwind" fn(c_int, *const c_void, size_t) -> ssize_t;
+/// `mmap`, `mmap64`.
+pub(crate) type Mmap =
+    unsafe extern "C-unwind" fn(*mut c_void, size_t, c_int, c_int, c_int, off_t) -> *mut c_void;
 /// `ioctl`.
 pub(crate) type Ioctl = unsafe extern "C-unwind" fn(c_int, c_ulong, ...) -> c_int;
 
@@ -54,10 +57,14 @@ pub(crate) static READ: Next = Next::new(c"read");
 pub(crate) static READ_CHECKED: Next = Next::new(c"__read_chk");
 /// `write`.
 pub(crate) static WRITE: Next = Next::new(c"write");
+/// `mmap`.
+pub(crate) static MMAP: Next = Next::new(c"mmap");
+/// `mmap64`.
+pub(crate) static MMAP64: Next = Next::new(c"mmap64");
 /// `ioctl`.
 pub(crate) static IOCTL: Next = Next::new(c"ioctl");
 
-const ALL: [&Next; 12] = [
+const ALL: [&Next; 14] = [
     &OPEN,
     &OPEN64,
     &OPENAT,
@@ -69,6 +76,8 @@ const ALL: [&Next; 12] = [
     &READ,
     &READ_CHECKED,
     &WRITE,
+    &MMAP,
+    &MMAP64,
     &IOCTL,
 ];
 
@@ -124,6 +133,12 @@ impl Next {
     pub(crate) fn write(&self) -> Option<Write> {
         // SAFETY: used only for functions of this signature, and a null address is no function.
         unsafe { transmute::<*mut c_void, Option<Write>>(self.address()) }
+    }
+
+    /// As `mmap`, if it was found already: looking up may need memory, for which a program's allocator may call `mmap`.
+    pub(crate) fn mmap_found(&self) -> Option<Mmap> {
+        // SAFETY: used only for functions of this signature, and a null address is no function.
+        unsafe { transmute::<*mut c_void, Option<Mmap>>(self.found.load(Ordering::Relaxed)) }
     }
 
     /// As `ioctl`.

@@ -9,7 +9,7 @@ use ioasd_client::wire::record::{IovaBounds, Record};
 use ioasd_client::wire::uapi::{
     Destroy, FaultQueueAlloc, GetHwInfo, HwQueueAlloc, HwptAlloc, HwptGetDirtyBitmap, HwptInvalidate,
     HwptSetDirtyTracking, IoasAlloc, IoasAllowIovas, IoasChangeProcess, IoasCopy, IoasIovaRanges, IoasMap,
-    IoasMapFile, IoasUnmap, IommuOption, VdeviceAlloc, VeventqAlloc, ViommuAlloc,
+    IoasMapFile, IoasNoiommuGetPa, IoasUnmap, IommuOption, VdeviceAlloc, VeventqAlloc, ViommuAlloc,
 };
 use ioasd_client::wire::vfio::VfioIoas;
 
@@ -39,6 +39,8 @@ pub(crate) enum Beside {
     Reads(Array),
     /// A pointer to an array that the agent fills.
     Fills(Array),
+    /// A pointer to bytes that the agent reads and changes: few, or it refuses them.
+    Changes(Array),
     /// Memory of the program: an address and, behind it, a length.
     Memory {
         /// Where the address is.
@@ -65,7 +67,7 @@ pub(crate) struct Array {
 /// The array of both commands about addresses.
 const BOUNDS: Array = Array { pointer: 16, count: 8, element: IovaBounds::BYTES };
 
-const ALL: [Shape; 22] = [
+const ALL: [Shape; 23] = [
     Shape::of::<Destroy>(Beside::Nothing),
     Shape::of::<IoasAlloc>(Beside::Nothing).making(8),
     Shape::of::<IoasAllowIovas>(Beside::Reads(BOUNDS)),
@@ -80,7 +82,7 @@ const ALL: [Shape; 22] = [
     Shape::of::<HwptSetDirtyTracking>(Beside::Nothing),
     Shape::of::<HwptGetDirtyBitmap>(Beside::Nothing),
     Shape::of::<HwptInvalidate>(Beside::Nothing),
-    Shape::of::<ViommuAlloc>(Beside::Nothing).making(20),
+    Shape::of::<ViommuAlloc>(Beside::Changes(Array { pointer: 32, count: 24, element: 1 })).making(20),
     Shape::of::<VdeviceAlloc>(Beside::Nothing).making(12),
     Shape::of::<HwQueueAlloc>(Beside::Nothing).making(20),
     Shape::of::<FaultQueueAlloc>(Beside::Nothing).making(8).opening(12),
@@ -88,6 +90,7 @@ const ALL: [Shape; 22] = [
     Shape::of::<TestCmd>(Beside::Nothing),
     Shape::of::<IoasMapFile>(Beside::File { fd: 12 }),
     Shape::of::<IoasUnmap>(Beside::Nothing),
+    Shape::of::<IoasNoiommuGetPa>(Beside::Nothing),
 ];
 
 impl Shape {
@@ -139,6 +142,9 @@ mod tests {
         assert_eq!(hwpt.makes, Some(place::<HwptAlloc>("out_hwpt_id")));
         let viommu = of(ViommuAlloc::NUMBER).unwrap();
         assert_eq!(viommu.makes, Some(place::<ViommuAlloc>("out_viommu_id")));
+        let Beside::Changes(data) = viommu.beside else { panic!("no data") };
+        let (pointer, length) = (place::<ViommuAlloc>("data_uptr"), place::<ViommuAlloc>("data_len"));
+        assert_eq!((data.pointer, data.count), (pointer, length));
         let vdevice = of(VdeviceAlloc::NUMBER).unwrap();
         assert_eq!(vdevice.makes, Some(place::<VdeviceAlloc>("out_vdevice_id")));
         let queue = of(HwQueueAlloc::NUMBER).unwrap();

@@ -205,7 +205,7 @@ fn changing(object: &AccessObject) -> Result<MutexGuard<'_, ()>, Refusal> {
 }
 
 /// The address space that an access uses.
-fn ioas_of(object: &AccessObject) -> Result<Rc<IoasObject>, Refusal> {
+pub(super) fn ioas_of(object: &AccessObject) -> Result<Rc<IoasObject>, Refusal> {
     let attached = object.attached.borrow();
     let ioas = attached.as_ref().map(|attachment| Rc::clone(&attachment.ioas));
     ioas.ok_or_else(|| {

@@ -17,7 +17,7 @@ use super::descriptors::Role;
 use super::state::ClientState;
 use crate::actors::messages::dispatch::Incoming;
 use crate::actors::objects::Object;
-use crate::actors::objects::events::{EventSource, FaultQueueObject, VeventqObject};
+use crate::actors::objects::events::{EventSource, FaultQueueObject, Room, VeventqObject};
 use crate::error::Errno;
 use crate::storage::refusal::Refusal;
 use crate::sys::sender::Senders;
@@ -138,7 +138,7 @@ impl Readable {
         if Flag::of(value.flags, EVENT_TOKEN) == Flag::Set {
             self.token.set(Token::Here);
         }
-        let read = self.source.read(value.count);
+        let read = self.source.read(Room { count: value.count, writable: value.writable });
         reply(request.echo, &read.map(|bytes| (EventRead { count: bytes.len() as u64, ..value }, bytes)))
     }
 

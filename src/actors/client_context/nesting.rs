@@ -2,17 +2,24 @@
 //!
 //! Imports allowed: state, storage, the object actors.
 
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use ioasd_client::ids::ObjectId;
+use ioasd_client::units::{ByteLen, PAGE_SIZE};
 use ioasd_client::wire::uapi::HWPT_NEST_PARENT;
 
 use super::state::ClientState;
 use crate::actors::objects::mock_state::Words;
 use crate::actors::objects::nesting::{NestParent, NestedHwptObject, VdeviceObject, ViommuObject};
+use crate::actors::objects::regions::Place;
 use crate::actors::objects::{DeviceObject, HwptObject, Made, Object};
 use crate::error::Errno;
+use crate::storage::ledger::resource::Resource;
 use crate::storage::refusal::Refusal;
+
+/// Bytes of a vIOMMU that a program can map.
+const VIOMMU_BYTES: ByteLen = ByteLen::new(2 * PAGE_SIZE);
 
 /// What HWPT_INVALIDATE is about.
 #[derive(Clone, Debug)]
@@ -70,15 +77,31 @@ impl ClientState {
         Ok(hwpt)
     }
 
-    /// Makes a vIOMMU.
+    /// Makes a vIOMMU, with pages that the program can map and that begin with `word`, if there is one; tells where they are.
     ///
     /// # Errors
-    /// If the context has too many objects.
-    pub fn viommu_alloc(&self, parent: Rc<HwptObject>) -> Result<ObjectId, Refusal> {
+    /// If the context has too many objects, or too much memory of tables, which these pages count as.
+    pub fn viommu_alloc(
+        &self,
+        parent: Rc<HwptObject>,
+        word: Option<u32>,
+    ) -> Result<(ObjectId, Option<Place>), Refusal> {
         let reserved = self.reserve()?;
         let id = reserved.id();
-        reserved.publish(Object::Viommu(Rc::new(ViommuObject::new(id, parent))));
-        Ok(id)
+        let allowance = || self.allowance(Resource::Tables);
+        let region = word.map(|word| self.regions.add(VIOMMU_BYTES, &word.to_ne_bytes(), allowance()));
+        let region = region.transpose()?;
+        let place = region.as_ref().map(|region| region.place);
+        reserved.publish(Object::Viommu(Rc::new(ViommuObject::new(id, parent, region))));
+        Ok((id, place))
+    }
+
+    /// A descriptor to map what is at `place` in the open device.
+    ///
+    /// # Errors
+    /// ENXIO if nothing is exactly there; what the kernel says.
+    pub fn region_open(&self, place: Place) -> Result<OwnedFd, Refusal> {
+        self.regions.open(place)
     }
 
     /// Makes a device known to a vIOMMU under a number of the guest's.

@@ -19,6 +19,7 @@ use crate::actors::agent::{Agent, Local};
 use crate::actors::figures::ContextStats;
 use crate::actors::journal::Happening;
 use crate::actors::number::Number;
+use crate::actors::objects::regions::Regions;
 use crate::actors::objects::{Object, ObjectError, Objects};
 use crate::actors::registry::Registered;
 use crate::actors::tables::Tables;
@@ -54,6 +55,8 @@ pub struct ClientState {
     pub(super) memory: MemoryServices,
     /// Objects that are descriptors.
     pub(super) descriptors: Descriptors,
+    /// What the program can map.
+    pub(super) regions: Regions,
     /// Its figures.
     pub(super) stats: Registered<ContextStats>,
 }
@@ -68,7 +71,7 @@ impl ClientState {
         let first_touch = agent.pins.first_touch(allowance(Resource::FirstTouch));
         let channels = Channels::new(agent.settings.channels);
         let buffer = RefCell::new(vec![0; FRAME_MAX]);
-        let (accounting, container, memory, descriptors) = Default::default();
+        let (accounting, container, memory, descriptors, regions) = Default::default();
         let near_tables = Tables::here(local.shard);
         Self {
             agent,
@@ -83,6 +86,7 @@ impl ClientState {
             container,
             memory,
             descriptors,
+            regions,
             stats,
         }
     }

@@ -31,17 +31,34 @@ pub trait EventSource: Debug {
     /// Whether there is nothing to read.
     fn is_empty(&self) -> bool;
 
-    /// Gives what fits into `room` bytes.
+    /// Gives what fits into the room, and can be written there.
     ///
     /// # Errors
     /// What `read` says.
-    fn read(&self, room: u64) -> Result<Vec<u8>, Errno>;
+    fn read(&self, room: Room) -> Result<Vec<u8>, Errno>;
 
     /// Takes `bytes`, the first of `count`; tells how many were taken.
     ///
     /// # Errors
     /// What `write` says.
     fn write(&self, count: u64, bytes: &[u8]) -> Result<usize, Errno>;
+}
+
+/// Where somebody reads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Bytes.
+    pub count: u64,
+    /// Of these, the first that can be written.
+    pub writable: u64,
+}
+
+impl Room {
+    /// As much of it as can be given at once, and what of that can be written.
+    fn bounded(self) -> (usize, usize) {
+        let bounded = |bytes| usize::try_from(bytes).unwrap_or(usize::MAX).min(EVENT_BYTES_MAX);
+        (bounded(self.count), bounded(self.writable.min(self.count)))
+    }
 }
 
 /// A fault queue.
@@ -91,7 +108,7 @@ impl EventSource for FaultQueueObject {
         self.queue.borrow().waiting.is_empty()
     }
 
-    fn read(&self, room: u64) -> Result<Vec<u8>, Errno> {
+    fn read(&self, room: Room) -> Result<Vec<u8>, Errno> {
         self.queue.borrow_mut().read(room)
     }
 
@@ -122,7 +139,7 @@ impl EventSource for VeventqObject {
         self.queue.borrow().is_empty()
     }
 
-    fn read(&self, room: u64) -> Result<Vec<u8>, Errno> {
+    fn read(&self, room: Room) -> Result<Vec<u8>, Errno> {
         self.queue.borrow_mut().read(room)
     }
 
@@ -183,21 +200,24 @@ impl FaultQueue {
         self.answerable.retain(|_, answerable| *answerable != through);
     }
 
-    fn read(&mut self, room: u64) -> Result<Vec<u8>, Errno> {
-        let size = FaultRecord::BYTES as u64;
-        if !room.is_multiple_of(size) {
+    fn read(&mut self, room: Room) -> Result<Vec<u8>, Errno> {
+        if !room.count.is_multiple_of(FaultRecord::BYTES as u64) {
             return Err(Errno::SPIPE);
         }
-        let most = usize::try_from(room / size).unwrap_or(usize::MAX);
-        let most = most.min(EVENT_BYTES_MAX / FaultRecord::BYTES);
-        if most == 0 && !self.waiting.is_empty() {
-            return Err(Errno::INVAL);
+        let (most, written) = room.bounded();
+        match (most / FaultRecord::BYTES, written / FaultRecord::BYTES) {
+            (0, _) if !self.waiting.is_empty() => Err(Errno::INVAL),
+            (_, 0) if !self.waiting.is_empty() => Err(Errno::FAULT),
+            (_, fitting) => Ok(self.take(fitting)),
         }
+    }
+
+    fn take(&mut self, most: usize) -> Vec<u8> {
         let count = most.min(self.waiting.len());
         let read: Vec<Fault> = self.waiting.drain(..count).collect();
         let records: Vec<FaultRecord> =
             read.iter().map(|fault| fault.record(self.cookie(fault.through))).collect();
-        Ok(store_all(&records))
+        store_all(&records)
     }
 
     /// The lowest free cookie, from 1 on.
@@ -257,21 +277,31 @@ impl VeventQueue {
         }
     }
 
-    fn read(&mut self, room: u64) -> Result<Vec<u8>, Errno> {
-        let room = usize::try_from(room).unwrap_or(usize::MAX).min(EVENT_BYTES_MAX);
-        if room < VeventHeader::BYTES {
+    fn read(&mut self, room: Room) -> Result<Vec<u8>, Errno> {
+        let (most, written) = room.bounded();
+        if most < VeventHeader::BYTES {
             return Err(Errno::INVAL);
         }
         let mut read = Vec::new();
-        while let Some((sequence, payload)) = self.first_within(room - read.len()) {
+        while let Some((sequence, payload)) = self.first_within(written - read.len()) {
             read.extend(store_all(&[VeventHeader { flags: 0, sequence }]));
             read.extend(payload);
         }
-        let room_left = room - read.len() >= VeventHeader::BYTES;
+        let room_left = written - read.len() >= VeventHeader::BYTES;
         if let Some(sequence) = self.lost.take_if(|_| self.events.is_empty() && room_left) {
             read.extend(store_all(&[VeventHeader { flags: VEVENT_LOST, sequence }]));
         }
-        if read.is_empty() && !self.is_empty() { Err(Errno::INVAL) } else { Ok(read) }
+        match self.first_length() {
+            Some(first) if read.is_empty() => Err(if first > most { Errno::INVAL } else { Errno::FAULT }),
+            _ => Ok(read),
+        }
+    }
+
+    /// Bytes of what is to be read next.
+    fn first_length(&self) -> Option<usize> {
+        let of_event = |payload: &[u8]| VeventHeader::BYTES.saturating_add(payload.len());
+        let first = self.events.front().map(|(_, payload)| of_event(payload));
+        first.or_else(|| self.lost.map(|_| VeventHeader::BYTES))
     }
 
     fn first_within(&mut self, room: usize) -> Option<(u32, Vec<u8>)> {
@@ -294,6 +324,10 @@ mod tests {
     }
 
     fn read(queue: &mut FaultQueue, room: u64) -> Result<Vec<(u32, u32)>, Errno> {
+        read_into(queue, Room { count: room, writable: room })
+    }
+
+    fn read_into(queue: &mut FaultQueue, room: Room) -> Result<Vec<(u32, u32)>, Errno> {
         let records: Vec<FaultRecord> = load_all(&queue.read(room)?);
         Ok(records.iter().map(|record| (record.group, record.cookie)).collect())
     }
@@ -331,6 +365,10 @@ mod tests {
     }
 
     fn events(queue: &mut VeventQueue, room: u64) -> Result<Vec<u32>, Errno> {
+        events_into(queue, Room { count: room, writable: room })
+    }
+
+    fn events_into(queue: &mut VeventQueue, room: Room) -> Result<Vec<u32>, Errno> {
         Ok(queue.read(room)?.chunks(4).map(|word| u32::from_le_bytes(word.try_into().unwrap())).collect())
     }
 
@@ -347,6 +385,23 @@ mod tests {
         (0..3).for_each(|_| queue.report(&[0; 4]));
         assert_eq!(events(&mut queue, 100), Ok(vec![0, 5, 0, 0, 6, 0, 1, 7]));
         assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn what_cannot_be_written_stays_in_the_queue() {
+        let mut faults = FaultQueue::default();
+        assert_eq!(read_into(&mut faults, Room { count: 80, writable: 0 }), Ok(vec![]));
+        [1, 2].into_iter().for_each(|group| faults.report(fault(group, 1)));
+        assert_eq!(read_into(&mut faults, Room { count: 80, writable: 39 }), Err(Errno::FAULT));
+        assert_eq!(read_into(&mut faults, Room { count: 80, writable: 79 }), Ok(vec![(1, 1)]));
+        assert_eq!(read(&mut faults, 80), Ok(vec![(2, 2)]));
+        let mut vevents = VeventQueue::new(1);
+        assert_eq!(events_into(&mut vevents, Room { count: 12, writable: 0 }), Ok(vec![]));
+        (0..2).for_each(|_| vevents.report(&[7, 0, 0, 0]));
+        assert_eq!(events_into(&mut vevents, Room { count: 100, writable: 11 }), Err(Errno::FAULT));
+        assert_eq!(events_into(&mut vevents, Room { count: 100, writable: 19 }), Ok(vec![0, 0, 7]));
+        assert_eq!(events_into(&mut vevents, Room { count: 100, writable: 7 }), Err(Errno::FAULT));
+        assert_eq!(events(&mut vevents, 100), Ok(vec![1, 1]));
     }
 
     #[test]

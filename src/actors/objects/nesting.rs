@@ -13,6 +13,7 @@ use ioasd_client::ids::ObjectId;
 
 use super::events::{FaultQueueObject, VeventqObject};
 use super::mock_state::Words;
+use super::regions::Region;
 use super::{AccessObject, DeviceObject, HwptObject, Sharing};
 use crate::error::Errno;
 use crate::storage::refusal::Refusal;
@@ -64,6 +65,8 @@ pub struct ViommuObject {
     pub id: ObjectId,
     /// What the guest's tables are nested in.
     pub parent: Rc<HwptObject>,
+    /// Its pages that a program can map, if it asked for some.
+    pub region: Option<Rc<Region>>,
     /// The devices of the guest, by the guest's numbers.
     devices: RefCell<BTreeMap<u64, Weak<VdeviceObject>>>,
     /// Where its events go, by their type.
@@ -103,9 +106,9 @@ pub struct VdeviceObject {
 impl ViommuObject {
     /// One that knows no device.
     #[must_use]
-    pub fn new(id: ObjectId, parent: Rc<HwptObject>) -> Self {
+    pub fn new(id: ObjectId, parent: Rc<HwptObject>, region: Option<Rc<Region>>) -> Self {
         let (devices, veventqs, hw_queues) = Default::default();
-        Self { id, parent, devices, veventqs, hw_queues }
+        Self { id, parent, region, devices, veventqs, hw_queues }
     }
 
     fn hw_queue(&self, index: u32) -> Option<Rc<HwQueueObject>> {

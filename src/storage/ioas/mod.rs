@@ -151,6 +151,7 @@ impl<P: Port> Ioas<P> {
         domains: Arc<[DomainKey]>,
         showing: Showing,
     ) -> Result<(), MoveFailure> {
+        require_permission(area)?;
         let (shape, permission, area_key) = (area.shape, area.permission, self.area_key(area.id));
         let large_pages = self.with_table(IoPageTable::large_pages);
         let order = Order::Fill { area: area_key, shape, permission, large_pages, domains, showing };
@@ -216,6 +217,16 @@ impl<P: Port> Ioas<P> {
         }
         assert!(held.is_empty(), "accesses hold areas that are gone: {held:?}");
     }
+}
+
+/// No table maps what nobody may use.
+fn require_permission<H>(area: &AreaView<H>) -> Result<(), Refusal> {
+    if area.permission != Permission::Neither {
+        return Ok(());
+    }
+    let text =
+        format!("{} may be neither read nor written, and no domain maps that: unmap it", area.shape.iova());
+    Err(Refusal::new(Errno::INVAL, "no-permission", text))
 }
 
 /// The address behind `range`, unless it is the last there is.

@@ -4,7 +4,7 @@
 
 use ioasd_client::ids::ObjectId;
 use ioasd_client::units::{ByteLen, Flag, Iova, IovaRange, PAGE_SIZE};
-use ioasd_client::wire::mock::{ACCESS_MAX, ACCESS_NEEDS_PIN, ACCESS_SLOW, ACCESS_WRITE, TestCmd};
+use ioasd_client::wire::mock::{ACCESS_MAX, ACCESS_NEEDS_PIN, ACCESS_SLOW, ACCESS_WRITE, BY_AREA, TestCmd};
 use ioasd_client::wire::record::store_all;
 
 use super::checks::memory;
@@ -30,16 +30,17 @@ pub(super) async fn create(command: TestCmd, call: Call<'_>) -> Result<Done<Test
 
 pub(super) async fn pin(command: TestCmd, call: Call<'_>) -> Result<Done<TestCmd>, Refusal> {
     let (access, flags) = (ObjectId::new(command.id), command.field(16));
-    let (iova, length, address) = (command.at_24, command.at_32, command.at_40);
+    let (length, address) = (command.at_32, command.at_40);
     require_short(length)?;
-    check_flags(NAME, flags, ACCESS_WRITE)?;
-    call.client.require_mock_access(access)?;
-    let range = check_range(Iova::new(iova), ByteLen::new(length)).map_err(|error| Refusal::of(&error))?;
+    check_flags(NAME, flags, ACCESS_WRITE | BY_AREA)?;
+    call.client.require_mock_pins(access)?;
+    let iova = meant(&call, access, (command.at_24, flags)).await?;
+    let range = check_range(iova, ByteLen::new(length)).map_err(|error| Refusal::of(&error))?;
     let direction = direction(flags);
     let item = call.client.mock_pin(access, (range, direction), |pinned| match address {
         0 => Ok(()),
         _ => {
-            let start = address.wrapping_sub(iova % PAGE_SIZE);
+            let start = address.wrapping_sub(iova.get() % PAGE_SIZE);
             call.client.mock_check_pinned(pinned, &memory(&call, start))
         }
     });
@@ -52,27 +53,28 @@ pub(super) async fn unpin(command: TestCmd, call: Call<'_>) -> Result<Done<TestC
 }
 
 /// Where the front end finds the bytes itself: memory of the sender.
-pub(super) fn places(command: TestCmd, call: &Call<'_>) -> Result<Done<TestCmd>, Refusal> {
-    let (access, range, direction) = transfer(&command, call)?;
+pub(super) async fn places(command: TestCmd, call: Call<'_>) -> Result<Done<TestCmd>, Refusal> {
+    let (access, range, direction) = transfer(&command, &call).await?;
     let process = call.sender.as_ref().and_then(|sender| sender.process.as_deref());
     let places = call.client.mock_places(access, (range, direction), process)?;
     Ok(Done::value(command).with_payload(store_all(&places)))
 }
 
 /// The access, range and direction of ACCESS_RW.
-fn transfer(command: &TestCmd, call: &Call<'_>) -> Result<(ObjectId, IovaRange, Transfer), Refusal> {
+async fn transfer(command: &TestCmd, call: &Call<'_>) -> Result<(ObjectId, IovaRange, Transfer), Refusal> {
     let (access, flags) = (ObjectId::new(command.id), command.field(40));
-    let (iova, length) = (Iova::new(command.at_16), ByteLen::new(command.at_24));
+    let length = ByteLen::new(command.at_24);
     require_short(length.get())?;
-    check_flags(NAME, flags, ACCESS_WRITE | ACCESS_SLOW)?;
+    check_flags(NAME, flags, ACCESS_WRITE | ACCESS_SLOW | BY_AREA)?;
     call.client.require_mock_access(access)?;
+    let iova = meant(call, access, (command.at_16, flags)).await?;
     let range = check_range(iova, length).map_err(|error| Refusal::of(&error))?;
     Ok((access, range, direction(flags)))
 }
 
 /// The bytes are the payload. A front end sends a long transfer in pieces; one that is too long it sends without any.
 pub(super) async fn move_bytes(command: TestCmd, call: Call<'_>) -> Result<Done<TestCmd>, Refusal> {
-    let (access, range, direction) = transfer(&command, &call)?;
+    let (access, range, direction) = transfer(&command, &call).await?;
     let length = range.length();
     match direction {
         Transfer::Read => {
@@ -95,6 +97,14 @@ pub(super) async fn replace_ioas(command: TestCmd, call: Call<'_>) -> Result<Don
     call.client.require_mock_access(access)?;
     call.client.access_replace(access, command.field(16)).await?;
     Ok(Done::nothing())
+}
+
+/// The address that an operation of an access means.
+async fn meant(call: &Call<'_>, access: ObjectId, (address, flags): (u64, u32)) -> Result<Iova, Refusal> {
+    match Flag::of(flags, BY_AREA) {
+        Flag::Set => call.client.mock_address_of_access(access, address).await,
+        Flag::Clear => Ok(Iova::new(address)),
+    }
 }
 
 const fn direction(flags: u32) -> Transfer {

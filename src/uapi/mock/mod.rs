@@ -53,7 +53,7 @@ impl Serve for TestCmd {
             OP_ACCESS_PAGES => accesses::pin(self, call).await,
             OP_DESTROY_ACCESS_PAGES => accesses::unpin(self, call).await,
             OP_ACCESS_RW => accesses::move_bytes(self, call).await,
-            OP_ACCESS_PLACES => accesses::places(self, &call),
+            OP_ACCESS_PLACES => accesses::places(self, call).await,
             OP_ACCESS_REPLACE_IOAS => accesses::replace_ioas(self, call).await,
             other => {
                 let text = format!("the mock hardware has no operation {other}");

@@ -99,6 +99,7 @@ impl<const LEVELS: u32, const GRANULE: u32> Format for AmdV1<LEVELS, GRANULE> {
             Permission::Read => READ,
             Permission::Write => WRITE,
             Permission::ReadWrite => READ | WRITE,
+            Permission::Neither => 0,
         };
         let size = if size_lg2 == Self::item_lg2(Self::level_of(size_lg2)) {
             0
@@ -163,7 +164,7 @@ mod tests {
 
     fn leaf(phys: u64, size_lg2: u32, permission: Option<Permission>) -> Entry {
         let rights = match permission {
-            None => Rights::NONE,
+            None | Some(Permission::Neither) => Rights::NONE,
             Some(Permission::Read) => Rights::of(READ, READ, WRITE),
             Some(Permission::Write) => Rights::of(WRITE, READ, WRITE),
             Some(Permission::ReadWrite) => Rights::ALL,

@@ -65,6 +65,7 @@ impl Format for ArmS2 {
             Permission::Read => READ,
             Permission::Write => WRITE,
             Permission::ReadWrite => READ | WRITE,
+            Permission::Neither => 0,
         };
         let level = Self::level_of(size_lg2);
         let kind = if level == Level::LEAF { PAGE_OR_TABLE } else { BLOCK };
@@ -130,6 +131,7 @@ mod tests {
             Permission::Read => Rights::of(READ, READ, WRITE),
             Permission::Write => Rights::of(WRITE, READ, WRITE),
             Permission::ReadWrite => Rights::ALL,
+            Permission::Neither => Rights::NONE,
         };
         Entry::Leaf { phys: PhysAddr::new(phys), size_lg2, rights }
     }

@@ -77,6 +77,7 @@ impl<const LEVELS: u32> Format for RiscV<LEVELS> {
         let rights = match permission {
             Permission::Read => READ,
             Permission::Write | Permission::ReadWrite => READ | WRITE | DIRTY,
+            Permission::Neither => 0,
         };
         let napot = if size_lg2 == NAPOT_LG2 { NAPOT | NAPOT_PPN } else { 0 };
         Self::advance(phys.get()) | napot | rights | ACCESSED | USER | EXECUTE | VALID

@@ -51,6 +51,7 @@ impl<const LEVELS: u32> Format for VtdSs<LEVELS> {
             Permission::Read => READ,
             Permission::Write => WRITE,
             Permission::ReadWrite => READ | WRITE,
+            Permission::Neither => 0,
         };
         let large = if size_lg2 > GRANULE_LG2 { PAGE_SIZE } else { 0 };
         phys.get() | large | SNOOP | rights

@@ -160,6 +160,7 @@ const fn permissions(permission: Permission) -> Permissions {
         Permission::Read => Permissions::Read,
         Permission::Write => Permissions::Write,
         Permission::ReadWrite => Permissions::ReadWrite,
+        Permission::Neither => Permissions::No,
     }
 }
 

@@ -1,4 +1,4 @@
-//! Leases, channels, notices and upcalls: numbers 0x3bd0 to 0x3bd3.
+//! Leases, channels, notices, upcalls, and what a lease is mapped as: numbers 0x3bd0 to 0x3bd4.
 //!
 //! The socket that a client has connected is the *lease* of its context and a channel as well. CHANNEL_OPEN, on any
 //! channel, answers with one descriptor: a further channel of the same context.
@@ -12,6 +12,9 @@
 //! (`io_uring_setup` with one entry and `IORING_SETUP_R_DISABLED`, nothing else) with which the memory is registered as
 //! buffer 0. The process closes the ring when it gets the next PIN_MEMORY, which may be one of length 0: that asks for
 //! nothing and is not answered.
+//!
+//! A program maps pages of a vIOMMU through its lease; a front end asks REGION_OPEN for a descriptor to map in place of it.
+//! The vIOMMU is in use as long as there is a copy of that descriptor, or a mapping of it.
 //!
 //! Imports allowed: units, ids, command.
 
@@ -69,6 +72,16 @@ commands! {
         start: UserAddr = 16,
         /// How many bytes; 0: the ring that was told last has been taken, or is not wanted.
         length: ByteLen = 24,
+    }
+
+    /// Memory that can be mapped; it is the one descriptor of the reply, of which everything is to be mapped.
+    RegionOpen = 0x3bd4 "REGION_OPEN", min 24, size 24 {
+        /// Must be 0.
+        flags: u32 = 4,
+        /// Where it is in the device, as VIOMMU_ALLOC has told.
+        offset: ByteLen = 8,
+        /// Its bytes.
+        length: ByteLen = 16,
     }
 }
 

@@ -31,11 +31,13 @@ pub const VEVENT_LOST: u32 = 1;
 
 commands! {
     /// On the descriptor of a queue, with the one to answer on: gives what is queued, as payload.
-    EventRead = 0x3bd8 "EVENT_READ", min 16, size 16 {
+    EventRead = 0x3bd8 "EVENT_READ", min 24, size 24 {
         /// [`EVENT_TOKEN`].
         flags: u32 = 4,
         /// In: bytes there is room for; out: bytes given.
         count: u64 = 8,
+        /// Of this room, the first bytes that can be written. What does not fit into them stays in the queue.
+        writable: u64 = 16,
     }
 
     /// On the descriptor of a fault queue, with the one to answer on: takes the payload as responses.

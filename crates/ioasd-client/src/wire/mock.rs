@@ -92,6 +92,8 @@ pub const HWPT_DATA_MOCK: u32 = 0xdead;
 pub const ACCESS_NEEDS_PIN: u32 = 1;
 /// ACCESS_PAGES, ACCESS_RW: towards the memory.
 pub const ACCESS_WRITE: u32 = 1;
+/// ACCESS_PAGES, ACCESS_RW, IOAS_COPY: the address is the number of an area, in the lower half, and an offset in it.
+pub const BY_AREA: u32 = 0x1_0000;
 /// ACCESS_PLACES: a reply has at most so many.
 pub const PLACES_MAX: usize = 64;
 /// ACCESS_RW: through pinned pages, although the memory may be the sender's own.

@@ -346,6 +346,22 @@ commands! {
         reserved: u32 = 28,
     }
 
+    /// Tells physical addresses, for devices without IOMMU. There are none, so it is not supported.
+    IoasNoiommuGetPa = 0x3b95 "IOAS_NOIOMMU_GET_PA", min 40, size 40 {
+        /// Not looked at.
+        flags: u32 = 4,
+        /// Not looked at.
+        ioas_id: IoasId = 8,
+        /// Not looked at.
+        reserved: u32 = 12,
+        /// Not looked at.
+        iova: Iova = 16,
+        /// Not looked at.
+        length: ByteLen = 24,
+        /// Not looked at.
+        out_phys: u64 = 32,
+    }
+
     /// Lets the sender pay for all that the context has mapped.
     IoasChangeProcess = 0x3b92 "IOAS_CHANGE_PROCESS", min 8, size 8 {
         /// Must be 0.

@@ -99,6 +99,19 @@ impl ClientState {
         self.with_items(id, |_| ())
     }
 
+    /// Fails unless `id` is an access that is a descriptor, and may pin.
+    ///
+    /// # Errors
+    /// EBADFD, EOPNOTSUPP.
+    pub fn require_mock_pins(&self, id: ObjectId) -> Result<(), Refusal> {
+        self.require_mock_access(id)?;
+        if self.look(|objects| objects.access(id))?.needs == AccessNeeds::Pins {
+            return Ok(());
+        }
+        let text = format!("access {id} was made to read and write only: make one that may pin");
+        Err(Refusal::new(Errno::OPNOTSUPP, "access-cannot-pin", text))
+    }
+
     /// Pins a range as one more item of an access, if `check` agrees with the frames; tells the item.
     ///
     /// # Errors

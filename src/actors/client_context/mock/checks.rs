@@ -111,8 +111,12 @@ impl ClientState {
         let Some(range) = IovaRange::from_length(iova, length) else { return Ok(()) };
         let shard = self.agent.shards.get(hwpt.key.fan_out).ok_or_else(|| poisoned("a FanOut"))?;
         let read = shard.fan_out.send(WithTable::new(hwpt.key.id, move |table| pieces(table, range))).await;
-        let pieces = read.ok().flatten().ok_or_else(|| poisoned("a FanOut"))?;
-        self.compare(range, &pieces?, &memory)
+        let (pieces, hole) = read.ok().flatten().ok_or_else(|| poisoned("a FanOut"))?;
+        self.compare(range, &pieces, &memory)?;
+        let Some(hole) = hole else { return Ok(()) };
+        let place = hole.offset_from(iova).get().saturating_add(memory.into_page);
+        memory.page(place / PAGE_SIZE)?;
+        Err(differs(hole, "nothing is mapped"))
     }
 
     fn compare(&self, range: IovaRange, pieces: &[Piece], memory: &Memory) -> Result<(), Refusal> {
@@ -207,19 +211,19 @@ impl ClientState {
     }
 }
 
-/// What a table maps of a range, leaf by leaf.
-fn pieces(table: &dyn DomainTable, range: IovaRange) -> Result<Vec<Piece>, Refusal> {
+/// What a table maps of a range, leaf by leaf, up to the first address that it does not map, if there is one.
+fn pieces(table: &dyn DomainTable, range: IovaRange) -> (Vec<Piece>, Option<Iova>) {
     let (mut pieces, mut done, length) = (Vec::new(), 0, range.length().get());
     while done < length {
         let iova = Iova::new(range.start().get() + done);
         let Some((phys, rest, _)) = table.translate(iova) else {
-            return Err(differs(iova, "nothing is mapped"));
+            return (pieces, Some(iova));
         };
         let here = rest.get().clamp(1, length - done);
         pieces.push(Piece { iova, phys, length: here });
         done += here;
     }
-    Ok(pieces)
+    (pieces, None)
 }
 
 /// Which page of a pages object a page of the program's memory is, if it is one.

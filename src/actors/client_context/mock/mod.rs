@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`devices`] | mock devices |
 //! | [`pasids`] | PASIDs of mock devices |
+//! | [`addresses`] | addresses told by the number of an area |
 //! | [`accesses`] | accesses that a program holds as a descriptor |
 //! | [`checks`] | what tables and pins say, against the program's memory |
 //! | [`triggers`] | faults and events |
@@ -12,6 +13,7 @@
 //! Imports allowed: state and what it may import.
 
 pub mod accesses;
+pub mod addresses;
 pub mod caches;
 pub mod checks;
 pub mod devices;
