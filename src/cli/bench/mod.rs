@@ -13,8 +13,10 @@
 //! | `memory` | memfds that hold real memory |
 //! | `floor`, `sample`, `report` | bare code, times, and what becomes of them |
 //! | `check` | whether tables say what they should |
-//! | `fan_out`, `mapping`, `longterm`, `attach`, `access`, `footprint`, `small`, `vectored`, `translate` | the scenarios |
+//! | `fan_out`, `mapping`, `longterm`, `attach`, `access`, `footprint`, `small`, `vectored` | the scenarios of the engine |
+//! | `translate`, `rewriting` | those of walkers |
 //! | `socket_bed` | an agent in another process and a client of it |
+//! | `busy`, `cpus` | walkers that are never idle; which CPUs threads run on |
 //! | [`peer`] | the other process: an agent, or an echo |
 //!
 //! Imports allowed: everything.
@@ -22,7 +24,9 @@
 mod access;
 mod attach;
 mod bed;
+mod busy;
 mod check;
+mod cpus;
 mod fan_out;
 mod floor;
 mod footprint;
@@ -32,6 +36,7 @@ mod mapping;
 mod memory;
 pub mod peer;
 mod report;
+mod rewriting;
 mod sample;
 pub mod scenario;
 mod small;

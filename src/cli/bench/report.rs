@@ -24,6 +24,8 @@ pub(super) enum Unit {
     PerRange,
     /// Nanoseconds for an address.
     PerLookUp,
+    /// Nanoseconds for an entry that is stored.
+    PerEntry,
     /// Bytes for an object or a page.
     Bytes,
 }
@@ -36,6 +38,7 @@ impl fmt::Display for Unit {
             Self::PerRequest => "ns",
             Self::PerRange => "ns/range",
             Self::PerLookUp => "ns/lookup",
+            Self::PerEntry => "ns/entry",
             Self::Bytes => "B",
         })
     }
@@ -58,6 +61,7 @@ pub(super) struct Row {
     pub(super) median: f64,
     pub(super) p10: f64,
     pub(super) p90: f64,
+    pub(super) p99: f64,
     /// What bare code needed, if there is bare code for it.
     pub(super) floor: Option<f64>,
     /// Median to floor.
@@ -75,19 +79,22 @@ impl Row {
         measured: &Samples,
         floor: Option<&Floor>,
     ) -> Self {
-        let median = measured.quantile(50);
         let bare = floor.map(Floor::median).filter(|floor| *floor > 0.0);
-        Self {
-            scenario,
-            case: case.into(),
-            unit,
-            median,
-            p10: measured.quantile(10),
-            p90: measured.quantile(90),
-            floor: bare,
-            ratio: bare.map(|floor| median / floor),
-            valid: floor.is_none_or(Floor::is_valid),
-        }
+        let row = Self::beside(scenario, case, unit, measured, bare);
+        Self { valid: floor.is_none_or(Floor::is_valid), ..row }
+    }
+
+    /// The row of a case that is compared with another case of the same run.
+    pub(super) fn beside(
+        scenario: Scenario,
+        case: impl Into<String>,
+        unit: Unit,
+        measured: &Samples,
+        floor: Option<f64>,
+    ) -> Self {
+        let [median, p10, p90, p99] = [50, 10, 90, 99].map(|percent| measured.quantile(percent));
+        let ratio = floor.map(|floor| median / floor);
+        Self { scenario, case: case.into(), unit, median, p10, p90, p99, floor, ratio, valid: true }
     }
 }
 
@@ -105,20 +112,21 @@ pub(super) fn print_table(out: &mut impl Write, rows: &[Row]) -> io::Result<()> 
     let case = rows.iter().map(|row| row.case.len()).max().unwrap_or(0).max(4);
     writeln!(
         out,
-        "{:<16} {:<case$} {:<15} {:>10} {:>10} {:>10} {:>10} {:>7}",
-        "scenario", "case", "unit", "median", "p10", "p90", "floor", "ratio"
+        "{:<16} {:<case$} {:<15} {:>10} {:>10} {:>10} {:>10} {:>10} {:>7}",
+        "scenario", "case", "unit", "median", "p10", "p90", "p99", "floor", "ratio"
     )?;
     for row in rows {
         let figure = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), significant);
         writeln!(
             out,
-            "{:<16} {:<case$} {:<15} {:>10} {:>10} {:>10} {:>10} {:>7}{}",
+            "{:<16} {:<case$} {:<15} {:>10} {:>10} {:>10} {:>10} {:>10} {:>7}{}",
             row.scenario,
             row.case,
             row.unit,
             significant(row.median),
             significant(row.p10),
             significant(row.p90),
+            significant(row.p99),
             figure(row.floor),
             figure(row.ratio),
             if row.valid { "" } else { "  invalid: the floor is slower than this machine should be" },
@@ -152,7 +160,7 @@ mod tests {
     fn a_row_is_one_json_object_with_every_key() {
         let mut out = Vec::new();
         write_json(&mut out, &[row()]).unwrap();
-        let expected = r#"{"scenario":"fanout-marginal","case":"domains=4,frames=contiguous","unit":"ns/page","median":125.0,"p10":125.0,"p90":125.0,"floor":null,"ratio":null,"valid":true}"#;
+        let expected = r#"{"scenario":"fanout-marginal","case":"domains=4,frames=contiguous","unit":"ns/page","median":125.0,"p10":125.0,"p90":125.0,"p99":125.0,"floor":null,"ratio":null,"valid":true}"#;
         assert_eq!(String::from_utf8(out).unwrap().trim_end(), expected);
     }
 

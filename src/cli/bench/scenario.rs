@@ -9,7 +9,8 @@ use serde::Serialize;
 
 use super::report::Row;
 use super::{
-    BenchError, Plan, access, attach, fan_out, footprint, longterm, mapping, small, translate, vectored,
+    BenchError, Plan, access, attach, fan_out, footprint, longterm, mapping, rewriting, small, translate,
+    vectored,
 };
 
 /// A scenario.
@@ -40,6 +41,8 @@ pub enum Scenario {
     Access,
     /// Where an IOVA leads, through a table and through what others use.
     Translate,
+    /// The same while the agent writes the table.
+    Rewriting,
 }
 
 impl fmt::Display for Scenario {
@@ -61,6 +64,7 @@ pub(super) enum Group {
     Access,
     Footprint,
     Translate,
+    Rewriting,
 }
 
 impl Scenario {
@@ -75,6 +79,7 @@ impl Scenario {
             Self::Access => Group::Access,
             Self::Memory => Group::Footprint,
             Self::Translate => Group::Translate,
+            Self::Rewriting => Group::Rewriting,
         }
     }
 }
@@ -104,6 +109,7 @@ impl Group {
             Self::Access => access::measure(plan),
             Self::Footprint => footprint::measure(plan),
             Self::Translate => translate::measure(plan),
+            Self::Rewriting => rewriting::measure(plan),
         }
     }
 }
@@ -118,6 +124,6 @@ mod tests {
             groups(&[Scenario::Copy, Scenario::Small, Scenario::MapFile]),
             [Group::Mapping, Group::Small]
         );
-        assert_eq!(groups(&[]).len(), 9);
+        assert_eq!(groups(&[]).len(), 10);
     }
 }

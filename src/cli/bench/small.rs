@@ -2,7 +2,7 @@
 //!
 //! Echoes and requests take turns.
 //!
-//! Imports allowed: socket_bed, memory, floor, sample, report, the client crate.
+//! Imports allowed: busy, socket_bed, memory, floor, sample, report, the client crate.
 
 use std::iter;
 use std::os::fd::AsFd;
@@ -11,6 +11,7 @@ use ioasd_client::calls::{FileSlice, Placement};
 use ioasd_client::units::{ByteLen, Iova, IovaRange, PAGE_SIZE, Permission};
 use ioasd_client::walker::Walker;
 
+use super::busy::Busy;
 use super::floor::{Bare, Floor};
 use super::memory::Memory;
 use super::report::{Row, Unit};
@@ -25,7 +26,7 @@ const BURST: u32 = 50;
 /// Rounds that only warm up.
 const WARM_UP: u32 = 5;
 
-/// Walkers that an unmap has to look at, none of them in a burst.
+/// Walkers that an unmap has to look at.
 const WALKERS: usize = 8;
 
 /// Where the page is mapped.
@@ -47,30 +48,31 @@ struct Times {
 
 pub(super) fn measure(plan: Plan) -> Result<Vec<Row>, BenchError> {
     let mut rig = Rig { bed: SocketBed::new()?, memory: Memory::numbered(1)? };
-    let mut times = Times::new();
-    for _ in 0..WARM_UP {
-        rig.round(&mut times)?;
-    }
-    times = Times::new();
-    for _ in 0..plan.rounds {
-        rig.round(&mut times)?;
-    }
-    rig.check()?;
+    rig.rounds(WARM_UP)?;
+    let times = rig.rounds(plan.rounds)?;
     let walkers: Vec<Walker> = (0..WALKERS).map(|_| rig.bed.walker()).collect::<Result<_, _>>()?;
-    let mut watched = Times::new();
-    for _ in 0..plan.rounds {
-        rig.round(&mut watched)?;
+    let watched = rig.rounds(plan.rounds)?;
+    let mut rows = times.rows();
+    rows.push(watched.row(&format!("unmap,walkers={WALKERS}"), &watched.unmapped));
+    for busy in [1, WALKERS] {
+        let threads = Busy::start(&rig.bed.one, walkers.iter().take(busy))?;
+        let waited = rig.rounds(plan.rounds)?;
+        threads.end()?;
+        rows.push(waited.row(&format!("unmap,walkers={WALKERS},busy={busy}"), &waited.unmapped));
     }
-    rig.check()?;
-    drop(walkers);
-    Ok(times
-        .rows()
-        .into_iter()
-        .chain([watched.row(&format!("unmap,walkers={WALKERS}"), &watched.unmapped)])
-        .collect())
+    Ok(rows)
 }
 
 impl Rig {
+    fn rounds(&mut self, rounds: u32) -> Result<Times, BenchError> {
+        let mut times = Times::new();
+        for _ in 0..rounds {
+            self.round(&mut times)?;
+        }
+        self.check()?;
+        Ok(times)
+    }
+
     fn round(&mut self, times: &mut Times) -> Result<(), BenchError> {
         self.bed.echo(&mut times.echo, BURST)?;
         for _ in 0..BURST {

@@ -2,7 +2,7 @@
 //!
 //! With more CPUs figures would tell how far apart these are.
 //!
-//! Imports allowed: peer, memory, floor, sample, the client crate, rustix.
+//! Imports allowed: cpus, peer, memory, floor, sample, the client crate, rustix.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -13,9 +13,9 @@ use ioasd_client::ids::{HwptId, IoasId};
 use ioasd_client::units::{ByteLen, Iova};
 use ioasd_client::walker::Walker;
 use rustix::net::{SendFlags, send};
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use super::BenchError;
+use super::cpus::OneCpu;
 use super::floor::Floor;
 use super::memory::{Memory, PAGE};
 use super::peer::{ECHOED, Peer, Role, receive};
@@ -30,7 +30,7 @@ pub(super) struct SocketBed {
     pub(super) ioas: IoasId,
     hwpt: HwptId,
     _peers: [Peer; 2],
-    _one: OneCpu,
+    pub(super) one: OneCpu,
 }
 
 impl SocketBed {
@@ -42,7 +42,7 @@ impl SocketBed {
         let ioas = client.ioas_alloc()?;
         let device = client.device_create(FormatId::AmdV1, Iommu::Own)?;
         let hwpt = client.device_attach(device, ioas)?;
-        Ok(Self { echo: echo.take_socket()?, client, ioas, hwpt, _peers: [echo, agent], _one: one })
+        Ok(Self { echo: echo.take_socket()?, client, ioas, hwpt, _peers: [echo, agent], one })
     }
 
     /// Sends a message to the echo and waits for it, some times.
@@ -84,31 +84,5 @@ impl SocketBed {
     pub(super) fn walker(&mut self) -> Result<Walker, BenchError> {
         let channel = ExportChannel::from_fd(self.client.domain_export(self.hwpt)?);
         Walker::attach(channel).map_err(|_| BenchError::Lost)
-    }
-}
-
-/// Keeps this thread, and the processes it starts, on one CPU while it lives.
-struct OneCpu {
-    before: CpuSet,
-}
-
-impl OneCpu {
-    fn enter() -> Result<Self, BenchError> {
-        let before = sched_getaffinity(None).map_err(std::io::Error::from);
-        let before = before.map_err(BenchError::io("ask for the CPUs of this thread"))?;
-        let mut one = CpuSet::new();
-        let last = (0..CpuSet::MAX_CPU).rev().find(|cpu| before.is_set(*cpu)).unwrap_or(0);
-        one.set(last);
-        let set = sched_setaffinity(None, &one).map_err(std::io::Error::from);
-        set.map_err(BenchError::io("keep this thread on one CPU"))?;
-        Ok(Self { before })
-    }
-}
-
-impl Drop for OneCpu {
-    fn drop(&mut self) {
-        if let Err(error) = sched_setaffinity(None, &self.before) {
-            eprintln!("bench: cannot use all CPUs again: {error}");
-        }
     }
 }

@@ -1,14 +1,13 @@
 //! `translate`: where an IOVA leads, through the tables that the agent writes, and through what others use.
 //!
-//! A map of four times `--size` with leaves of 4 KiB and of 2 MiB, and one of 256 times `--size` with leaves of 2 MiB: 1 GiB
-//! and 64 GiB by default. Neighbouring leaves lead to memory the other way round, so that nobody can join them. Only where
+//! Maps of four times and of 256 times `--size`, 1 GiB and 64 GiB by default, with leaves of 4 KiB and of 2 MiB. Neighbouring leaves lead to memory the other way round, so that nobody can join them. Only where
 //! the memory lies is asked, 64 bytes at a time and 64 times a burst; nothing is touched.
 //!
 //! Whoever translates is asked for the same addresses, and for the sum of where they lead, which must be right.
 //!
 //! Imports allowed: floor, sample, report, domains, sys, the client crate's walker.
 
-mod ours;
+pub(super) mod ours;
 #[cfg(feature = "bench-peers")]
 mod peers;
 
@@ -20,7 +19,7 @@ use ioasd_client::units::{ByteLen, PAGE_SIZE};
 use self::ours::Sorted;
 use super::floor::{Bare, Floor};
 use super::report::{Row, Unit};
-use super::sample::{Samples, timed};
+use super::sample::{Samples, timed_alone};
 use super::scenario::Scenario;
 use super::{BenchError, Plan};
 
@@ -37,21 +36,21 @@ const ASKED: u64 = 64;
 const HOT_PAGES: u64 = 64;
 
 /// Where the map begins.
-const START: u64 = 1 << 40;
+pub(super) const START: u64 = 1 << 40;
 
 /// The large leaf.
 const LARGE: u64 = 2 << 20;
 
 /// How much is mapped, in leaves of which size.
 #[derive(Clone, Copy, Debug)]
-struct Layout {
-    length: u64,
-    leaf: u64,
+pub(super) struct Layout {
+    pub(super) length: u64,
+    pub(super) leaf: u64,
 }
 
 impl Layout {
     /// Where the byte `offset` from the beginning of the map lies in the memory.
-    const fn leads_to(self, offset: u64) -> u64 {
+    pub(super) const fn leads_to(self, offset: u64) -> u64 {
         offset ^ self.leaf
     }
 
@@ -73,7 +72,7 @@ impl fmt::Display for Layout {
 
 /// In which order addresses come.
 #[derive(Clone, Copy, Debug)]
-enum Order {
+pub(super) enum Order {
     /// Any after any.
     Random,
     /// One after the other.
@@ -94,7 +93,7 @@ impl Order {
     }
 
     /// Offsets into a map of `length` bytes, none of which asks for bytes of two pages.
-    fn offsets(self, length: u64) -> Vec<u64> {
+    pub(super) fn offsets(self, length: u64) -> Vec<u64> {
         let (mut state, units) = (0x9e37_79b9_7f4a_7c15_u64, length / ASKED);
         let hot = units.min(HOT_PAGES * PAGE_SIZE / ASKED);
         let mut random = || {
@@ -113,7 +112,7 @@ impl Order {
 }
 
 /// What translates.
-trait Translator {
+pub(super) trait Translator {
     /// Its name in a case.
     fn name(&self) -> &'static str;
 
@@ -130,8 +129,10 @@ pub(super) fn measure(plan: Plan) -> Result<Vec<Row>, BenchError> {
         let sorted: Box<dyn Translator> = Box::new(Sorted::new(layout));
         rows.extend(measure_layout(plan, layout, ours.into_iter().chain([sorted]).chain(peers(layout)))?);
     }
-    let large = Layout { length: size * 256, leaf: LARGE };
-    rows.extend(measure_layout(plan, large, ours::translators(large)?)?);
+    for leaf in [PAGE_SIZE, LARGE] {
+        let large = Layout { length: size * 256, leaf };
+        rows.extend(measure_layout(plan, large, ours::translators(large)?)?);
+    }
     Ok(rows)
 }
 
@@ -179,7 +180,7 @@ fn measure_layout(
 }
 
 /// Translates everything twice: once to bring it back into the caches that others used meanwhile, and once to be timed.
-fn translate(
+pub(super) fn translate(
     translator: &mut dyn Translator,
     layout: Layout,
     offsets: &[u64],
@@ -190,7 +191,7 @@ fn translate(
         bursts.fold(0, u64::wrapping_add)
     };
     black_box(all());
-    let (time, sum) = timed(all);
+    let (time, sum) = timed_alone(all);
     samples.add(time, offsets.len() as u64);
     let expected = offsets.iter().map(|offset| layout.leads_to(*offset)).fold(0, u64::wrapping_add);
     if sum == expected { Ok(()) } else { Err(BenchError::WrongTranslation(translator.name())) }
@@ -218,7 +219,7 @@ impl Array {
             black_box(offsets).iter().filter_map(place).fold(0, u64::wrapping_add)
         };
         black_box(all());
-        let (time, sum) = timed(all);
+        let (time, sum) = timed_alone(all);
         black_box(sum);
         samples.add(time, offsets.len() as u64);
     }

@@ -25,55 +25,71 @@ const NAME: &str = "ioasd-bench";
 const FIRST: Pfn = Pfn::new(1 << 24);
 
 /// A stream of a walker.
-pub(super) struct Walked {
+pub(in crate::cli::bench) struct Walked {
     name: &'static str,
     stream: Stream,
     /// Where the memory begins.
     base: u64,
-    /// Whom the walker believes that its domain is served.
-    _table: Box<dyn DomainTable>,
+    /// Whom the walker believes that its domain is served, unless somebody else has it.
+    _table: Option<Box<dyn DomainTable>>,
 }
 
 /// A walker without an IOTLB, and one with it.
 pub(super) fn translators(layout: Layout) -> Result<Vec<Box<dyn Translator>>, BenchError> {
-    let walked = Walked::new(layout, "walker", |stream| stream)?;
-    let remembered = Walked::new(layout, "iotlb", Stream::with_iotlb)?;
+    let walked = Walked::of(layout, "walker", |stream| stream)?;
+    let remembered = Walked::of(layout, "iotlb", Stream::with_iotlb)?;
     Ok(vec![Box::new(walked), Box::new(remembered)])
 }
 
 impl Walked {
-    fn new(
+    /// A walker of a table of its own.
+    fn of(
         layout: Layout,
         name: &'static str,
         change: impl FnOnce(Stream) -> Stream,
     ) -> Result<Self, BenchError> {
         let table = table_of(layout)?;
-        let walker = walker_of(&*table, layout)?;
+        let walked = Self::new(&*table, layout, name, change)?;
+        Ok(Self { _table: Some(table), ..walked })
+    }
+
+    /// A walker of `table`, which somebody keeps.
+    pub(in crate::cli::bench) fn new(
+        table: &dyn DomainTable,
+        layout: Layout,
+        name: &'static str,
+        change: impl FnOnce(Stream) -> Stream,
+    ) -> Result<Self, BenchError> {
+        let walker = walker_of(table, layout)?;
         let mut stream = change(walker.stream().map_err(|_| BenchError::Lost)?);
         let base = base_of(&mut stream, layout).ok_or(BenchError::Lost)?;
-        Ok(Self { name, stream, base, _table: table })
+        Ok(Self { name, stream, base, _table: None })
     }
 }
 
 /// A table that shows every leaf of the layout.
-fn table_of(layout: Layout) -> Result<Box<dyn DomainTable>, BenchError> {
+pub(in crate::cli::bench) fn table_of(layout: Layout) -> Result<Box<dyn DomainTable>, BenchError> {
     let size = ArenaSize::new(ByteLen::new((layout.length / layout.leaf * 8 * 2).max(16 << 20)));
     let spec = TableSpec::of(FormatId::AmdV1);
     let table = table::create(spec, Allowance::unlimited(Resource::Tables), size, BootId([0; 16]));
     let mut table = table.map_err(|error| Refusal::of(&error))?;
     let large_pages = if layout.leaf == PAGE_SIZE { LargePages::Off } else { LargePages::On };
     for start in layout.leaves() {
-        let run = MapRun {
-            iova: Iova::new(START + start),
-            phys: PhysAddr::new(FIRST.phys().get() + layout.leads_to(start)),
-            length: ByteLen::new(layout.leaf),
-            permission: Permission::ReadWrite,
-            large_pages,
-        };
-        let mapped = table.map(&run, &mut Budget::unlimited());
+        let mapped = table.map(&leaf_at(layout, start, large_pages), &mut Budget::unlimited());
         mapped.map_err(|error| Refusal::of(&error))?;
     }
     Ok(table)
+}
+
+/// The leaf `start` bytes from the beginning.
+pub(in crate::cli::bench) fn leaf_at(layout: Layout, start: u64, large_pages: LargePages) -> MapRun {
+    MapRun {
+        iova: Iova::new(START + start),
+        phys: PhysAddr::new(FIRST.phys().get() + layout.leads_to(start)),
+        length: ByteLen::new(layout.leaf),
+        permission: Permission::ReadWrite,
+        large_pages,
+    }
 }
 
 /// A walker of `table`, over memory that is never touched.
