@@ -19,7 +19,7 @@ use super::policy::Policy;
 use super::registry::Registry;
 use super::retirement::Retirement;
 use super::shards::Shards;
-use crate::sources::file::FileSource;
+use crate::sources::backing::Backing;
 use crate::sources::pin_host::PinHost;
 use crate::storage::Tuning;
 use crate::storage::ledger::Ledger;
@@ -74,9 +74,9 @@ pub struct Agent {
 impl Agent {
     /// Limits of the movements of a new pages object, of this file if it is of one.
     #[must_use]
-    pub fn tuning(&self, file: Option<&FileSource>) -> Tuning {
+    pub fn tuning(&self, backing: &Backing) -> Tuning {
         let tuning = self.settings.tuning;
-        self.mock.as_ref().map_or(tuning, |mock| mock.tuned(tuning, file))
+        self.mock.as_ref().map_or(tuning, |mock| mock.tuned(tuning, backing))
     }
 
     /// A number that no domain or access of this agent had before.

@@ -10,7 +10,6 @@ use parking_lot::Mutex;
 use super::pages::Pages;
 use super::pages_handle::PagesHandle;
 use crate::sources::backing::{Backing, WeakBacking};
-use crate::sources::file::FileSource;
 use crate::storage::Tuning;
 use crate::storage::io_pagetable::LargePages;
 use crate::storage::pfn::RunLimit;
@@ -43,8 +42,8 @@ impl MockHardware {
     /// `tuning` within that limit. Memory of ordinary pages is as if no two of them lay side by side, so that a program finds
     /// large leaves over huge pages alone, as it would on most machines.
     #[must_use]
-    pub fn tuned(&self, tuning: Tuning, file: Option<&FileSource>) -> Tuning {
-        let large_pages = match file.and_then(FileSource::huge_page) {
+    pub fn tuned(&self, tuning: Tuning, backing: &Backing) -> Tuning {
+        let large_pages = match backing.huge_page() {
             Some(_) => LargePages::On,
             None => LargePages::Off,
         };

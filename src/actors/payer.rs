@@ -150,6 +150,8 @@ pub enum Binding {
     Fixed(PageLimit),
     /// What a process may lock.
     Process(Arc<PayingProcess>),
+    /// The same, and whatever holds the pages counts as locked: as a kernel does, which pins all.
+    Simulated(Arc<PayingProcess>),
     /// The process is not known: so many pages, of those that are locked.
     Unknown(PageLimit),
 }
@@ -216,7 +218,7 @@ impl Payer {
 
     /// What does not lock memory does not count towards a limit for locked memory either, now or later.
     fn billed(&self, strength: Strength) -> Bill {
-        let counts = locks(strength) || matches!(self.binding, Binding::Fixed(_));
+        let counts = locks(strength) || matches!(self.binding, Binding::Fixed(_) | Binding::Simulated(_));
         if counts { self.bill.clone() } else { self.bill.by(AccountMode::None) }
     }
 
@@ -225,9 +227,10 @@ impl Payer {
         let locks = locks(strength);
         match &self.binding {
             Binding::Fixed(limit) => Some(*limit),
+            Binding::Simulated(process) if matches!(delta, Delta::More(_)) => Some(process.limit()),
             Binding::Process(process) if locks && matches!(delta, Delta::More(_)) => Some(process.limit()),
             Binding::Unknown(limit) if locks => Some(*limit),
-            Binding::Process(_) | Binding::Unknown(_) | Binding::Nothing => None,
+            Binding::Process(_) | Binding::Simulated(_) | Binding::Unknown(_) | Binding::Nothing => None,
         }
     }
 }
@@ -345,5 +348,24 @@ mod tests {
         payer.force(Delta::fewer(6), Strength::Longterm);
         payer.force(Delta::fewer(50), Strength::Resident);
         assert_eq!(payer.bill.account().charged().get(), 0);
+    }
+
+    #[test]
+    fn a_simulated_machine_counts_whatever_holds_the_pages() {
+        let mut child = limited();
+        let process = PayingProcesses::default().find(&handle(Pid::from_child(&child)));
+        let ledger = Ledger::new();
+        for (binding, refused) in
+            [(Binding::Process(Arc::clone(&process)), false), (Binding::Simulated(process), true)]
+        {
+            let bill = Bill::new(account(&ledger), ProcessAccount::new(), AccountMode::User);
+            let payer = Payer { bill, binding };
+            payer.charge(Delta::more(10), Strength::Copy).unwrap();
+            assert_eq!(payer.charge(Delta::more(1), Strength::Copy).is_err(), refused);
+            payer.force(Delta::fewer(if refused { 10 } else { 11 }), Strength::Copy);
+            assert_eq!(payer.bill.account().charged().get(), 0);
+        }
+        drop(child.stdin.take());
+        child.wait().unwrap();
     }
 }

@@ -4,7 +4,7 @@
 
 use std::sync::{Arc, Weak};
 
-use ioasd_client::units::{IndexRange, PageIndex};
+use ioasd_client::units::{ByteLen, IndexRange, PageIndex};
 
 use super::file::FileSource;
 use super::owned_file::OwnedFile;
@@ -42,6 +42,15 @@ impl Backing {
         match self {
             Self::Process(source) => Some(source),
             Self::File(_) | Self::Shared(_) | Self::Nothing => None,
+        }
+    }
+
+    /// The size of its pages, if they are huge.
+    #[must_use]
+    pub fn huge_page(&self) -> Option<ByteLen> {
+        match self {
+            Self::Process(source) => source.huge_page(),
+            _ => self.file().and_then(|file| file.huge_page()),
         }
     }
 

@@ -133,6 +133,12 @@ impl ProcessSource {
         self.pages
     }
 
+    /// The size of the pages at its beginning, if they are huge.
+    #[must_use]
+    pub fn huge_page(&self) -> Option<ByteLen> {
+        self.owner.memory.page_at(self.pages.start).filter(|page| page.get() > PAGE_SIZE)
+    }
+
     /// The address of a page.
     fn address(&self, page: PageIndex) -> Option<UserAddr> {
         let offset = page.get().checked_mul(PAGE_SIZE)?;
@@ -216,7 +222,7 @@ impl ProcessSource {
             UpcallError::Refused(Errno::NOMEM) => "; raise RLIMIT_MEMLOCK of the process, or map less",
             _ => "",
         };
-        self.error(range.first(), error, format!("pages {range} are not pinned: {error}{advice}"))
+        self.error(range.first(), error, format!("{range} are not pinned: {error}{advice}"))
     }
 
     fn absent(&self, index: PageIndex) -> SourceError {

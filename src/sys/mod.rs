@@ -13,7 +13,7 @@
 //! | [`file_state`], [`page_cache`], [`file_io`] | a client's file: what it is, what is there, reading and writing it without mapping it |
 //! | [`client_mapping`], [`pin_ring`] | a client's file mapped but never touched; pins that the kernel holds over it |
 //! | [`pagemap`], [`faults`] | physical frames of pinned pages; whether pages were brought in meanwhile |
-//! | [`process_memory`] | the memory of another process by its addresses |
+//! | [`process_memory`], [`mapping_list`] | the memory of another process by its addresses; what is mapped there |
 //! | [`handed_ring`], [`ring_channel`] | a ring that another process made; moving bytes through it |
 //! | [`offers`] | what the host offers, found by using it |
 //! | [`own_memory`] | what this process may lock, what it holds, whether the host swaps |
@@ -42,6 +42,7 @@ pub mod identity;
 pub mod limits;
 pub mod listener;
 pub mod mapping;
+pub mod mapping_list;
 pub mod memfd;
 pub mod offers;
 pub mod opener;

@@ -5,16 +5,15 @@
 //!
 //! A write through `/proc/PID/mem` ignores the protection of the page, so whoever writes looks at the mapping first.
 //!
-//! Imports allowed: units, failure, pidfd, fault_points, rustix.
+//! Imports allowed: units, failure, mapping_list, pidfd, fault_points, rustix.
 
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, Seek};
 
 use ioasd_client::units::{ByteLen, UserAddr};
-use parking_lot::Mutex;
 use rustix::io::{Errno, pread, pwrite, retry_on_intr};
 
 use super::failure::{SysError, call};
+use super::mapping_list::MappingList;
 use super::pidfd::PidFd;
 use crate::fault_points::Point;
 
@@ -28,7 +27,7 @@ const ENTRY: usize = 8;
 pub struct ProcessMemory {
     bytes: File,
     entries: File,
-    mappings: Mutex<File>,
+    mappings: MappingList,
 }
 
 /// What a process may do with a range of its memory, all of it.
@@ -58,7 +57,7 @@ impl ProcessMemory {
             let mappings = open("maps", OpenOptions::new().read(true))?;
             match process.has_exited()? {
                 true => Err(Errno::SRCH),
-                false => Ok(Self { bytes, entries, mappings: Mutex::new(mappings) }),
+                false => Ok(Self { bytes, entries, mappings: MappingList::new(mappings) }),
             }
         })
     }
@@ -75,23 +74,22 @@ impl ProcessMemory {
     /// # Errors
     /// EFAULT if the memory is gone.
     pub fn access(&self, start: UserAddr, length: ByteLen) -> Result<Access, Errno> {
-        let mut list = self.mappings.lock();
-        list.rewind().map_err(|error| errno(&error))?;
-        let mut next = start.get();
-        let end = next.checked_add(length.get()).ok_or(Errno::FAULT)?;
+        let mut next = start;
+        let end = start.get().checked_add(length.get()).ok_or(Errno::FAULT)?;
         let mut least = Access::Write;
-        for line in BufReader::new(&mut *list).lines() {
-            let line = line.map_err(|error| errno(&error))?;
-            let Some(mapping) = Mapping::parse(&line).filter(|mapping| mapping.end > next) else { continue };
-            if mapping.start > next {
-                break;
-            }
-            (next, least) = (mapping.end, least.min(mapping.access));
-            if next >= end {
-                return if self.is_there() { Ok(least) } else { Err(Errno::FAULT) };
-            }
+        while next.get() < end && least > Access::None {
+            (next, least) = match self.mappings.at(next)? {
+                Some(mapping) => (mapping.end, least.min(mapping.access)),
+                None => (next, Access::None),
+            };
         }
-        if self.is_there() { Ok(Access::None) } else { Err(Errno::FAULT) }
+        if self.is_there() { Ok(least) } else { Err(Errno::FAULT) }
+    }
+
+    /// The size of the pages of which the memory at an address consists; `None` without memory.
+    #[must_use]
+    pub fn page_at(&self, address: UserAddr) -> Option<ByteLen> {
+        self.mappings.at(address).ok().flatten().map(|mapping| mapping.page)
     }
 
     /// Fills `into` from `start` on.
@@ -134,28 +132,6 @@ fn errno(error: &std::io::Error) -> Errno {
     match Errno::from_io_error(error) {
         Some(Errno::NOENT) | None => Errno::SRCH,
         Some(errno) => errno,
-    }
-}
-
-/// One line of `/proc/PID/maps`.
-struct Mapping {
-    start: u64,
-    end: u64,
-    access: Access,
-}
-
-impl Mapping {
-    /// `start-end rwxs ...`
-    fn parse(line: &str) -> Option<Self> {
-        let mut words = line.split(' ');
-        let (start, end) = words.next()?.split_once('-')?;
-        let number = |digits| u64::from_str_radix(digits, 16).ok();
-        let access = match words.next()?.as_bytes() {
-            [b'r', b'w', ..] => Access::Write,
-            [b'r', ..] => Access::Read,
-            _ => Access::None,
-        };
-        Some(Self { start: number(start)?, end: number(end)?, access })
     }
 }
 

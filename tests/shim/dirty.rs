@@ -8,6 +8,7 @@ use crate::device::{
     FIXED, HWPT_ALLOC, MAP, READABLE, Struct, TEST, WRITEABLE, destroy, ioas_alloc, memory, open, shared,
     unmap,
 };
+use crate::kinds;
 use crate::program::{Part, play_with_mock};
 
 pub(crate) const PARTS: &[Part] = &[
@@ -210,26 +211,19 @@ fn bitmaps() {
 
 #[test]
 fn a_huge_leaf_is_dirty_as_a_whole() {
-    if huge(2 << 20).is_none() {
-        ioasd::skip!("a_huge_leaf_is_dirty_as_a_whole: no huge pages; see /proc/sys/vm/nr_hugepages");
-        return;
-    }
-    if !rustix::process::geteuid().is_root() {
-        ioasd::skip!("a_huge_leaf_is_dirty_as_a_whole: only root sees that memory of no file has huge pages");
-        return;
-    }
     play_with_mock("dirty huge pages");
 }
 
 fn huge_pages() {
-    for length in [2 << 20, 16 << 20] {
-        let Some(own) = huge(length) else { continue };
-        let device = open();
+    for (kind, pages) in kinds::HUGE.into_iter().flat_map(|kind| [(kind, 512), (kind, 2048)]) {
+        let Some(own) = kind.memory(pages) else { continue };
+        let (device, length) = (open(), own.len() as u64);
         let ioas = ioas_alloc(&device).unwrap();
         let (_, idev) = mock_device(&device, ioas, 0).unwrap();
-        map_at(&device, ioas, own, START).unwrap();
+        map_at(&device, ioas, &own, START).unwrap();
         let hwpt = hwpt_alloc(&device, idev, ioas, DIRTY_TRACKING, HUGE).unwrap();
         set_tracking(&device, hwpt, 1).unwrap();
+        assert_eq!(leaf(&device, hwpt), 1 << 20, "{kind:?}");
         for page_size in [2048, PAGE, 1 << 20] {
             let query = Query { hwpt, iova: START, length, page_size };
             check_stripes(&device, query, 1 << 20, 0);
@@ -238,18 +232,15 @@ fn huge_pages() {
     }
 }
 
-/// Shared huge pages, if there are any.
-fn huge(length: u64) -> Option<&'static [u8]> {
-    let (access, kind) =
-        (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_HUGETLB);
-    let length = usize::try_from(length).unwrap();
-    // SAFETY: a new mapping where the kernel likes it.
-    let start = unsafe { libc::mmap(std::ptr::null_mut(), length, access, kind | libc::MAP_POPULATE, -1, 0) };
-    if start == libc::MAP_FAILED {
-        return None;
-    }
-    // SAFETY: the mapping is ours and stays.
-    Some(unsafe { std::slice::from_raw_parts(start.cast(), length) })
+/// Bytes of the first leaf, by what is dirty when its first byte is.
+fn leaf(device: &File, hwpt: u32) -> u64 {
+    let query = Query { hwpt, iova: START, length: 1 << 20, page_size: PAGE };
+    let mut bits = vec![0; query.bytes()];
+    bits[0] = 1;
+    query.write(device, &mut bits).unwrap();
+    bits.fill(0);
+    query.ask(device, 0, &mut bits).unwrap();
+    PAGE * bits.iter().map(|byte| u64::from(byte.count_ones())).sum::<u64>()
 }
 
 #[test]

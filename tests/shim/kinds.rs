@@ -36,6 +36,8 @@ pub(crate) const HUGE: [Kind; 3] = [Kind::PrivateHuge, Kind::SharedHuge, Kind::H
 pub(crate) struct Memory {
     start: *mut u8,
     length: usize,
+    /// Open as long, so that it can be passed.
+    _file: Option<File>,
 }
 
 impl Kind {
@@ -44,8 +46,14 @@ impl Kind {
         HUGE.contains(&self)
     }
 
-    /// At least so many pages; none if there are no huge pages to spare, which is said.
+    /// At least so many pages; none if huge pages cannot be had, which is said.
     pub(crate) fn memory(self, pages: u64) -> Option<Memory> {
+        if self.is_huge() && !rustix::process::geteuid().is_root() {
+            ioasd::skip!(
+                "{self:?}: a huge page counts whole against locked memory, which tests of one user share"
+            );
+            return None;
+        }
         let length = pages * PAGE;
         let length = if self.is_huge() { length.next_multiple_of(HUGE_PAGE) } else { length };
         let length = usize::try_from(length).unwrap();
@@ -58,7 +66,7 @@ impl Kind {
             return none_to_spare(self);
         }
         assert_ne!(start, libc::MAP_FAILED, "{self:?}: {}", std::io::Error::last_os_error());
-        let mut memory = Memory { start: start.cast(), length };
+        let mut memory = Memory { start: start.cast(), length, _file: file };
         for (number, page) in memory.chunks_mut(4096).enumerate() {
             page.fill(u8::try_from(number % 251).unwrap());
         }

@@ -19,6 +19,7 @@ mod device;
 mod dirty;
 mod events;
 mod kinds;
+mod limits;
 mod mapping;
 mod mock;
 mod nesting;

@@ -8,9 +8,10 @@ use ioasd::actors::mock_hardware::Hardware;
 use ioasd::storage::source::{ProcessSetting, Strength};
 use libc::{EFAULT, EINVAL, EIO};
 
-use crate::accesses::{SLOW, WRITE, rw};
-use crate::device::{ALLOW_IOVAS, MAP, READABLE, Struct, ioas_alloc, open, shared, unmap};
+use crate::accesses::{SLOW, WRITE, map_with, rw};
+use crate::device::{ALLOW_IOVAS, MAP, READABLE, Struct, WRITEABLE, ioas_alloc, open, shared, unmap};
 use crate::fixture::{Agent, eventually};
+use crate::kinds::on_disk;
 use crate::mock::{PAGE, check_map, check_refs, create_access, map, mock_domain, pin, unpin};
 use crate::processes::{exit_code, fork};
 use crate::program::{Part, play_with_mock, played, playing, shimmed};
@@ -22,6 +23,7 @@ pub(crate) const PARTS: &[Part] = &[
     ("private holes", holes),
     ("private unshared", unshared),
     ("private constant", constant),
+    ("private of a disk", of_a_disk),
     ("private forks", forks),
     ("private of the dead", of_the_dead),
     ("private exec", after_exec),
@@ -249,6 +251,33 @@ fn constant() {
     let writable = Struct::new(40).u32(4, READABLE | 2).u32(8, ioas).u64(16, address).u64(24, PAGE);
     assert_eq!(writable.clone().call(&device, MAP), Err(EFAULT), "it may not be written");
     wait_for_the_end();
+}
+
+#[test]
+fn files_of_a_file_system_are_only_read_by_devices() {
+    play_with_mock("private of a disk");
+}
+
+/// Shared with the file system, so that nobody may hold it for writing.
+fn of_a_disk() {
+    let (device, length) = (open(), 4 * 4096);
+    let file = on_disk(length);
+    for rights in [libc::PROT_READ, libc::PROT_READ | libc::PROT_WRITE] {
+        let fd = std::os::fd::AsRawFd::as_raw_fd(&file);
+        // SAFETY: a new mapping where the kernel likes it.
+        let start = unsafe { libc::mmap(std::ptr::null_mut(), length, rights, libc::MAP_SHARED, fd, 0) };
+        assert_ne!(start, libc::MAP_FAILED);
+        // SAFETY: the mapping is ours and stays.
+        let memory: &[u8] = unsafe { std::slice::from_raw_parts(start.cast(), length) };
+        let (ioas, hwpt) = with_domain(&device);
+        assert_eq!(map_with(&device, ioas, memory, 0x100_0000, READABLE), Ok(()), "rights {rights}");
+        assert_eq!(check_map(&device, hwpt, 0x100_0000, memory), Ok(()));
+        let access = create_access(&device, ioas, 1).unwrap();
+        assert_eq!(read(&device, &access, 0x100_0005, 9000), Ok(vec![0xf1; 9000]));
+        assert_eq!(read_pinned(&device, &access, 0x100_0005, 9000), Ok(vec![0xf1; 9000]));
+        let writable = map_with(&device, ioas, memory, 0x200_0000, READABLE | WRITEABLE);
+        assert_eq!(writable, Err(EFAULT), "rights {rights}: it may not be held for writing");
+    }
 }
 
 /// Until whoever started the program has no more use for it.

@@ -22,6 +22,7 @@ fn parts() -> impl Iterator<Item = &'static Part> {
         crate::descriptors::PARTS,
         crate::dirty::PARTS,
         crate::events::PARTS,
+        crate::limits::PARTS,
         crate::mapping::PARTS,
         crate::mock::PARTS,
         crate::nesting::PARTS,

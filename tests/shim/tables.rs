@@ -146,14 +146,8 @@ fn huge() {
     for kind in HUGE {
         let Some(memory) = kind.memory(1024) else { continue };
         let all = memory.len();
-        for tables in TABLES {
-            every_part(
-                tables,
-                kind,
-                &memory,
-                &[0, 2048, 1 << 20, 2 << 20, (2 << 20) + 4096, all - 2048, all],
-            );
-        }
+        let cuts = [0, 2048, 1 << 20, 2 << 20, (2 << 20) + 4096, all - 2048, all];
+        TABLES.iter().for_each(|tables| every_part(*tables, kind, &memory, &cuts));
     }
 }
 

@@ -74,9 +74,13 @@ pub(crate) fn serve(lease: Lease) {
     }
 }
 
-/// A memory channel, if a ring can be made at all.
+/// A memory channel, if a ring can be made at all. The limit for locked memory, which a ring counts against, may be another
+/// when a pin is due.
 fn open(lease: Lease, mark: u64) -> Result<Service, Errno> {
-    drop(ring()?);
+    match ring() {
+        Ok(_) | Err(Errno::NOMEM) => {}
+        Err(errno) => return Err(errno),
+    }
     let argument = Packed::of(&MemoryServe::default());
     let reply = channels::call(lease, |channel| exchange(channel, Outbound::plain(&argument), None))?;
     let channel = out_of_the_way(reply.fd.ok_or(Errno::MFILE)?);

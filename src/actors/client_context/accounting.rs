@@ -91,10 +91,8 @@ impl ClientState {
 
     fn payer_of_process(&self, account: Account, paying: Arc<PayingProcess>) -> Payer {
         let mode = self.mode_of(paying.process());
-        Payer {
-            bill: Bill::new(account, Arc::clone(paying.account()), mode),
-            binding: Binding::Process(paying),
-        }
+        let binding = if self.agent.mock.is_some() { Binding::Simulated } else { Binding::Process };
+        Payer { bill: Bill::new(account, Arc::clone(paying.account()), mode), binding: binding(paying) }
     }
 
     /// Who would pay for what is mapped next, as far as can be told: the process that mapped last, else the opener.

@@ -159,7 +159,7 @@ impl ClientState {
             pinner: self.local.pinner.clone(),
             shards: self.agent.shards.clone(),
             near_tables: self.near_tables.clone(),
-            tuning: self.agent.tuning(backing.file().map(|file| &**file)),
+            tuning: self.agent.tuning(&backing),
             stats,
         });
         let handle = PagesHandle::start((pages, number), origin, backing);

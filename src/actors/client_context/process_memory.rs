@@ -6,6 +6,7 @@
 //!
 //! Imports allowed: state, address_spaces, sources, storage, messages, the object actors.
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use ioasd_client::ids::ObjectId;
@@ -25,7 +26,7 @@ use crate::storage::iova_allocator::OriginAddr;
 use crate::storage::refusal::Refusal;
 use crate::storage::source::{PageSource, ProcessSetting, SourceKind, Strength};
 use crate::sys::client_fd::ClientFd;
-use crate::sys::file_state::FileAccess;
+use crate::sys::file_state::{self, FileAccess, FileKind};
 use crate::sys::pidfd::PidFd;
 use crate::sys::process_memory::Access;
 use crate::sys::sender::Sender;
@@ -77,12 +78,16 @@ impl ClientState {
         let WholePages { start, permission, owner } = whole;
         let origin = OriginAddr::new(start.get());
         let offset = ByteLen::new(memory.start.get() - start.get());
-        let Some((file, file_offset)) = memory.file else {
-            rights.may_map(SourceKind::Process)?;
-            let pages = pages_of(offset, memory.length)?.pages();
-            let range = ProcessRange { start, pages, permission };
-            let (source, backing) = self.memory_source(range, owner, rights)?;
-            return Ok(NewPages { source, len: ArrayLen::new(pages), origin, backing });
+        let (file, file_offset) = match memory.file {
+            Some((file, offset)) if file_state::kind(file.as_fd()) != Ok(FileKind::Other) => (file, offset),
+            other => {
+                rights.may_map(SourceKind::Process)?;
+                let of = other.map_or(Content::OfTheProcess, |_| Content::OfAFileSystem);
+                let pages = pages_of(offset, memory.length)?.pages();
+                let range = ProcessRange { start, pages, permission, of };
+                let (source, backing) = self.memory_source(range, owner, rights)?;
+                return Ok(NewPages { source, len: ArrayLen::new(pages), origin, backing });
+            }
         };
         let pages = pages_of(file_offset, memory.length)?;
         let file = self.file_source((file, pages), rights)?;
@@ -119,8 +124,8 @@ impl ClientState {
         Ok((Arc::clone(&source) as Arc<_>, Backing::Process(source)))
     }
 
-    /// What can hold memory of a process, by the setting and by what the process can. Where nothing may be written, nothing
-    /// can be pinned through a ring, so that is copied.
+    /// What can hold memory of a process, by the setting and by what the process can. A ring pins for writing alone: what
+    /// is only to be read, and may not be written or is shared with a file system, is copied.
     fn holds_of(&self, owner: &Owner, range: ProcessRange) -> Result<ProcessHolds, String> {
         let upcall = || self.memory.upcall(&owner.process).map(ProcessHold::Rings);
         match self.agent.pins.process_memory() {
@@ -135,8 +140,12 @@ impl ClientState {
             }
             ProcessSetting::Auto => {
                 let length = ByteLen::new(range.pages * PAGE_SIZE);
-                let constant = owner.memory.access(range.start, length) == Ok(Access::Read);
-                let rings = upcall().filter(|_| !constant);
+                let constant = || owner.memory.access(range.start, length) == Ok(Access::Read);
+                let only_read = match range.of {
+                    Content::OfTheProcess => constant(),
+                    Content::OfAFileSystem => !range.permission.can_write(),
+                };
+                let rings = upcall().filter(|_| !only_read);
                 Ok(ProcessHolds { rings, copy: Some(ProcessHold::Copy) })
             }
         }
@@ -189,6 +198,16 @@ struct ProcessRange {
     start: UserAddr,
     pages: u64,
     permission: Permission,
+    of: Content,
+}
+
+/// Whose bytes are in memory that is no file to us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Content {
+    /// The process's own, or shared through a file that is not at hand.
+    OfTheProcess,
+    /// Those of a file that is kept elsewhere, shared with it.
+    OfAFileSystem,
 }
 
 impl ProcessRange {
