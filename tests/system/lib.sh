@@ -28,6 +28,12 @@ need() {
     (apt-get update && apt-get install -y --no-install-recommends "$2") >"$folder/apt.log" 2>&1 && command -v "$1" >/dev/null
 }
 
+# need_cargo_deb: what builds Debian packages, in PATH.
+need_cargo_deb() {
+    command -v cargo-deb >/dev/null || PATH=$target/system-tests/bin:$PATH
+    command -v cargo-deb >/dev/null || cargo install --quiet --locked --version 3.8.0 --root "$target/system-tests" cargo-deb
+}
+
 # need_python PACKAGE...: a virtual environment with these packages, its programs in PATH.
 need_python() {
     local venv=$target/system-tests/python

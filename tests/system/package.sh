@@ -4,8 +4,7 @@
 # machine is changed and no virtual machine is needed.
 
 build_package() {
-    command -v cargo-deb >/dev/null || PATH=$target/system-tests/bin:$PATH
-    command -v cargo-deb >/dev/null || cargo install --quiet --locked --version 3.8.0 --root "$target/system-tests" cargo-deb || return 1
+    need_cargo_deb || return 1
     package=$(deploy/debian/build) && cp "$package" "$folder/old.deb"
 }
 

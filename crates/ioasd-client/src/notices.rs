@@ -54,7 +54,8 @@ pub struct Notice {
     pub access: AccessId,
     /// The range.
     pub range: IovaRange,
-    tag: Tag,
+    /// Which notice of the channel it is: what an acknowledgement repeats.
+    pub tag: Tag,
 }
 
 impl NoticeChannel {

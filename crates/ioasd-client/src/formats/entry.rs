@@ -122,6 +122,7 @@ impl Rights {
     }
 
     /// As bits: 1 for reads, 2 for writes.
+    #[inline]
     #[must_use]
     pub const fn bits(self) -> u8 {
         self.0

@@ -81,12 +81,26 @@ impl Burst<'_> {
     /// If the first byte cannot be reached by this access.
     #[inline(always)]
     pub fn slice(&self, iova: Iova, length: ByteLen, access: Access) -> Result<HostSlice<'_>, WalkFault> {
-        let found = match self.stream.reach.recall(iova, access) {
-            Some(found) => found,
-            None => self.walk_to(iova, access)?,
-        };
-        let length = usize::try_from(length.get()).unwrap_or(usize::MAX);
-        Ok(found.first(length))
+        match self.remembered(iova, length, access) {
+            Some(found) => Ok(found),
+            None => self.by_tables(iova, length, access),
+        }
+    }
+
+    /// The same, whatever is remembered.
+    ///
+    /// # Errors
+    /// If the first byte cannot be reached by this access.
+    #[inline(always)]
+    pub fn by_tables(&self, iova: Iova, length: ByteLen, access: Access) -> Result<HostSlice<'_>, WalkFault> {
+        Ok(self.walk_to(iova, access)?.first(at_most(length)))
+    }
+
+    /// The same, if it is remembered; without an IOTLB nothing is. Needs neither the tables nor a stack.
+    #[inline(always)]
+    #[must_use]
+    pub fn remembered(&self, iova: Iova, length: ByteLen, access: Access) -> Option<HostSlice<'_>> {
+        Some(self.stream.reach.recall(iova, access)?.first(at_most(length)))
     }
 
     /// Where the `length` bytes at `iova`, or the first of them, lie in the backing files.
@@ -222,6 +236,12 @@ impl Burst<'_> {
         let domain = self.stream.domain();
         self.stream.told(access, WalkFault { kind, ..domain.walks.explained(domain, iova) })
     }
+}
+
+/// `length`, or as much as there can be.
+#[inline]
+fn at_most(length: ByteLen) -> usize {
+    usize::try_from(length.get()).unwrap_or(usize::MAX)
 }
 
 impl Drop for Burst<'_> {

@@ -50,6 +50,27 @@ impl From<WindowsError> for AttachError {
     }
 }
 
+/// About which address was asked last, and how often in a row. Answers may be right and still not help: the file is not
+/// long enough, or cannot be written.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked {
+    about: Option<Iova>,
+    times: u32,
+}
+
+impl Asked {
+    /// Nothing was asked.
+    pub const NONE: Self = Self { about: None, times: 0 };
+
+    /// Counts a question about `iova`; whether it may still be asked.
+    #[must_use]
+    pub fn once_more(&mut self, iova: Iova) -> bool {
+        let times = if self.about == Some(iova) { self.times + 1 } else { 1 };
+        *self = Self { about: Some(iova), times };
+        times <= ASKED_MAX
+    }
+}
+
 /// What the streams of a walker know together, and whom they ask.
 #[derive(Debug)]
 pub(super) struct Learning(Mutex<Known>);
@@ -142,18 +163,17 @@ impl Stream {
         &mut self,
         mut work: impl FnMut(&Burst<'_>) -> Result<T, WalkFault>,
     ) -> Result<T, WalkFault> {
-        let mut asked = (None, 0);
+        let mut asked = Asked::NONE;
         loop {
             self.hold_back();
             let done = work(&self.enter());
-            let held = self.held_back();
-            if let Err(WalkFault { kind: FaultKind::NotExported, iova, .. }) = done {
-                asked = if asked.0 == Some(iova) { (asked.0, asked.1 + 1) } else { (Some(iova), 1) };
-                if asked.1 <= ASKED_MAX && self.learn(iova).is_ok() {
-                    continue;
-                }
+            if let Err(WalkFault { kind: FaultKind::NotExported, iova, .. }) = done
+                && asked.once_more(iova)
+                && self.learn(iova).is_ok()
+            {
+                continue;
             }
-            held.into_iter().for_each(|fault| self.tell(fault));
+            self.settle();
             return done;
         }
     }

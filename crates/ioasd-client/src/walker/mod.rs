@@ -59,7 +59,7 @@ mod walk_cache;
 
 pub use backing::WindowsError;
 pub use burst::{Burst, Slices, Translation};
-pub use channel::AttachError;
+pub use channel::{Asked, AttachError};
 pub use fault::{FaultKind, WalkFault};
 pub use open::{BackingFile, DomainParts, OpenError, Walker};
 pub use reach::HostSlice;

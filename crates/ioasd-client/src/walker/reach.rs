@@ -45,6 +45,13 @@ impl<'b> HostSlice<'b> {
         Self { memory: self.memory.first(length), ..self }
     }
 
+    /// What the tables allow, as bits.
+    #[inline]
+    #[must_use]
+    pub const fn rights(&self) -> Rights {
+        self.rights
+    }
+
     /// What the tables allow.
     #[must_use]
     pub fn permission(&self) -> Permission {

@@ -32,22 +32,22 @@ impl Stream {
         fault
     }
 
-    /// Holds faults back from here on.
-    pub(super) fn hold_back(&self) {
+    /// From here on holds back the last fault that a new file may explain, instead of telling it. Whoever learns of the file
+    /// calls this again; whoever does not, [`Stream::settle`]. [`Stream::burst`] does all that.
+    pub fn hold_back(&self) {
         self.new_files.set(NewFiles::AskedFor(None));
     }
 
-    /// Holds none back any more; gives the last one that was.
-    pub(super) fn held_back(&self) -> Option<(Access, WalkFault)> {
-        match self.new_files.replace(NewFiles::Told) {
-            NewFiles::Told => None,
-            NewFiles::AskedFor(last) => last,
+    /// Tells of what was held back, and holds nothing back any more.
+    pub fn settle(&self) {
+        if let NewFiles::AskedFor(Some(last)) = self.new_files.replace(NewFiles::Told) {
+            self.tell(last);
         }
     }
 
     /// Tells of `fault`.
     #[cold]
-    pub(super) fn tell(&self, (access, fault): (Access, WalkFault)) {
+    fn tell(&self, (access, fault): (Access, WalkFault)) {
         let WalkFault { iova, level, entry, kind } = fault;
         let memory = &self.domain().slots;
         let number = latest_record(memory, self.slot()).wrapping_add(1);
