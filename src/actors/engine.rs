@@ -284,7 +284,7 @@ impl Engine {
             for (number, retirement) in retirements.into_iter().enumerate() {
                 let answered = actix_rt::time::timeout(
                     PROBE,
-                    retirement.send(Grace { domains: Vec::new(), patience: None }),
+                    retirement.send(Grace { domains: Vec::new(), operation: None }),
                 )
                 .await;
                 if !matches!(answered, Ok(Ok(()))) {

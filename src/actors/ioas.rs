@@ -1,10 +1,10 @@
 //! Ioas: one IO address space. A thin face on [`storage::ioas`](crate::storage::ioas), which holds the order of things.
 //!
-//! What an operation needs lives in a cell that others on the same arbiter reach without a message: MAP, COPY and UNMAP, and what takes down, come
+//! What an operation needs lives in a cell that others on the same arbiter reach without a message: MAP, COPY, UNMAP, attach, pin, and what takes down, come
 //! that way, everything else through the mailbox. Operations are futures that interleave at their awaits; the gate of the address space keeps apart what must be kept
 //! apart. Awaited sends go down only: to Pages, to Retirement, and to an Access for a notice.
 //!
-//! Imports allowed: storage, messages, pages, access, retirement, late, guard, figures.
+//! Imports allowed: storage, messages, pages, access, retirement, operation, late, guard, figures.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -21,18 +21,19 @@ use super::access::{Access, Answer, Notice};
 use super::figures::{AccessStats, IoasStats};
 use super::guard::{caught, is_poisoned, poisoned};
 use super::inbox::Question;
-use super::late::patience;
+use super::late::{current, note};
 use super::messages::ioas::{
-    AllowIovas, AttachAccess, AttachDomain, ChangeTable, Check, DetachAccess, LeaveAccess, LetGoWithin,
-    LookAtTable, PinRange, ReadBytes, SetLargePages, UnpinRange, WriteBytes,
+    AllowIovas, AttachAccess, ChangeTable, Check, DetachAccess, LetGoWithin, LookAtTable, ReadBytes,
+    SetLargePages, UnpinRange, WriteBytes,
 };
 use super::messages::questions::{AreaReport, AreasFrom, GapsAt, GapsFrom, OutlookFor, RulesFrom};
+use super::operation::{Undoable, Waiting};
 use super::pages_handle::PagesHandle;
 use super::registry::Registered;
 use super::retirement::{Grace, Retirement};
 use crate::domains::epoch::Epochs;
-use crate::storage::io_pagetable::{AccessWalk, Area, Piece, Placement, Transfer, UnmapRequest};
-use crate::storage::ioas::{AccessKey, Ioas as Operations, Notified, Port};
+use crate::storage::io_pagetable::{AccessWalk, Area, IoPageTable, Piece, Placement, Transfer, UnmapRequest};
+use crate::storage::ioas::{AccessKey, DomainNeeds, Ioas as Operations, Notified, Port};
 use crate::storage::iova_allocator::OriginAddr;
 use crate::storage::ledger::node::Allowance;
 use crate::storage::order::{MoveResult, Order};
@@ -84,6 +85,10 @@ impl Port for ActorPort {
         pages.origin()
     }
 
+    fn placed(&self, range: IovaRange) {
+        note(|operation| operation.note_range(range));
+    }
+
     async fn grace(&self, domains: &[DomainKey]) {
         let walked: Vec<Arc<Epochs>> = {
             let walkers = self.walkers.borrow();
@@ -93,7 +98,8 @@ impl Port for ActorPort {
         if walked.is_empty() {
             return;
         }
-        let grace = Grace { domains: walked, patience: patience() };
+        note(|operation| operation.wait_for(Waiting::Walkers));
+        let grace = Grace { domains: walked, operation: current() };
         if self.retirement.send(grace).await.is_err() {
             std::panic::panic_any("nobody waits for walkers: what was unmapped cannot be let go of");
         }
@@ -101,6 +107,7 @@ impl Port for ActorPort {
 
     async fn notify(&self, access: AccessKey, range: IovaRange) -> Notified {
         let Some(user) = self.access(access) else { return Notified::Acknowledged };
+        note(|operation| operation.wait_for(Waiting::Accesses));
         match user.send(Notice(range)).await {
             Ok(Answer::Given) => Notified::Acknowledged,
             Ok(Answer::Missing) | Err(_) => Notified::Missed,
@@ -117,6 +124,12 @@ pub struct Map {
     pub permission: Permission,
     /// Where.
     pub placement: Placement,
+}
+
+impl Map {
+    fn length(&self) -> u64 {
+        self.pieces.iter().map(|piece| piece.length.get()).sum()
+    }
 }
 
 /// One IO address space.
@@ -158,6 +171,16 @@ impl Ioas {
 }
 
 impl IoasCell {
+    /// Work on so many bytes begins.
+    fn begin(&self, undoable: Undoable, bytes: u64) {
+        note(|operation| operation.begin(self.stats.number(), undoable, ByteLen::new(bytes)));
+    }
+
+    /// The bytes of IOVA in all areas.
+    fn mapped(&self) -> u64 {
+        self.operations.with_table(IoPageTable::mapped).get()
+    }
+
     /// Runs an operation to its end, then shows the figures. Refused once something here panicked.
     async fn run<T>(&self, work: impl Future<Output = Result<T, Refusal>>) -> Result<T, Refusal> {
         let poison = &self.operations.port().poisoned;
@@ -176,7 +199,9 @@ impl IoasCell {
     ///
     /// # Errors
     /// As MAP.
-    pub async fn map(&self, Map { pieces, permission, placement }: Map) -> Result<IovaRange, Refusal> {
+    pub async fn map(&self, map: Map) -> Result<IovaRange, Refusal> {
+        self.begin(Undoable::Yes, map.length());
+        let Map { pieces, permission, placement } = map;
         self.run(self.operations.map(&pieces, permission, placement)).await
     }
 
@@ -185,6 +210,7 @@ impl IoasCell {
     /// # Errors
     /// If something here panicked.
     pub async fn map_many(&self, maps: Vec<Map>) -> Result<Vec<Result<IovaRange, Refusal>>, Refusal> {
+        self.begin(Undoable::Yes, maps.iter().map(Map::length).sum());
         self.run(async {
             let mut outcomes = Vec::with_capacity(maps.len());
             for Map { pieces, permission, placement } in maps {
@@ -229,6 +255,7 @@ impl IoasCell {
     /// # Errors
     /// As UNMAP.
     pub async fn unmap(&self, request: UnmapRequest) -> Result<ByteLen, Refusal> {
+        self.begin_unmap(&[request]);
         self.run(self.operations.unmap(request)).await
     }
 
@@ -248,7 +275,73 @@ impl IoasCell {
         &self,
         requests: &[UnmapRequest],
     ) -> Result<Vec<Result<ByteLen, Refusal>>, Refusal> {
+        self.begin_unmap(requests);
         self.run(async { Ok(self.operations.unmap_many(requests).await) }).await
+    }
+
+    fn begin_unmap(&self, requests: &[UnmapRequest]) {
+        let mapped_in = |range| self.operations.with_table(|table| table.mapped_in(range)).get();
+        self.begin(Undoable::No, requests.iter().map(|request| mapped_in(request.range())).sum());
+        if let [request] = requests {
+            note(|operation| operation.note_range(request.range()));
+        }
+    }
+
+    /// Adds a domain and fills it.
+    ///
+    /// # Errors
+    /// If the areas do not suit the domain, or one cannot be filled.
+    pub async fn attach(
+        &self,
+        domain: DomainKey,
+        needs: DomainNeeds,
+        epochs: Arc<Epochs>,
+    ) -> Result<(), Refusal> {
+        self.begin(Undoable::Yes, self.mapped());
+        self.run(async {
+            let port = self.operations.port();
+            port.walkers.borrow_mut().insert(domain, epochs);
+            let attached = self.operations.attach(domain, needs).await;
+            if attached.is_err() {
+                port.walkers.borrow_mut().remove(&domain);
+            }
+            attached
+        })
+        .await
+    }
+
+    /// Pins a range for an access.
+    ///
+    /// # Errors
+    /// As the spec of pin says.
+    pub async fn pin(
+        &self,
+        access: AccessKey,
+        range: IovaRange,
+        direction: Transfer,
+    ) -> Result<Vec<Arc<PfnBatch>>, Refusal> {
+        self.begin(Undoable::Yes, range.length().get());
+        note(|operation| operation.note_range(range));
+        self.run(async {
+            let pinned = self.operations.pin(access, range, direction).await;
+            show_access(&self.operations, access);
+            pinned
+        })
+        .await
+    }
+
+    /// Asks an access to let go of everything, and forgets it once it has.
+    ///
+    /// # Errors
+    /// EDEADLK if it does not let go.
+    pub async fn leave(&self, access: AccessKey) -> Result<(), Refusal> {
+        self.begin(Undoable::No, 0);
+        self.run(async {
+            self.operations.leave_access(access).await?;
+            self.operations.port().accesses.borrow_mut().remove(&access);
+            Ok(())
+        })
+        .await
     }
 
     /// Empties a domain and forgets it.
@@ -256,6 +349,7 @@ impl IoasCell {
     /// # Errors
     /// If something here panicked.
     pub async fn detach(&self, domain: DomainKey) -> Result<(), Refusal> {
+        self.begin(Undoable::No, self.mapped());
         self.run(async {
             self.operations.detach(domain).await;
             self.operations.port().walkers.borrow_mut().remove(&domain);
@@ -269,6 +363,7 @@ impl IoasCell {
     /// # Errors
     /// If something here panicked.
     pub async fn clear(&self) -> Result<(), Refusal> {
+        self.begin(Undoable::No, self.mapped());
         self.run(async {
             self.operations.clear().await;
             Ok(())
@@ -342,22 +437,6 @@ impl Handler<SetLargePages> for Ioas {
     }
 }
 
-impl Handler<AttachDomain> for Ioas {
-    type Result = Pending<()>;
-
-    fn handle(&mut self, request: AttachDomain, _: &mut Self::Context) -> Self::Result {
-        let AttachDomain { domain, needs, epochs } = request;
-        self.run(move |ioas| async move {
-            ioas.port().walkers.borrow_mut().insert(domain, epochs);
-            let attached = ioas.attach(domain, needs).await;
-            if attached.is_err() {
-                ioas.port().walkers.borrow_mut().remove(&domain);
-            }
-            attached
-        })
-    }
-}
-
 impl Handler<AttachAccess> for Ioas {
     type Result = Pending<()>;
 
@@ -371,18 +450,6 @@ impl Handler<AttachAccess> for Ioas {
     }
 }
 
-impl Handler<LeaveAccess> for Ioas {
-    type Result = Pending<()>;
-
-    fn handle(&mut self, LeaveAccess(key): LeaveAccess, _: &mut Self::Context) -> Self::Result {
-        self.run(move |ioas| async move {
-            ioas.leave_access(key).await?;
-            ioas.port().accesses.borrow_mut().remove(&key);
-            Ok(())
-        })
-    }
-}
-
 impl Handler<DetachAccess> for Ioas {
     type Result = Pending<()>;
 
@@ -391,19 +458,6 @@ impl Handler<DetachAccess> for Ioas {
             ioas.port().accesses.borrow_mut().remove(&key);
             ioas.detach_access(key).await;
             Ok(())
-        })
-    }
-}
-
-impl Handler<PinRange> for Ioas {
-    type Result = Pending<Vec<Arc<PfnBatch>>>;
-
-    fn handle(&mut self, request: PinRange, _: &mut Self::Context) -> Self::Result {
-        let PinRange { access, range, direction } = request;
-        self.run(move |ioas| async move {
-            let pinned = ioas.pin(access, range, direction).await;
-            show_access(&ioas, access);
-            pinned
         })
     }
 }

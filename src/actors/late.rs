@@ -1,4 +1,5 @@
-//! Requests that are answered before they are over, because a walker does not leave.
+//! The operation that work is done for, wherever it is done; and requests that are answered before they are over, because a
+//! walker does not leave.
 //!
 //! ```text
 //!   request ──▶ … ──▶ Ioas waits for a grace period ──▶ Retirement: the deadline is over ──refusal──┐
@@ -7,52 +8,40 @@
 //!      └──▶ the rest of it goes on, and ends when the walkers have left
 //! ```
 //!
-//! A request is one future, from the message to the answer, and whatever waits within it can find its [`Patience`]. Work
-//! that belongs to no request, such as taking down the context of a dead client, has none and waits as long as it takes.
+//! A request is one future, from the message to the answer, and whatever waits within it finds its [`Operation`] with
+//! [`current`]. It is listed from the first time that it has to wait: one that never has to costs the list nothing.
 //!
-//! Imports allowed: storage's refusals, `tokio`.
+//! Imports allowed: operation, registry, storage's refusals, `tokio`.
 
-use std::cell::{Cell, RefCell};
-use std::future::Future;
-use std::rc::Rc;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Instant;
 
 use futures_util::future::{Either, LocalBoxFuture, select};
 use tokio::sync::oneshot;
 
+use super::figures::ContextStats;
+use super::number::Number;
+use super::operation::Operation;
+use super::registry::Registry;
 use crate::storage::refusal::Refusal;
 
 tokio::task_local! {
-    static REQUEST: Rc<Request>;
+    static OPERATION: Arc<Operation>;
 }
 
-struct Request {
-    command: Cell<&'static str>,
-    patience: RefCell<Option<Patience>>,
-}
-
-/// Where to say that a request shall wait no longer.
-#[derive(Debug)]
-pub struct Patience(oneshot::Sender<Refusal>);
-
-impl Patience {
-    /// The request is answered now. One that has been answered meanwhile is left as it is.
-    pub fn end(self, refusal: Refusal) {
-        if self.0.send(refusal).is_err() {
-            tracing::debug!("a request ended while its walkers were given up on");
-        }
-    }
-}
-
-/// The patience of the request that this is done for; each has it once.
+/// The operation that this is done for.
 #[must_use]
-pub fn patience() -> Option<Patience> {
-    REQUEST.try_with(|request| request.patience.take()).ok().flatten()
+pub fn current() -> Option<Arc<Operation>> {
+    OPERATION.try_with(Arc::clone).ok()
 }
 
-/// Notes which command the request is, for reports.
-pub fn note_command(command: &'static str) {
-    let noted = REQUEST.try_with(|request| request.command.set(command));
-    tracing::trace!(?noted, command, "a request is understood");
+/// Notes something of the operation that this is done for.
+pub fn note(note: impl FnOnce(&Operation)) {
+    let noted = OPERATION.try_with(|operation| note(operation));
+    tracing::trace!(?noted, "work is noted");
 }
 
 /// How a request ended.
@@ -70,20 +59,41 @@ pub enum Ended<T> {
     },
 }
 
-/// Does the work of a request until it is over, or has lost its patience.
-pub async fn until_late<T: 'static>(work: impl Future<Output = T> + 'static) -> Ended<T> {
-    let (ended, impatient) = oneshot::channel();
-    let patience = RefCell::new(Some(Patience(ended)));
-    let request = Rc::new(Request { command: Cell::new(""), patience });
-    let work: LocalBoxFuture<'static, T> = Box::pin(REQUEST.scope(Rc::clone(&request), work));
-    match select(work, impatient).await {
+/// Does the work of a request of `context` until it is over, or must be answered.
+pub async fn until_late<T: 'static>(
+    registry: Arc<Registry>,
+    context: Number<ContextStats>,
+    work: impl Future<Output = T> + 'static,
+) -> Ended<T> {
+    let (early, answer) = oneshot::channel();
+    let operation = Arc::new(Operation::new(context, Instant::now()).answered_through(early));
+    let shown = Arc::clone(&operation);
+    let work: LocalBoxFuture<'static, T> = Box::pin(async move { listed(&registry, shown, work).await });
+    match select(work, answer).await {
         Either::Left((done, _)) => Ended::Done(done),
-        Either::Right((Ok(refusal), rest)) => {
-            let command = Some(request.command.get()).filter(|command| !command.is_empty());
-            Ended::Late { command, refusal, rest }
-        }
+        Either::Right((Ok(refusal), rest)) => Ended::Late { command: operation.command(), refusal, rest },
         Either::Right((Err(_), rest)) => Ended::Done(rest.await),
     }
+}
+
+/// Does the work of `operation`, which is listed while it waits.
+pub async fn listed<T>(registry: &Registry, operation: Arc<Operation>, work: impl Future<Output = T>) -> T {
+    let shown = Arc::clone(&operation);
+    let work = async {
+        let mut work = pin!(work);
+        let at_once = poll_fn(|context| {
+            Poll::Ready(match work.as_mut().poll(context) {
+                Poll::Ready(done) => Some(done),
+                Poll::Pending => None,
+            })
+        });
+        if let Some(done) = at_once.await {
+            return done;
+        }
+        let _listed = registry.register_operation(shown);
+        work.await
+    };
+    OPERATION.scope(operation, work).await
 }
 
 #[cfg(test)]
@@ -97,31 +107,42 @@ mod tests {
         Refusal::new(Errno::TIMEDOUT, "test", "late")
     }
 
-    #[test]
-    fn what_loses_its_patience_is_answered_and_goes_on() {
-        let (go_on, when) = oneshot::channel::<u32>();
-        let work = async {
-            note_command("TEST");
-            patience().unwrap().end(refusal());
-            when.await
-        };
-        let Some(Ended::Late { command, refusal: told, rest }) = until_late(work).now_or_never() else {
-            panic!("it was not answered");
-        };
-        assert_eq!((command, told), (Some("TEST"), refusal()));
-        go_on.send(7).unwrap();
-        assert_eq!(rest.now_or_never(), Some(Ok(7)));
+    fn until_late<T: 'static>(
+        registry: &Arc<Registry>,
+        work: impl Future<Output = T> + 'static,
+    ) -> Option<Ended<T>> {
+        super::until_late(Arc::clone(registry), Number::new(1), work).now_or_never()
     }
 
     #[test]
-    fn what_keeps_its_patience_or_passes_it_on_for_nothing_ends_as_it_ends() {
-        assert!(matches!(until_late(async { 5 }).now_or_never(), Some(Ended::Done(5))));
-        let passed_on = until_late(async {
-            drop(patience());
-            assert!(patience().is_none(), "each has it once");
-            6
-        });
-        assert!(matches!(passed_on.now_or_never(), Some(Ended::Done(6))));
-        assert!(patience().is_none(), "this is no request");
+    fn what_must_be_answered_is_answered_and_goes_on_and_is_listed_until_its_end() {
+        let registry = Registry::new();
+        let (go_on, when) = oneshot::channel::<u32>();
+        let work = async {
+            note(|operation| operation.note_command("TEST"));
+            note(|operation| operation.answer_early(refusal()));
+            when.await
+        };
+        let Some(Ended::Late { command, refusal: told, rest }) = until_late(&registry, work) else {
+            panic!("it was not answered");
+        };
+        assert_eq!((command, told), (Some("TEST"), refusal()));
+        let [listed] = &registry.operations()[..] else { panic!("it is not listed") };
+        assert_eq!((listed.stats.command(), listed.stats.is_answered()), (Some("TEST"), true));
+        go_on.send(7).unwrap();
+        assert_eq!(rest.now_or_never(), Some(Ok(7)));
+        assert!(registry.operations().is_empty());
+    }
+
+    #[test]
+    fn what_never_waits_is_never_listed_and_what_is_no_request_has_no_operation() {
+        let registry = Registry::new();
+        let seen = Arc::clone(&registry);
+        let work = async move {
+            assert!(current().is_some() && seen.operations().is_empty());
+            5
+        };
+        assert!(matches!(until_late(&registry, work), Some(Ended::Done(5))));
+        assert!(current().is_none(), "this is no request");
     }
 }

@@ -29,6 +29,7 @@
 //! | [`guard`] | what a panic costs |
 //! | [`auditor`] | what the agent says is held, beside what the kernel counts |
 //! | [`registry`], [`number`], [`figures`], [`requests`], [`latencies`], [`journal`], [`frame_service`] | shared, lock-light state |
+//! | [`operation`], [`late`] | a request at work, as others see it and may cancel it; answered before it is over |
 //! | [`leases`] | closing is over for whoever looks |
 //! | [`mock_hardware`] | what the test command needs beyond one context |
 //! | [`inbox`], [`view`], [`load`] | how reports ask an object's owner; what the admin server may look at; how busy the tiers are |
@@ -63,6 +64,7 @@ pub mod messages;
 pub mod mock_hardware;
 pub mod number;
 pub mod objects;
+pub mod operation;
 pub mod pages;
 pub mod pages_handle;
 pub mod payer;

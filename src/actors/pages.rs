@@ -9,7 +9,8 @@
 //! an actor that goes on serving. A panic poisons this
 //! object: every later movement fails with EIO and its memory stays pinned until the client closes it.
 //!
-//! Imports allowed: storage, messages, the other tier actors, credits, guard, figures.
+//! Imports allowed: storage, messages, the other tier actors, credits, guard, figures, late,
+//! operation.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
@@ -29,10 +30,13 @@ use super::figures::{PagesStats, UnderWay};
 use super::guard::{caught, poisoned};
 use super::inbox::Question;
 use super::latch::latch;
+use super::late::current;
 use super::messages::questions::{HoldersOf, HoldersReport};
 use super::messages::tiers::{
     ChangeTables, EraseCache, Failable, FramesRead, ReadCache, ReadDomain, StoreCache, TableChange,
 };
+use super::operation::Waiting;
+use super::operation::watching::{Stepping, Watching};
 use super::payer::Payer;
 use super::pfn_cache::PfnCache;
 use super::pinner::{PinDone, PinRequest, PinWork, Pinner, carry_out_now};
@@ -92,6 +96,7 @@ pub struct PagesCell {
 struct Queued {
     order: Order,
     reply: oneshot::Sender<MoveResult>,
+    watching: Watching,
     _under_way: UnderWay,
 }
 
@@ -224,7 +229,9 @@ impl PagesCell {
     /// for, that poll is the last.
     pub(super) async fn run(self: Rc<Self>, order: Order) -> MoveResult {
         let (reply, done) = oneshot::channel();
-        self.enqueue(Queued { order, reply, _under_way: self.parts.stats.movements.enter() });
+        let watching = Watching::new(current(), &order);
+        watching.wait_for(Waiting::Pages);
+        self.enqueue(Queued { order, reply, watching, _under_way: self.parts.stats.movements.enter() });
         self.begin();
         done.await.unwrap_or_else(|_| Err(poisoned(NAME).into()))
     }
@@ -249,17 +256,21 @@ impl PagesCell {
         self.working.set(false);
     }
 
-    async fn run_queued(self: &Rc<Self>, Queued { order, reply, _under_way }: Queued) {
-        let result =
-            if self.poisoned.get() { Err(poisoned(NAME).into()) } else { self.run_order(order).await };
+    async fn run_queued(self: &Rc<Self>, Queued { order, reply, watching, _under_way }: Queued) {
+        let result = if self.poisoned.get() {
+            Err(poisoned(NAME).into())
+        } else {
+            self.run_order(order, watching).await
+        };
         self.show_figures();
         let unheard = reply.send(result).is_err();
         debug_assert!(!unheard, "an operation stopped waiting for its movement");
     }
 
-    async fn run_order(self: &Rc<Self>, order: Order) -> MoveResult {
+    async fn run_order(self: &Rc<Self>, order: Order, watching: Watching) -> MoveResult {
+        watching.wait_for(Waiting::Credits);
         let _credits = self.take_credits(&order).await;
-        let moved = caught(NAME, self.drive(Movement::new(order, self.parts.tuning))).await;
+        let moved = caught(NAME, self.drive(Movement::new(order, self.parts.tuning), watching)).await;
         moved.unwrap_or_else(|refusal| {
             self.poisoned.set(true);
             Err(refusal.into())
@@ -283,20 +294,29 @@ impl PagesCell {
         credits
     }
 
-    /// Carries a movement's steps to the tiers until it is over.
-    async fn drive(self: &Rc<Self>, mut movement: Movement) -> MoveResult {
+    /// Carries a movement's steps to the tiers until it is over; gives it up between two of them if that is asked for.
+    async fn drive(self: &Rc<Self>, mut movement: Movement, mut watching: Watching) -> MoveResult {
         let mut under_way = FuturesUnordered::new();
+        watching.begin();
         loop {
             if movement.is_interruptible() {
                 self.run_unpins().await;
             }
+            if let Some(refusal) = watching.cancelled() {
+                movement.cancel(refusal);
+            }
             let next = movement.next(&mut self.core.borrow_mut());
             match next {
-                Next::Start(id, step) => under_way.push(self.carry(step).map(move |reply| (id, reply))),
+                Next::Start(id, step) => {
+                    let stepping = watching.step(&step);
+                    under_way.push(self.carry(step).map(move |reply| (id, stepping, reply)));
+                }
                 Next::Done(result) => return result,
                 Next::Wait => {
-                    let reply: Option<(StepId, Reply)> = under_way.next().await;
-                    let Some((id, reply)) = reply else { return Err(poisoned(NAME).into()) };
+                    watching.wait();
+                    let reply: Option<(StepId, Stepping, Reply)> = under_way.next().await;
+                    let Some((id, stepping, reply)) = reply else { return Err(poisoned(NAME).into()) };
+                    watching.stepped(stepping);
                     let is_billed = matches!(reply, Reply::Charged(_));
                     movement.supply(&mut self.core.borrow_mut(), id, reply);
                     if is_billed {
@@ -310,11 +330,12 @@ impl PagesCell {
     /// Runs the unpins that have come in, in the middle of another movement.
     async fn run_unpins(self: &Rc<Self>) {
         loop {
-            let Some(Queued { order, reply, _under_way }) = self.unpins.borrow_mut().pop_front() else {
+            let Some(Queued { order, reply, watching, _under_way }) = self.unpins.borrow_mut().pop_front()
+            else {
                 return;
             };
             let run: LocalBoxFuture<'_, MoveResult> =
-                Box::pin(self.drive(Movement::new(order, self.parts.tuning)));
+                Box::pin(self.drive(Movement::new(order, self.parts.tuning), watching));
             let unheard = reply.send(run.await).is_err();
             debug_assert!(!unheard, "an operation stopped waiting for its unpin");
         }

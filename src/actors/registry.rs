@@ -7,7 +7,7 @@
 //! the other may belong to different moments, so sums hold exactly only at rest. The tables of entries are dashmaps:
 //! registering, dropping and walking them lock one shard for a moment.
 //!
-//! Imports allowed: units, figures, requests, number, journal, `domains::walker_faults`.
+//! Imports allowed: units, figures, operation, requests, number, journal, `domains::walker_faults`.
 
 use std::fmt;
 use std::ops::Deref;
@@ -21,6 +21,7 @@ use ioasd_client::units::ByteLen;
 use super::figures::{AccessStats, ContextStats, DeviceStats, DomainStats, IoasStats, PagesStats};
 use super::journal::{Happening, Journal};
 use super::number::Number;
+use super::operation::Operation;
 use super::requests::{RequestCount, RequestCounts};
 use crate::domains::walker_faults::{FaultCounts, FaultTotals};
 
@@ -43,9 +44,9 @@ impl<S> Table<S> {
         Arc::new(Self { next: AtomicU64::new(1), entries: DashMap::new(), gone })
     }
 
-    fn register(self: &Arc<Self>, stats: S) -> Registered<S> {
+    fn register(self: &Arc<Self>, stats: impl Into<Arc<S>>) -> Registered<S> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let stats = Arc::new(stats);
+        let stats = stats.into();
         self.entries.insert(number, Arc::clone(&stats));
         Registered { number: Number::new(number), stats, table: Arc::clone(self) }
     }
@@ -136,6 +137,8 @@ pub struct Snapshot {
     pub domains: Vec<Entry<DomainStats>>,
     /// The accesses.
     pub accesses: Vec<Entry<AccessStats>>,
+    /// Operations under way.
+    pub operations: Vec<Entry<Operation>>,
     /// Requests answered since the agent started.
     pub requests: Vec<RequestCount>,
     /// Faults that walkers have met since the agent started.
@@ -160,6 +163,7 @@ pub struct Registry {
     domains: Arc<Table<DomainStats>>,
     accesses: Arc<Table<AccessStats>>,
     devices: Arc<Table<DeviceStats>>,
+    operations: Arc<Table<Operation>>,
     requests: RequestCounts,
     first_touched: Arc<AtomicU64>,
     faults: Arc<FaultTotals>,
@@ -180,6 +184,7 @@ impl Registry {
             domains: Table::new(),
             accesses: Table::new(),
             devices: Table::new(),
+            operations: Table::new(),
             requests: RequestCounts::default(),
             first_touched: Arc::default(),
             faults: Arc::default(),
@@ -243,6 +248,12 @@ impl Registry {
     #[must_use]
     pub fn register_device(&self, stats: DeviceStats) -> Registered<DeviceStats> {
         self.devices.register(stats)
+    }
+
+    /// Lists an operation that waits, for as long as the guard lives.
+    #[must_use]
+    pub fn register_operation(&self, operation: Arc<Operation>) -> Registered<Operation> {
+        self.operations.register(operation)
     }
 
     /// Context `number`, if it is registered.
@@ -317,6 +328,18 @@ impl Registry {
         self.devices.get(number)
     }
 
+    /// The operations, in the order of their numbers.
+    #[must_use]
+    pub fn operations(&self) -> Vec<Entry<Operation>> {
+        self.operations.list()
+    }
+
+    /// Operation `number`, if it is registered.
+    #[must_use]
+    pub fn operation(&self, number: u64) -> Option<Entry<Operation>> {
+        self.operations.get(number)
+    }
+
     /// The counts of answered requests.
     #[must_use]
     pub const fn requests(&self) -> &RequestCounts {
@@ -341,6 +364,7 @@ impl Registry {
             pages: self.pages.list(),
             domains: self.domains.list(),
             accesses: self.accesses.list(),
+            operations: self.operations.list(),
             requests: self.requests.list(),
             faults: self.walker_faults(),
             first_touched: ByteLen::new(self.first_touched.load(Ordering::Relaxed)),

@@ -8,7 +8,7 @@
 //! or the request is answered while the grace period goes on, or the walker's process is killed. What was unmapped stays
 //! pinned in any case until the walker has left or is dead.
 //!
-//! Imports allowed: domains::epoch, sys::pidfd, storage's refusals, journal, late.
+//! Imports allowed: domains::epoch, sys::pidfd, storage's refusals, journal, operation.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use futures_util::future::LocalBoxFuture;
 use tokio::time::Instant;
 
 use super::journal::{Happening, Journal};
-use super::late::Patience;
+use super::operation::Operation;
 use crate::domains::epoch::{Epoch, Epochs, Lagging};
 use crate::error::Errno;
 use crate::storage::refusal::Refusal;
@@ -97,16 +97,16 @@ impl Actor for Retirement {
 pub struct Grace {
     /// The domains.
     pub domains: Vec<Arc<Epochs>>,
-    /// That of the request that waits for it.
-    pub patience: Option<Patience>,
+    /// What waits for it.
+    pub operation: Option<Arc<Operation>>,
 }
 
 impl Handler<Grace> for Retirement {
     type Result = LocalBoxFuture<'static, ()>;
 
-    fn handle(&mut self, Grace { domains, patience }: Grace, _: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, Grace { domains, operation }: Grace, _: &mut Self::Context) -> Self::Result {
         let begun = Begun::now(domains);
-        let hung = Hung { settings: self.settings, journal: Arc::clone(&self.journal), patience };
+        let hung = Hung { settings: self.settings, journal: Arc::clone(&self.journal), operation };
         Box::pin(async move {
             if !begun.end_soon().await {
                 hung.wait(&begun).await;
@@ -155,11 +155,11 @@ impl Begun {
 struct Hung {
     settings: HungSettings,
     journal: Arc<Journal>,
-    patience: Option<Patience>,
+    operation: Option<Arc<Operation>>,
 }
 
 impl Hung {
-    async fn wait(mut self, begun: &Begun) {
+    async fn wait(self, begun: &Begun) {
         let since = Instant::now();
         let (mut pause, longest) = PAUSES;
         let (mut reported, mut acted) = (false, false);
@@ -170,7 +170,9 @@ impl Hung {
             }
             if !reported && since.elapsed() >= self.settings.alarm_after {
                 reported = true;
-                self.tell(Happening::walkers_late(&names(&begun.lagging())));
+                let walkers = names(&begun.lagging());
+                self.note_trouble(Some(&format!("{walkers} does not leave")));
+                self.tell(Happening::walkers_late(&walkers));
             }
             if !acted && since.elapsed() >= self.settings.deadline {
                 acted = true;
@@ -179,12 +181,17 @@ impl Hung {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(longest);
         }
+        self.note_trouble(None);
         if reported || acted {
             self.tell(Happening::walkers_left(since.elapsed()));
         }
     }
 
-    fn act(&mut self, lagging: &[Lagging]) {
+    fn note_trouble(&self, trouble: Option<&str>) {
+        self.operation.iter().for_each(|operation| operation.note_trouble(trouble));
+    }
+
+    fn act(&self, lagging: &[Lagging]) {
         match self.settings.policy {
             HungPolicy::Wait => {}
             HungPolicy::Fail => self.fail(lagging),
@@ -192,14 +199,14 @@ impl Hung {
         }
     }
 
-    fn fail(&mut self, lagging: &[Lagging]) {
-        let Some(patience) = self.patience.take() else { return };
+    fn fail(&self, lagging: &[Lagging]) {
+        let Some(operation) = &self.operation else { return };
         let (walkers, deadline) = (names(lagging), self.settings.deadline);
         let text = format!(
             "{walkers} did not leave what was unmapped within {deadline:?}: let that process go on, or end it; what was \
              unmapped stays pinned and its addresses taken until then"
         );
-        patience.end(Refusal::new(Errno::TIMEDOUT, "walker-hung", text));
+        operation.answer_early(Refusal::new(Errno::TIMEDOUT, "walker-hung", text));
     }
 
     fn kill(&self, walker: &Lagging) {

@@ -21,6 +21,8 @@
 //! GET /v1/domains/{id}/faults     what its walkers could not reach
 //! GET /v1/devices[/{id}]          software and mock devices
 //! GET /v1/accesses                software users
+//! GET /v1/operations[/{id}]       what takes long just now, how far it has come, what it waits for
+//! DELETE /v1/operations/{id}      cancels one that can be undone
 //! GET /v1/accounts                who uses how much of what, and what binds them
 //! GET /v1/payers                  the processes that map, and their limits
 //! GET /v1/events                  what happened lately; ?since=; also as a stream (text/event-stream)
@@ -33,7 +35,7 @@
 //! ```
 //!
 //! Lists come in parts: `?limit=`, and `?after=` with the `next` of the part before. Filters: `?context=` (ioas, pages,
-//! domains, devices, accesses), `?ioas=` (domains, devices, accesses), `?uid=` (contexts, pages), `?state=` (areas). The server has a thread and an actix
+//! domains, devices, accesses, operations), `?command=` (operations), `?ioas=` (domains, devices, accesses), `?uid=` (contexts, pages), `?state=` (areas). The server has a thread and an actix
 //! system of its own, and asks the data side with a deadline: when that is stuck, `/livez`, `/metrics` and the lists still
 //! answer, and what needs an owner's answer is 503. Whatever cannot be answered is `application/problem+json`.
 //!
@@ -64,6 +66,7 @@ pub mod listen;
 pub(crate) mod log;
 mod metrics;
 mod openapi;
+pub(crate) mod operations;
 pub(crate) mod pages;
 pub(crate) mod parameters;
 pub(crate) mod payers;
@@ -376,6 +379,7 @@ fn routes(config: &mut web::ServiceConfig) {
         .service(read_only("/v1/devices", web::get().to(devices::list)))
         .service(read_only("/v1/devices/{id}", web::get().to(devices::one)))
         .service(read_only("/v1/accesses", web::get().to(accesses::list)))
+        .service(read_only("/v1/operations", web::get().to(operations::list)))
         .service(read_only("/v1/accounts", web::get().to(accounts::list)))
         .service(read_only("/v1/payers", web::get().to(payers::list)))
         .service(read_only("/v1/events", web::get().to(events::list)))
@@ -401,6 +405,11 @@ fn changes(config: &mut web::ServiceConfig) {
                 .route(web::get().to(ending::drain))
                 .route(web::post().to(ending::begin_drain))
                 .route(web::delete().to(ending::end_drain)),
+        )
+        .service(
+            changing("/v1/operations/{id}", "GET, DELETE")
+                .route(web::get().to(operations::one))
+                .route(web::delete().to(operations::cancel)),
         )
         .service(changing("/v1/contexts/{id}/evict", "POST").route(web::post().to(ending::evict)));
 }

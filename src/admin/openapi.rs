@@ -20,7 +20,7 @@ use super::parameters::{self, LIMIT_MAX};
 use super::problem::{self, Body, Problem};
 use super::{
     accesses, accounts, areas, config, contexts, devices, domains, ending, event_stream, events, explain,
-    faults, gaps, host, ioases, log, pages, payers, reload, status, version, walk,
+    faults, gaps, host, ioases, log, operations, pages, payers, reload, status, version, walk,
 };
 use crate::storage::source;
 
@@ -45,6 +45,7 @@ enum Query {
     AfterAddress,
     Limit,
     Context,
+    Command,
     Ioas,
     Uid,
     State,
@@ -62,8 +63,8 @@ enum Query {
 }
 
 use Query::{
-    After, AfterAddress, Context, DryRun, Ioas, Iova, LastEventId, Length, Limit, Offset, PlaceAt, Rights,
-    Since, Source, State, Strength, Uid, Verbose,
+    After, AfterAddress, Command, Context, DryRun, Ioas, Iova, LastEventId, Length, Limit, Offset, PlaceAt,
+    Rights, Since, Source, State, Strength, Uid, Verbose,
 };
 
 /// A path, what it shows, what it takes and what it answers.
@@ -162,6 +163,13 @@ fn objects_and_users() -> Vec<Described> {
             Json(listed::<accesses::AccessRow>),
         ),
         (
+            "/v1/operations",
+            "what takes long just now",
+            &[After, Limit, Context, Command],
+            Json(listed::<operations::OperationRow>),
+        ),
+        ("/v1/operations/{id}", "one of them", &[], Json(named::<operations::OperationRow>)),
+        (
             "/v1/accounts",
             "who uses how much of what, and what binds them",
             &[After, Limit],
@@ -204,6 +212,16 @@ fn changes() -> Vec<(HttpMethod, Described, Taken)> {
         (Post, ("/v1/reload", "read the configuration again", &[], Json(named::<reload::Reloaded>)), None),
         (Post, ("/v1/drain", "serve nobody who connects from now on", &[], drained()), None),
         (Delete, ("/v1/drain", "serve whoever connects again", &[], drained()), None),
+        (
+            Delete,
+            (
+                "/v1/operations/{id}",
+                "cancel it: it is undone, and its client is told so",
+                &[],
+                Json(named::<operations::Cancellation>),
+            ),
+            None,
+        ),
         (
             Post,
             ("/v1/contexts/{id}/evict", "end a context as if its client had died", &[DryRun], evicted),
@@ -293,6 +311,7 @@ impl Query {
             AfterAddress => ("after", "the `next` of the part before", matching(ADDRESS)),
             Limit => ("limit", "rows at most", limit()),
             Context => ("context", "only what belongs to this context", number()),
+            Command => ("command", "only requests for this command", matching(COMMAND)),
             Ioas => ("ioas", "only what uses this address space", number()),
             Uid => ("uid", "only what belongs to this user", number()),
             State => ("state", "only areas in this state", one_of(["filling", "ready", "retiring"])),
@@ -358,6 +377,9 @@ const NUMBER: &str = "^[0-9]{1,19}$";
 
 /// An address, in hex or so that it surely fits into 64 bits in decimal.
 const ADDRESS: &str = "^(0x[0-9a-fA-F]{1,16}|[0-9]{1,19})$";
+
+/// The name of a command.
+const COMMAND: &str = "^[A-Z_]{1,40}$";
 
 fn matching(pattern: &str) -> Schema {
     ObjectBuilder::new().schema_type(Type::String).pattern(Some(pattern)).into()

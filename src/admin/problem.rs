@@ -7,7 +7,7 @@
 
 use std::fmt;
 
-use actix_web::http::{StatusCode, header};
+use actix_web::http::{StatusCode, StatusCode as Http, header};
 use actix_web::{HttpRequest, HttpResponse, ResponseError};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -47,6 +47,8 @@ pub(super) enum Kind {
     BodyInvalid,
     /// A configuration that cannot be read again as it is.
     ConfigurationInvalid,
+    /// An operation that has no way back.
+    OperationFixed,
     /// This agent has no such thing.
     NotOffered,
     /// As many streams as there may be are open.
@@ -65,52 +67,44 @@ type Facts = (&'static str, &'static str, StatusCode, Errno);
 impl Kind {
     const fn facts(self) -> Facts {
         match self {
-            Self::NotFound => ("not-found", "no such resource", StatusCode::NOT_FOUND, Errno::NOENT),
+            Self::NotFound => ("not-found", "no such resource", Http::NOT_FOUND, Errno::NOENT),
             Self::MethodNotAllowed => {
-                ("method-not-allowed", "method not allowed", StatusCode::METHOD_NOT_ALLOWED, Errno::OPNOTSUPP)
+                ("method-not-allowed", "method not allowed", Http::METHOD_NOT_ALLOWED, Errno::OPNOTSUPP)
             }
-            Self::ObjectAbsent => ("object-absent", "no such object", StatusCode::NOT_FOUND, Errno::NOENT),
+            Self::ObjectAbsent => ("object-absent", "no such object", Http::NOT_FOUND, Errno::NOENT),
             Self::ParameterInvalid => {
-                ("parameter-invalid", "a parameter cannot be used", StatusCode::BAD_REQUEST, Errno::INVAL)
+                ("parameter-invalid", "a parameter cannot be used", Http::BAD_REQUEST, Errno::INVAL)
             }
             Self::ParameterUnknown => {
-                ("parameter-unknown", "an unknown parameter", StatusCode::BAD_REQUEST, Errno::INVAL)
+                ("parameter-unknown", "an unknown parameter", Http::BAD_REQUEST, Errno::INVAL)
             }
-            Self::OutOfScope => ("out-of-scope", "not shown here", StatusCode::FORBIDDEN, Errno::ACCESS),
+            Self::OutOfScope => ("out-of-scope", "not shown here", Http::FORBIDDEN, Errno::ACCESS),
             Self::HostNotAllowed => {
-                ("host-not-allowed", "not a name of this host", StatusCode::FORBIDDEN, Errno::ACCESS)
+                ("host-not-allowed", "not a name of this host", Http::FORBIDDEN, Errno::ACCESS)
             }
             Self::ChangeNotAllowed => {
-                ("change-not-allowed", "not yours to change", StatusCode::FORBIDDEN, Errno::PERM)
+                ("change-not-allowed", "not yours to change", Http::FORBIDDEN, Errno::PERM)
             }
-            Self::TokenNeeded => {
-                ("token-needed", "the token is missing", StatusCode::UNAUTHORIZED, Errno::ACCESS)
-            }
-            Self::CrossOrigin => ("cross-origin", "another origin", StatusCode::FORBIDDEN, Errno::ACCESS),
-            Self::ContentType => {
-                ("content-type", "not JSON", StatusCode::UNSUPPORTED_MEDIA_TYPE, Errno::INVAL)
-            }
-            Self::BodyInvalid => {
-                ("body-invalid", "the body cannot be used", StatusCode::BAD_REQUEST, Errno::INVAL)
-            }
+            Self::TokenNeeded => ("token-needed", "the token is missing", Http::UNAUTHORIZED, Errno::ACCESS),
+            Self::CrossOrigin => ("cross-origin", "another origin", Http::FORBIDDEN, Errno::ACCESS),
+            Self::ContentType => ("content-type", "not JSON", Http::UNSUPPORTED_MEDIA_TYPE, Errno::INVAL),
+            Self::BodyInvalid => ("body-invalid", "the body cannot be used", Http::BAD_REQUEST, Errno::INVAL),
             Self::ConfigurationInvalid => {
-                ("configuration-invalid", "the configuration is wrong", StatusCode::CONFLICT, Errno::INVAL)
+                ("configuration-invalid", "the configuration is wrong", Http::CONFLICT, Errno::INVAL)
             }
-            Self::NotOffered => ("not-offered", "not offered here", StatusCode::NOT_FOUND, Errno::OPNOTSUPP),
+            Self::OperationFixed => ("operation-fixed", "cannot be cancelled", Http::CONFLICT, Errno::BUSY),
+            Self::NotOffered => ("not-offered", "not offered here", Http::NOT_FOUND, Errno::OPNOTSUPP),
             Self::StreamsExhausted => {
-                ("streams-exhausted", "too many streams", StatusCode::SERVICE_UNAVAILABLE, Errno::BUSY)
+                ("streams-exhausted", "too many streams", Http::SERVICE_UNAVAILABLE, Errno::BUSY)
             }
             Self::HostUnreadable => {
-                ("host-unreadable", "the host is not shown", StatusCode::SERVICE_UNAVAILABLE, Errno::IO)
+                ("host-unreadable", "the host is not shown", Http::SERVICE_UNAVAILABLE, Errno::IO)
             }
-            Self::OwnerSilent => (
-                "owner-silent",
-                "the data side does not answer",
-                StatusCode::SERVICE_UNAVAILABLE,
-                Errno::TIMEDOUT,
-            ),
+            Self::OwnerSilent => {
+                ("owner-silent", "the data side does not answer", Http::SERVICE_UNAVAILABLE, Errno::TIMEDOUT)
+            }
             Self::OwnerBusy => {
-                ("owner-busy", "the data side does not answer", StatusCode::SERVICE_UNAVAILABLE, Errno::BUSY)
+                ("owner-busy", "the data side does not answer", Http::SERVICE_UNAVAILABLE, Errno::BUSY)
             }
         }
     }

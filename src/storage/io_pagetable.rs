@@ -135,6 +135,15 @@ impl<P> IoPageTable<P> {
         self.areas.mapped()
     }
 
+    /// Bytes of the areas that lie in `range` or reach into it.
+    #[must_use]
+    pub fn mapped_in(&self, range: IovaRange) -> ByteLen {
+        if range == IovaRange::ALL {
+            return self.mapped();
+        }
+        ByteLen::new(self.areas.intersecting(range).map(|area| area.iova().length().get()).sum())
+    }
+
     /// Whether there is no area in any state.
     #[must_use]
     pub fn is_empty(&self) -> bool {

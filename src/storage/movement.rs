@@ -26,6 +26,7 @@ use super::order::{MoveResult, Order};
 use super::pages::IoptPages;
 use super::pin_access::PinAccess;
 use super::reader::Tuning;
+use super::refusal::Refusal;
 use super::release::Release;
 use super::split_shown::SplitShown;
 use super::step::{Next, Reply, StepId};
@@ -95,6 +96,20 @@ impl Movement {
             Kind::PinAccess(pin) => pin.supply(pages, id, reply),
             Kind::UnpinAccess(unpin) => unpin.supply(pages, reply),
             Kind::Transfer(transfer) => transfer.supply(pages, reply),
+        }
+    }
+
+    /// Has the movement end as if a tier had failed with `refusal`, if it takes pages in and has not all of them yet. Else
+    /// nothing happens: what lets go of pages always comes to its end.
+    pub fn cancel(&mut self, refusal: Refusal) {
+        match &mut self.0 {
+            Kind::Fill(fill) => fill.cancel(refusal),
+            Kind::PinAccess(pin) => pin.cancel(refusal),
+            Kind::Unfill(_)
+            | Kind::Split(_)
+            | Kind::Release(_)
+            | Kind::UnpinAccess(_)
+            | Kind::Transfer(_) => {}
         }
     }
 

@@ -64,6 +64,13 @@ impl PinAccess {
         matches!(self.phase, Phase::Reading) && !self.reader.is_asking_cache()
     }
 
+    /// Starts the way back, if pages are being read.
+    pub(super) fn cancel(&mut self, refusal: Refusal) {
+        if matches!(self.phase, Phase::Reading) {
+            self.phase = Phase::Draining(refusal);
+        }
+    }
+
     pub(super) fn next(&mut self, pages: &mut IoptPages) -> Next<MoveResult> {
         match &mut self.phase {
             Phase::Reserving(settlement) => {

@@ -248,6 +248,18 @@ pub const REQUEST_SECONDS: Metric = Metric {
     labels: &["command"],
     help: "From when a request was begun to its answer, waiting for walkers included, by command.",
 };
+/// What takes long just now.
+pub const OPERATIONS: Metric = gauge(
+    "ioasd_operations",
+    &["command"],
+    "Requests, and ends of contexts (CLOSE), that are under way and have to wait, by command: those of /v1/operations.",
+);
+/// The oldest of them.
+pub const OPERATION_OLDEST: Metric = gauge(
+    "ioasd_operation_oldest_seconds",
+    &[],
+    "How long the oldest of these operations has been going on; 0 without one.",
+);
 /// Queues.
 pub const QUEUE_DEPTH: Metric = gauge(
     "ioasd_queue_depth",
@@ -324,6 +336,8 @@ pub const CATALOGUE: &[Metric] = &[
     WALKER_FAULTS,
     REQUESTS,
     REQUEST_SECONDS,
+    OPERATIONS,
+    OPERATION_OLDEST,
     QUEUE_DEPTH,
     QUEUE_DEEPEST,
     FAN_OUT_MOVEMENTS,

@@ -54,6 +54,7 @@ pub fn scrape(view: &View, NamedSeries(cap): NamedSeries) -> String {
         record_events(view);
         record_walker_faults(&snapshot);
         record_requests(&snapshot);
+        record_operations(&snapshot);
         record_queues(&snapshot, view);
         record_process(process);
     });
@@ -172,6 +173,18 @@ fn record_requests(snapshot: &Snapshot) {
     }
 }
 
+fn record_operations(Snapshot { operations, .. }: &Snapshot) {
+    let mut commands: BTreeMap<&str, u64> = BTreeMap::new();
+    for command in operations.iter().filter_map(|entry| entry.stats.command()) {
+        *commands.entry(command).or_default() += 1;
+    }
+    for (command, count) in commands {
+        set(catalogue::OPERATIONS, vec![label("command", command)], count);
+    }
+    let oldest = operations.iter().map(|entry| entry.stats.age()).max().unwrap_or_default();
+    gauge!(catalogue::OPERATION_OLDEST.name).set(oldest.as_secs_f64());
+}
+
 fn record_queues(snapshot: &Snapshot, view: &View) {
     let requests: Vec<u64> = snapshot.contexts.iter().map(|entry| entry.stats.requests.get()).collect();
     let movements: Vec<u64> = snapshot.pages.iter().map(|entry| entry.stats.movements.get()).collect();
@@ -215,7 +228,7 @@ fn set(metric: Metric, labels: Vec<Label>, value: u64) {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     use ioasd_client::ids::ObjectId;
     use ioasd_client::units::{IndexRange, PageIndex};
@@ -225,6 +238,7 @@ mod tests {
     use crate::actors::credits::Credits;
     use crate::actors::figures::{ContextStats, IoasStats, PagesStats, examples};
     use crate::actors::load::Load;
+    use crate::actors::operation::Operation;
     use crate::actors::registry::Registry;
     use crate::actors::requests::OK;
     use crate::storage::frame_window::FileKey;
@@ -279,6 +293,24 @@ mod tests {
         assert_sample(&text, "ioasd_account_charged_bytes{account=\"0\",strength=\"resident\"} 4096");
         assert_sample(&text, "ioasd_retiring_bytes 4096");
         assert_sample(&text, "ioasd_pages 3");
+    }
+
+    #[test]
+    fn operations_are_counted_by_command_and_the_oldest_tells_its_age() {
+        let registry = Registry::new();
+        assert_sample(&scrape(&registry), "ioasd_operation_oldest_seconds 0");
+        let long_ago = Instant::now().checked_sub(Duration::from_secs(100)).unwrap();
+        let context = registry.register_context(ContextStats::new(Uid::ROOT, Some(Pid::INIT)));
+        let _listed = ["IOAS_UNMAP", "IOAS_UNMAP", "CLOSE"].map(|command| {
+            let operation = Operation::new(context.number(), long_ago);
+            operation.note_command(command);
+            registry.register_operation(Arc::new(operation))
+        });
+        let text = scrape(&registry);
+        assert_sample(&text, "ioasd_operations{command=\"IOAS_UNMAP\"} 2");
+        assert_sample(&text, "ioasd_operations{command=\"CLOSE\"} 1");
+        let oldest = text.lines().find_map(|line| line.strip_prefix("ioasd_operation_oldest_seconds "));
+        assert!(oldest.is_some_and(|oldest| oldest.parse::<f64>().unwrap() >= 100.0), "{text}");
     }
 
     #[test]
@@ -372,6 +404,9 @@ mod tests {
         let _domain = registry.register_domain(examples::domain("amd-v1", ioas.number()));
         let _pages = registry.register_pages(pages(4096, 0));
         registry.requests().record("DESTROY", OK, Duration::ZERO);
+        let operation = Operation::new(context.number(), Instant::now());
+        operation.note_command("DESTROY");
+        let _operation = registry.register_operation(Arc::new(operation));
         let limit = Limit { soft: 4096, hard: 1 << 20 };
         let limits = TreeLimits { host: Limits::NONE.with(Resource::Pinned, limit), ..TreeLimits::default() };
         let ledger = Arc::new(Ledger::with(limits, Arc::new(|_| ())));

@@ -69,8 +69,9 @@ use ioasd_client::wire::vfio::{
 use self::line::Line;
 use crate::actors::client_context::state::ClientState;
 use crate::actors::guard::caught;
-use crate::actors::late::{Ended, note_command, until_late};
+use crate::actors::late::{Ended, note};
 use crate::actors::messages::dispatch::{Dispatch, Incoming, Lane, Outgoing, Rest};
+use crate::actors::requests::OK;
 use crate::error::{Coded, Errno};
 use crate::storage::refusal::Refusal;
 use crate::sys::client_fd::ClientFd;
@@ -167,8 +168,13 @@ impl Dispatch for Uapi {
         Box::pin(async move {
             let echo = Echo::of(&incoming.message);
             let line = Line::begin();
-            let work = caught("a request", answer(Rc::clone(&client), incoming));
-            let (answered, rest) = match until_late(work).await {
+            let work = answer(Rc::clone(&client), incoming);
+            let work = async {
+                let answered = caught("a request", work).await;
+                note(|operation| operation.end(outcome(&answered)));
+                answered
+            };
+            let (answered, rest) = match client.request(work).await {
                 Ended::Done(answered) => (answered, None),
                 Ended::Late { command, refusal, rest } => {
                     let rest = Rest(Box::pin(rest.map(drop)));
@@ -194,6 +200,15 @@ impl Dispatch for Uapi {
         client.note_refusal(UNREAD, refusal);
         refused(Echo::of(message), refusal)
     }
+}
+
+/// How a request ended, in a word.
+fn outcome(answered: &Result<(&'static str, Result<Answer, Refusal>), Refusal>) -> &'static str {
+    let refusal = match answered {
+        Err(refusal) | Ok((_, Err(refusal))) => Some(refusal),
+        Ok((_, Ok(answer))) => answer.refusal.as_ref(),
+    };
+    refusal.map_or(OK, Coded::code)
 }
 
 /// Finds the command and runs it; tells its name, too.
@@ -305,7 +320,7 @@ fn unknown_command(number: u32) -> Refusal {
 }
 
 async fn run<C: Serve>(argument: Argument<'_>, call: Call<'_>) -> (&'static str, Result<Answer, Refusal>) {
-    note_command(C::NAME);
+    note(|operation| operation.note_command(C::NAME));
     (C::NAME, run_decoded::<C>(argument, call).await)
 }
 

@@ -15,12 +15,13 @@ const JSON: (&str, &str) = ("Content-Type", "application/json");
 const HOST: (&str, &str) = ("Host", "localhost");
 
 /// Every way to change something, with its method.
-const CHANGES: [(&str, &str); 5] = [
+const CHANGES: [(&str, &str); 6] = [
     ("PUT", "/v1/log"),
     ("POST", "/v1/reload"),
     ("POST", "/v1/drain"),
     ("DELETE", "/v1/drain"),
     ("POST", "/v1/contexts/1/evict"),
+    ("DELETE", "/v1/operations/1"),
 ];
 
 fn bearer(token: &str) -> String {

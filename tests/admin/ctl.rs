@@ -10,7 +10,7 @@ use crate::fixture::{Agent, attach, map, memory, range};
 use crate::http::Door;
 
 /// Runs it against the admin server at `admin`.
-fn ctl_at(admin: impl AsRef<Path>, arguments: &[&str]) -> Output {
+pub(crate) fn ctl_at(admin: impl AsRef<Path>, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ioasd"));
     for variable in ["IOASD_SOCKET", "IOASD_CONFIG", "IOASD_LOG"] {
         command.env_remove(variable);

@@ -22,6 +22,7 @@ use ioasd::admin::token::AdminToken;
 use ioasd::admin::{self, AdminHandle, Controls, Endpoints};
 use ioasd::cli::agent::settings;
 use ioasd::config::Config;
+use ioasd::storage::Tuning;
 use ioasd_client::calls::{FileSlice, Iommu, Placement};
 use ioasd_client::connection::Connection;
 use ioasd_client::formats::FormatId;
@@ -56,12 +57,18 @@ impl Agent {
 
     /// An agent that shows `scope` through TCP. It has two arbiters.
     pub(crate) fn with_scope(scope: Scope) -> Self {
-        Self::with(|_| (Endpoints { scope, ..Endpoints::default() }, None))
+        Self::with(Tuning::default(), |_| (Endpoints { scope, ..Endpoints::default() }, None))
+    }
+
+    /// An agent whose movements take so many pages at a time.
+    pub(crate) fn with_batches_of(batch_pages: u64) -> Self {
+        let tuning = Tuning { batch_pages, ..Tuning::default() };
+        Self::with(tuning, |_| (Endpoints { scope: Scope::Full, ..Endpoints::default() }, None))
     }
 
     /// An agent with [`TOKEN`], and a third door that others reach.
     pub(crate) fn with_token() -> Self {
-        Self::with(|folder| {
+        Self::with(Tuning::default(), |folder| {
             let path = folder.join("token");
             std::fs::write(&path, TOKEN).unwrap();
             std::fs::set_permissions(&path, Permissions::from_mode(0o400)).unwrap();
@@ -71,12 +78,12 @@ impl Agent {
         })
     }
 
-    fn with(endpoints: impl FnOnce(&Path) -> (Endpoints, Option<AdminToken>)) -> Self {
+    fn with(tuning: Tuning, endpoints: impl FnOnce(&Path) -> (Endpoints, Option<AdminToken>)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (stop, stopped) = oneshot::channel();
         let (started, when_started) = channel();
         let path = client_socket(folder.path());
-        let thread = thread::spawn(move || run(&path, &started, stopped));
+        let thread = thread::spawn(move || run(&path, tuning, &started, stopped));
         let (shared, view, contexts) = when_started.recv().unwrap();
         let (endpoints, token) = endpoints(folder.path());
         let endpoints = Endpoints {
@@ -146,10 +153,10 @@ fn client_socket(folder: &Path) -> PathBuf {
 
 type Started = (Arc<Shared>, View, Arc<Contexts>);
 
-fn run(path: &Path, started: &Sender<Started>, stopped: oneshot::Receiver<()>) {
+fn run(path: &Path, tuning: Tuning, started: &Sender<Started>, stopped: oneshot::Receiver<()>) {
     System::new().block_on(async {
         let mut settings = settings(&Config::default());
-        (settings.arbiters, settings.pin_threads) = (2, 2);
+        (settings.arbiters, settings.pin_threads, settings.settings.tuning) = (2, 2, tuning);
         let engine = Engine::start(settings, Registry::new()).await.unwrap();
         engine.listen(path, Mode::RUSR | Mode::WUSR).unwrap();
         started.send((Arc::clone(engine.agent()), engine.view(), Arc::clone(engine.live()))).unwrap();

@@ -13,6 +13,7 @@ mod gaps;
 mod http;
 mod lists;
 mod openapi;
+mod operations;
 mod refusals;
 mod scale;
 mod streams;

@@ -1,5 +1,9 @@
 //! What an agent at work answers is what its OpenAPI document says.
 
+use std::sync::Arc;
+use std::time::Instant;
+
+use ioasd::actors::operation::Operation;
 use ioasd_client::calls::{AccessKind, PinIntent};
 use serde_json::Value;
 
@@ -66,6 +70,8 @@ fn every_answer_is_as_the_document_says() {
     attach(&mut client, ioas);
     let access = client.access_create(ioas, AccessKind::Pinning).unwrap();
     client.access_pin(access, range(0x10_0000, 0x1000), PinIntent::Read).unwrap();
+    let context = agent.shared.registry.contexts()[0].number;
+    let _waits = agent.shared.registry.register_operation(Arc::new(Operation::new(context, Instant::now())));
     let door = agent.socket();
     let document = door.json("/openapi.json");
     assert_eq!(document["openapi"], "3.1.0");

@@ -1,6 +1,7 @@
 //! When the data side is stuck: what can be told without it is told, and the rest is refused in time.
 
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{Sender, TryRecvError, channel};
+use std::time::Duration;
 
 use ioasd::actors::inbox::WAITING_MAX;
 use rustix::io::Errno;
@@ -17,6 +18,22 @@ pub(crate) fn stick(agent: &Agent, arbiter: usize) -> Sender<()> {
     });
     assert!(spawned);
     when_begun.recv().unwrap();
+    release
+}
+
+/// How long whoever lives on a slow arbiter waits for each of its turns.
+const TURN: Duration = Duration::from_millis(4);
+
+/// Has an arbiter take its time for everything until the sender is dropped.
+pub(crate) fn slow_down(agent: &Agent, arbiter: usize) -> Sender<()> {
+    let (release, released) = channel::<()>();
+    let spawned = agent.shared.arbiters[arbiter].spawn(async move {
+        while released.try_recv() == Err(TryRecvError::Empty) {
+            std::thread::sleep(TURN);
+            tokio::task::yield_now().await;
+        }
+    });
+    assert!(spawned);
     release
 }
 

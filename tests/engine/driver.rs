@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::task::Poll;
 
+use ioasd::error::Errno;
 use ioasd::storage::counts::{ArrayLen, Delta};
 use ioasd::storage::movement::Movement;
 use ioasd::storage::order::{MoveResult, Order};
@@ -263,6 +264,9 @@ impl Running {
     }
 
     fn start(&mut self, pages: &Pages) -> Option<MoveResult> {
+        if pages.machine.is_cancelled() {
+            self.movement.cancel(Refusal::new(Errno::CANCELED, "cancelled", "a test cancels"));
+        }
         let next = self.movement.next(&mut pages.core.borrow_mut());
         match next {
             Next::Wait => self.waiting = true,

@@ -59,6 +59,8 @@ pub struct Machine {
     pub rng: RefCell<fastrand::Rng>,
     /// What happened.
     pub counters: RefCell<Counters>,
+    /// At which look at a movement it is cancelled, and all that come after it.
+    pub cancel_after: Cell<Option<u64>>,
     clock: Cell<u64>,
 }
 
@@ -70,6 +72,7 @@ impl Machine {
             ledger: Ledger::new(),
             rng: RefCell::new(fastrand::Rng::with_seed(seed)),
             counters: RefCell::default(),
+            cancel_after: Cell::new(None),
             clock: Cell::new(0),
         })
     }
@@ -77,6 +80,13 @@ impl Machine {
     /// A random number below `end`.
     pub fn below(&self, end: u64) -> u64 {
         self.rng.borrow_mut().u64(..end)
+    }
+
+    /// Whether the movement that is looked at is cancelled.
+    pub fn is_cancelled(&self) -> bool {
+        let left = self.cancel_after.get().map(|left| left.saturating_sub(1));
+        self.cancel_after.set(left);
+        left == Some(0)
     }
 
     /// The movement that does as ordered, under random small limits.

@@ -1,4 +1,5 @@
-//! The fault sweep: in scripted scenarios the n-th fault point fails, for every n until none is left.
+//! The fault sweep: in scripted scenarios the n-th fault point fails, for every n until none is left; and the operation is
+//! cancelled when its movements are looked at for the n-th time.
 //!
 //! After each failure everything is as it was before, and the same operation then succeeds. What cannot fail does not
 //! fail, whatever does below it. A binary of its own, because the armed point is one per process.
@@ -62,11 +63,33 @@ fn look(world: &World) -> (Observation, Vec<u8>) {
     (block_on(world.observe()), world.bytes(0))
 }
 
-/// The outcome, and the point that failed, if the n-th was reached.
-fn apply_failing(world: &World, op: &Op, n: u64) -> (Outcome, Option<Point>) {
-    let armed = Armed::nth(n);
-    let outcome = block_on(world.apply(op));
-    (outcome, armed.disarm())
+/// What disturbs an operation.
+#[derive(Clone, Copy, Debug)]
+enum Disturbance {
+    /// The n-th point fails.
+    Point(u64),
+    /// It is cancelled at the n-th look at its movements.
+    Cancel(u64),
+}
+
+/// The name under which cancellations are counted.
+const CANCEL: &str = "Cancel";
+
+/// The outcome, and what disturbed it, if it came to that.
+fn apply_disturbed(world: &World, op: &Op, disturbance: Disturbance) -> (Outcome, Option<String>) {
+    match disturbance {
+        Disturbance::Point(n) => {
+            let armed = Armed::nth(n);
+            let outcome = block_on(world.apply(op));
+            (outcome, armed.disarm().map(|point: Point| format!("{point:?}")))
+        }
+        Disturbance::Cancel(n) => {
+            world.machine.cancel_after.set(Some(n + 1));
+            let outcome = block_on(world.apply(op));
+            let reached = world.machine.cancel_after.take() == Some(0);
+            (outcome, reached.then(|| CANCEL.to_owned()))
+        }
+    }
 }
 
 /// How it is when nothing fails.
@@ -79,17 +102,17 @@ fn without_failure(scenario: &Scenario, order: u64) -> (Observation, Vec<u8>) {
     seen
 }
 
-/// Lets the n-th point fail; `None` if there are not that many.
-fn fail_nth(
+/// Disturbs a scenario; `None` if it does not come to that.
+fn disturb(
     scenario: &Scenario,
     order: u64,
-    n: u64,
+    disturbance: Disturbance,
     wanted: &(Observation, Vec<u8>),
-) -> Option<(Point, Failing)> {
-    let at = format!("{}, order {order}, point {n}", scenario.name);
+) -> Option<(String, Failing)> {
+    let at = format!("{}, order {order}, {disturbance:?}", scenario.name);
     let world = prepared(scenario, order);
     let before = look(&world);
-    let (outcome, fired) = apply_failing(&world, &scenario.op, n);
+    let (outcome, fired) = apply_disturbed(&world, &scenario.op, disturbance);
     let Some(fired) = fired else {
         leave_nothing(&world, &at);
         return None;
@@ -124,10 +147,12 @@ fn sweep(scenario: &Scenario) -> Swept {
     let mut swept = Swept::default();
     for order in 0..ORDERS {
         let wanted = without_failure(scenario, order);
-        for n in 0.. {
-            let Some((point, failing)) = fail_nth(scenario, order, n, &wanted) else { break };
-            *swept.points.entry(format!("{point:?}")).or_default() += 1;
-            swept.failures += u64::from(failing == Failing::May);
+        for kind in [Disturbance::Point, Disturbance::Cancel] {
+            for n in 0.. {
+                let Some((point, failing)) = disturb(scenario, order, kind(n), &wanted) else { break };
+                *swept.points.entry(point).or_default() += 1;
+                swept.failures += u64::from(failing == Failing::May);
+            }
         }
     }
     println!("{}: {:?}, {} refused", scenario.name, swept.points, swept.failures);
@@ -136,7 +161,7 @@ fn sweep(scenario: &Scenario) -> Swept {
 
 /// One test for all, because what else runs in this process would count as well.
 #[test]
-fn whatever_point_fails_the_state_is_as_before_and_a_repetition_succeeds() {
+fn whatever_point_fails_or_wherever_it_is_cancelled_the_state_is_as_before_and_a_repetition_succeeds() {
     let scenarios = scenarios::all();
     let mut points: BTreeMap<String, u64> = BTreeMap::new();
     for scenario in &scenarios {
@@ -153,7 +178,7 @@ fn whatever_point_fails_the_state_is_as_before_and_a_repetition_succeeds() {
     let count: u64 = points.values().sum();
     println!("{} scenarios, {count} failures of points: {points:?}", scenarios.len());
     assert!(scenarios.len() >= 16 && count >= 4000, "{count} failures in {} scenarios", scenarios.len());
-    for point in ["BatchAlloc", "CacheAlloc", "Charge", "FileIo", "Pin", "Reserve", "TableAlloc"] {
+    for point in [CANCEL, "BatchAlloc", "CacheAlloc", "Charge", "FileIo", "Pin", "Reserve", "TableAlloc"] {
         assert!(points.contains_key(point), "{point} was never reached");
     }
 }

@@ -14,9 +14,8 @@ use super::state::ClientState;
 use crate::actors::access::{Access, NoticeSink};
 use crate::actors::figures::AccessStats;
 use crate::actors::guard::poisoned;
-use crate::actors::messages::ioas::{
-    AttachAccess, DetachAccess, LeaveAccess, PinRange, ReadBytes, UnpinRange, WriteBytes,
-};
+use crate::actors::late::note;
+use crate::actors::messages::ioas::{AttachAccess, DetachAccess, ReadBytes, UnpinRange, WriteBytes};
 use crate::actors::objects::{AccessObject, Attachment, IoasObject, Object};
 use crate::actors::pages_handle::PagesHandle;
 use crate::error::Errno;
@@ -220,13 +219,14 @@ pub(super) async fn pin(
     range: IovaRange,
     direction: Transfer,
 ) -> Result<Vec<Arc<PfnBatch>>, Refusal> {
-    let pinned = ioas_of(object)?.ioas.send(PinRange { access: object.key, range, direction }).await;
-    pinned.unwrap_or_else(|_| Err(poisoned("an ioas")))
+    note(|operation| operation.note_object(object.id));
+    ioas_of(object)?.cell.pin(object.key, range, direction).await
 }
 
 /// Takes an access away from `ioas` once it has let go.
 async fn leave(object: &AccessObject, ioas: &IoasObject) -> Result<(), Refusal> {
-    ioas.ioas.send(LeaveAccess(object.key)).await.unwrap_or_else(|_| Err(poisoned("an ioas")))
+    note(|operation| operation.note_object(object.id));
+    ioas.cell.leave(object.key).await
 }
 
 /// Takes an access away from `ioas`, whatever it holds.

@@ -15,6 +15,7 @@ use ioasd_client::ids::ObjectId;
 use super::hwpts::HwptPlan;
 use super::state::ClientState;
 use crate::actors::figures::DeviceStats;
+use crate::actors::late::note;
 use crate::actors::objects::attachment::{AnyHwpt, Pasid};
 use crate::actors::objects::{
     AttachTarget, DeviceIdentity, DeviceKind, DeviceObject, HwptObject, IoasObject, Iommu, Object,
@@ -94,6 +95,7 @@ impl ClientState {
         target: ObjectId,
     ) -> Result<ObjectId, Refusal> {
         let target = self.look(|objects| objects.attach_target(target))?;
+        note(|operation| operation.note_object(device.id));
         let _changing = device.changing.lock().await;
         if device.hwpt(pasid).is_some() {
             let text = format!("device {} is attached already: replace or detach it", device.id);
@@ -112,6 +114,7 @@ impl ClientState {
         target: ObjectId,
     ) -> Result<ObjectId, Refusal> {
         let target = self.look(|objects| objects.attach_target(target))?;
+        note(|operation| operation.note_object(device.id));
         let changing = device.changing.lock().await;
         let Some(old) = device.hwpt(pasid) else {
             let text =
@@ -150,6 +153,7 @@ impl ClientState {
     }
 
     pub(super) async fn detach(&self, device: &DeviceObject, pasid: Pasid) {
+        note(|operation| operation.note_object(device.id));
         let changing = device.changing.lock().await;
         device.mock.block_pasid(pasid.get());
         let old = device.attach(pasid, None);

@@ -15,7 +15,6 @@ use crate::actors::domain::{Close, Domain, DomainParts, Export};
 use crate::actors::fan_out::{AddTable, RemoveTable};
 use crate::actors::figures::{DomainIdentity, DomainStats, IoasStats};
 use crate::actors::guard::poisoned;
-use crate::actors::messages::ioas::AttachDomain;
 use crate::actors::number::Number;
 use crate::actors::objects::events::FaultQueueObject;
 use crate::actors::objects::nesting::NestParent;
@@ -125,13 +124,12 @@ impl ClientState {
         let needs = DomainNeeds { alignment: spec.alignment(), aperture: spec.aperture() };
         let epochs = table.epochs();
         let domain = self.start_domain((key, ioas.number, reserved.id()), &shard, &arbiter, table).await?;
-        let ioas_actor = ioas.ioas.clone();
+        let cell = Rc::clone(&ioas.cell);
         let (id, tracking) = (reserved.id(), Cell::default());
         let faults = queue.clone().unwrap_or_default();
         let hwpt = HwptObject { id, ioas, domain, key, sharing, made, spec, flags, faults, tracking };
         let hwpt = Rc::new(hwpt);
-        let attached = ioas_actor.send(AttachDomain { domain: key, needs, epochs }).await;
-        if let Err(refusal) = attached.unwrap_or_else(|_| Err(poisoned("an ioas"))) {
+        if let Err(refusal) = cell.attach(key, needs, epochs).await {
             self.remove_table(&hwpt).await;
             return Err(refusal);
         }

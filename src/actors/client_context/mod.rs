@@ -2,8 +2,8 @@
 //! is used through channels: the lease itself, and those that were opened through it.
 //!
 //! ```text
-//!   lease hangs up (all its copies are closed) ──▶ every channel is hung up on ──▶ running requests end
-//!     ──▶ accesses, devices, domains, address spaces are taken down
+//!   lease hangs up (all its copies are closed) ──▶ every channel is hung up on
+//!     ──▶ running requests end, undone if they can be ──▶ accesses, devices, domains, address spaces are taken down
 //! ```
 //!
 //! | file | what it is |
@@ -44,6 +44,8 @@ pub mod state;
 
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
 
 use actix::prelude::*;
 use ioasd_client::ids::ObjectId;
@@ -51,8 +53,10 @@ use ioasd_client::ids::ObjectId;
 use self::channel::{Channel, hang_up};
 use self::state::ClientState;
 use super::inbox::Question;
+use super::late::{listed, note};
 use super::messages::questions::PayerOf;
 use super::objects::Object;
+use super::operation::{CLOSE, Canceller, Operation};
 use crate::storage::refusal::Refusal;
 use crate::sys::watched::Watched;
 
@@ -63,6 +67,7 @@ impl ClientState {
     /// ENOENT without such an object, EBUSY if something refers to it.
     pub async fn destroy(&self, id: ObjectId) -> Result<(), Refusal> {
         let object = self.objects.borrow_mut().take(id).map_err(|error| Refusal::of(&error))?;
+        note(|operation| operation.note_object(id));
         self.end(object).await;
         self.show_figures();
         Ok(())
@@ -92,8 +97,23 @@ impl ClientState {
         }
     }
 
-    /// Takes everything down: the client is gone.
+    /// Takes everything down: the client is gone. That is an operation of its own.
     pub async fn close(&self) {
+        let operation = Arc::new(Operation::new(self.number(), Instant::now()));
+        operation.note_command(CLOSE);
+        listed(&self.agent.registry, operation, self.take_down()).await;
+    }
+
+    /// Nobody waits for it any more.
+    fn cancel_what_is_under_way(&self) {
+        let operations = self.agent.registry.operations();
+        for entry in operations.iter().filter(|entry| entry.stats.context == self.number()) {
+            let cancelled = entry.stats.cancel(Canceller::HangUp);
+            tracing::debug!(operation = entry.number.get(), ?cancelled, "the client of an operation is gone");
+        }
+    }
+
+    async fn take_down(&self) {
         let devices = self.objects.borrow().devices();
         for device in devices {
             self.detach_all(&device).await;
@@ -151,6 +171,7 @@ async fn live(state: Rc<ClientState>, lease: Rc<Watched<OwnedFd>>) {
     }
     channel.serve().await;
     state.channels.hang_up();
+    state.cancel_what_is_under_way();
     channel.drain().await;
     state.channels.ended().await;
     state.close_what_nobody_holds().await;

@@ -18,6 +18,7 @@ use super::memory_services::MemoryServices;
 use crate::actors::agent::{Agent, Local};
 use crate::actors::figures::ContextStats;
 use crate::actors::journal::Happening;
+use crate::actors::late::{Ended, until_late};
 use crate::actors::number::Number;
 use crate::actors::objects::regions::Regions;
 use crate::actors::objects::{Object, ObjectError, Objects};
@@ -125,6 +126,11 @@ impl ClientState {
     /// Counts an answered request.
     pub fn record(&self, command: &'static str, result: &'static str, took: Duration) {
         self.agent.registry.requests().record(command, result, took);
+    }
+
+    /// Does the work of a request until it is over, or must be answered.
+    pub async fn request<T: 'static>(&self, work: impl Future<Output = T> + 'static) -> Ended<T> {
+        until_late(Arc::clone(&self.agent.registry), self.number(), work).await
     }
 
     /// Notes a refused request.

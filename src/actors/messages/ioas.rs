@@ -1,6 +1,6 @@
 //! What an Ioas actor is asked.
 //!
-//! Imports allowed: units, storage, domains.
+//! Imports allowed: units, storage.
 
 use std::sync::Arc;
 
@@ -11,12 +11,9 @@ use ioasd_client::units::{Iova, IovaRange};
 use crate::actors::access::Access;
 use crate::actors::figures::AccessStats;
 use crate::actors::pages_handle::PagesHandle;
-use crate::domains::epoch::Epochs;
-use crate::storage::io_pagetable::{IoPageTable, LargePages, Transfer};
-use crate::storage::ioas::{AccessKey, AccessNeeds, DomainNeeds};
-use crate::storage::pfn::PfnBatch;
+use crate::storage::io_pagetable::{IoPageTable, LargePages};
+use crate::storage::ioas::{AccessKey, AccessNeeds};
 use crate::storage::refusal::Refusal;
-use crate::storage::step::DomainKey;
 
 /// Replaces the allowed ranges.
 #[derive(Debug, Message)]
@@ -27,18 +24,6 @@ pub struct AllowIovas(pub Vec<IovaRange>);
 #[derive(Debug, Message)]
 #[rtype(result = "Result<(), Refusal>")]
 pub struct SetLargePages(pub LargePages);
-
-/// Adds a domain and fills it.
-#[derive(Debug, Message)]
-#[rtype(result = "Result<(), Refusal>")]
-pub struct AttachDomain {
-    /// The domain.
-    pub domain: DomainKey,
-    /// What it asks of the address space.
-    pub needs: DomainNeeds,
-    /// Its walkers.
-    pub epochs: Arc<Epochs>,
-}
 
 /// Lets an access use the address space.
 #[derive(Debug, Message)]
@@ -54,27 +39,10 @@ pub struct AttachAccess {
     pub stats: Arc<AccessStats>,
 }
 
-/// Asks an access to let go of everything, and forgets it once it has.
-#[derive(Debug, Message)]
-#[rtype(result = "Result<(), Refusal>")]
-pub struct LeaveAccess(pub AccessKey);
-
 /// Lets go of what an access holds and forgets it.
 #[derive(Debug, Message)]
 #[rtype(result = "Result<(), Refusal>")]
 pub struct DetachAccess(pub AccessKey);
-
-/// Pins for an access.
-#[derive(Debug, Message)]
-#[rtype(result = "Result<Vec<Arc<PfnBatch>>, Refusal>")]
-pub struct PinRange {
-    /// The access.
-    pub access: AccessKey,
-    /// What to pin.
-    pub range: IovaRange,
-    /// What for.
-    pub direction: Transfer,
-}
 
 /// Undoes one pin.
 #[derive(Debug, Message)]

@@ -1,7 +1,7 @@
 // Who pays: the tree of accounts, how much of what each uses, and how near its limits it is.
 
 import { list } from "./api.js";
-import { bar, dim, element, link, number, section, size, table } from "./dom.js";
+import { bar, dim, element, link, number, refill, section, size, table } from "./dom.js";
 
 const PIECES = new Set(["areas", "objects", "requests"]);
 const STRENGTHS = ["longterm", "locked", "resident", "copy"];
@@ -81,8 +81,8 @@ export async function show(place) {
     element("p", { className: "dim" }, "Pages count once for each pages object that pins them. ", link("#/contexts", "Contexts"), " say which program it is."));
   const refresh = async () => {
     const [who, mapping] = [await list("/v1/accounts", { most: 5000 }), await list("/v1/payers")];
-    accounts.replaceChildren(tree(who));
-    payers.replaceChildren(mapping.items.length === 0 ? dim("No process maps anything.")
+    refill(accounts, tree(who));
+    refill(payers, mapping.items.length === 0 ? dim("No process maps anything.")
       : table(["process", "pinned", "counts towards it", "limit", ""], mapping.items.map(payerRow)));
   };
   await refresh();

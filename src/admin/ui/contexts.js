@@ -1,7 +1,7 @@
 // Who has the agent open; one context with everything it has.
 
 import { ask, list } from "./api.js";
-import { ago, dim, element, facts, link, number, section, size, table } from "./dom.js";
+import { ago, dim, element, facts, link, number, refill, section, size, table } from "./dom.js";
 
 const SHOWN = 200;
 
@@ -25,7 +25,7 @@ async function showAll(place) {
   const refresh = async () => {
     const found = await list("/v1/contexts", { most: 5000 });
     found.items.sort((one, other) => other.pinned_bytes - one.pinned_bytes || one.id - other.id);
-    place.replaceChildren(listed("Contexts", found,
+    refill(place, listed("Contexts", found,
       ["context", "program", "process", "user", "pinned", "charged", "objects", "for", "control group"], contextRow, "Nobody has the agent open."));
   };
   await refresh();
@@ -55,7 +55,7 @@ async function showOne(place, id) {
     const [spaces, domains, pages, accesses] = await Promise.all(
       ["ioas", "domains", "pages", "accesses"].map((kind) => list(`/v1/${kind}?${of}`)));
     pages.items.sort((one, other) => other.pinned_bytes - one.pinned_bytes);
-    place.replaceChildren(
+    refill(place, 
       element("p", {}, link("#/contexts", "all contexts")), section(`Context ${context.id}: ${context.comm ?? "a program that cannot be seen"}`, who(context)),
       listed("Address spaces", spaces, ["", "object", "areas", "mapped", "domains", "accesses"], spaceRow, "It has none."),
       listed("Domains", domains, ["", "format", "shows", "mapped", "tables", "walkers", "faults"], domainRow, "It has none: nothing of it reaches a device."),

@@ -75,11 +75,28 @@ export function table(heads, rows, caption) {
     element("table", {}, title, element("thead", {}, head), element("tbody", {}, ...body)));
 }
 
+/** Puts other children into a place; a table that is scrolled or has the focus stays so. */
+export function refill(place, ...children) {
+  const scrolled = () => [...place.querySelectorAll(".scroll")];
+  const before = scrolled().map((region) => [region.scrollLeft, region === document.activeElement]);
+  place.replaceChildren(...children.filter((child) => child !== null));
+  scrolled().forEach((region, at) => {
+    const [left, focused] = before[at] ?? [0, false];
+    region.scrollLeft = left;
+    if (focused) {
+      region.focus({ preventScroll: true });
+    }
+  });
+}
+
+/** A fact of more characters takes the room of two. */
+const LONG = 26;
+
 /** Names and values, those without a value left out. */
 export function facts(pairs) {
   const known = pairs.filter(([, value]) => value !== null && value !== undefined && value !== "");
   return element("dl", { className: "facts" }, ...known.map(([name, value]) =>
-    element("div", {}, element("dt", {}, name), element("dd", {}, value))));
+    element("div", { className: String(value).length > LONG ? "long" : "" }, element("dt", {}, name), element("dd", {}, value))));
 }
 
 /** A bar of `used` of a whole, with marks at limits; says the same in words. */

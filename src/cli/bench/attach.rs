@@ -20,8 +20,6 @@ use super::scenario::Scenario;
 use super::{BenchError, Plan};
 use crate::actors::fan_out::{AddTable, RemoveTable};
 use crate::actors::figures::{DomainIdentity, DomainStats};
-use crate::actors::guard::poisoned;
-use crate::actors::messages::ioas::AttachDomain;
 use crate::actors::objects::Iommu;
 use crate::actors::tables::OwnedTable;
 use crate::domains::arena::ArenaSize;
@@ -107,9 +105,9 @@ impl Rig {
         let shard = bed.agent.shards.get(0).ok_or(BenchError::Lost)?;
         let added = shard.fan_out.send(AddTable(domain.id, OwnedTable { table, stats })).await;
         added.map_err(|_| BenchError::Lost)?;
-        let attach = object.ioas.send(AttachDomain { domain, needs, epochs });
+        let attach = object.cell.attach(domain, needs, epochs);
         let (time, attached) = timed_async(attach).await;
-        attached.unwrap_or_else(|_| Err(poisoned("an ioas")))?;
+        attached?;
         self.warm.add(time, bed.plan.pages());
         object.cell.detach(domain).await?;
         shard.fan_out.send(RemoveTable(domain.id)).await.map_err(|_| BenchError::Lost)

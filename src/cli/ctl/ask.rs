@@ -111,7 +111,8 @@ impl Agent {
     pub(super) fn list<T: DeserializeOwned>(&self, path: &str) -> Result<Vec<T>, AskError> {
         let (mut rows, mut after) = (Vec::new(), String::new());
         loop {
-            let Listed { items, next } = self.one(&format!("{path}?limit={LIMIT_MAX}{after}"))?;
+            let more = if path.contains('?') { '&' } else { '?' };
+            let Listed { items, next } = self.one(&format!("{path}{more}limit={LIMIT_MAX}{after}"))?;
             rows.extend(items);
             let Some(next) = next else { return Ok(rows) };
             after = format!("&after={next}");

@@ -4,29 +4,35 @@
 //! | file | what it is |
 //! |---|---|
 //! | `ask` | asking, part by part; what went wrong |
+//! | `bar` | how far something has come |
 //! | `change` | changes, and what came of them |
 //! | `explain` | whether a map would succeed, and what is in its way |
 //! | `faults` | what walkers could not reach |
 //! | `follow` | events as they happen |
 //! | `host` | the host: both books, and what no figure says |
 //! | `limits` | the accounts with their limits |
+//! | `operations` | what takes long just now; cancelling it |
 //! | `table` | columns that line up |
 //! | `rows` | what each list shows in which column |
 //! | `top` | who holds most, again and again |
+//! | `wait` | waiting for what a change has begun |
 //! | `walk` | a walk, level by level |
 //!
 //! Imports allowed: http, size, admin's answers, config.
 
 mod ask;
+mod bar;
 mod change;
 mod explain;
 mod faults;
 mod follow;
 mod host;
 mod limits;
+mod operations;
 mod rows;
 mod table;
 mod top;
+mod wait;
 mod walk;
 
 use std::io::{self, Write};
@@ -38,6 +44,7 @@ use clap::{Args, Subcommand};
 use self::ask::{Agent, AskError};
 use self::explain::ExplainArgs;
 use self::limits::LimitsArgs;
+use self::operations::OperationsArgs;
 use self::table::Row;
 use self::top::TopArgs;
 use super::http::Target;
@@ -142,6 +149,8 @@ pub enum CtlCommand {
     },
     /// Software users and what they hold.
     Accesses,
+    /// What takes long just now, how far it has come and what it waits for; cancelling it.
+    Operations(OperationsArgs),
     /// Who pays, and how much.
     Accounts,
     /// The accounts with what they use, may use, and were refused, by resource.
@@ -174,6 +183,9 @@ pub enum CtlCommand {
         /// Serve whoever connects again.
         #[arg(long)]
         undo: bool,
+        /// Wait until those who are served have left.
+        #[arg(long, conflicts_with = "undo")]
+        wait: bool,
     },
     /// End a context as if its client had died: everything it mapped is unmapped and unpinned.
     Evict {
@@ -182,6 +194,9 @@ pub enum CtlCommand {
         /// Only tell what would go.
         #[arg(long)]
         dry_run: bool,
+        /// Wait until it is taken down, however long that takes.
+        #[arg(long, conflicts_with = "dry_run")]
+        wait: bool,
     },
     /// Memory of this host that is held in place, through the agent or otherwise.
     Host,
@@ -249,6 +264,11 @@ fn try_ctl(args: &CtlArgs, environment: &Environment) -> Result<(), CtlError> {
     if let CtlCommand::Top(top) = &args.command {
         return top::top(&agent, *top);
     }
+    if let CtlCommand::Operations(operations) = &args.command
+        && operations.watch
+    {
+        return top::top(&agent, operations.top());
+    }
     if let CtlCommand::Events { since, follow: true } = args.command {
         return follow::follow(&agent, since, args);
     }
@@ -299,6 +319,7 @@ fn shown(agent: &Agent, args: &CtlArgs) -> Result<String, AskError> {
         CtlCommand::Devices { id: None } => list::<DeviceRow>(agent, "/v1/devices", args),
         CtlCommand::Devices { id: Some(id) } => one(agent, &format!("/v1/devices/{id}"), args),
         CtlCommand::Accesses => list::<AccessRow>(agent, "/v1/accesses", args),
+        CtlCommand::Operations(operations) => operations::shown(agent, operations, args),
         CtlCommand::Accounts => list::<AccountRow>(agent, "/v1/accounts", args),
         CtlCommand::Limits(limits) if args.json => agent.json(&limits.among(agent.list("/v1/accounts")?)),
         CtlCommand::Limits(limits) => Ok(limits::shown(&agent.list("/v1/accounts")?, limits)),

@@ -1,7 +1,10 @@
 //! What each list shows in which column.
 //!
-//! Imports allowed: table, admin's answers, the ledger's resources.
+//! Imports allowed: bar, table, admin's answers, the ledger's resources.
 
+use std::time::Duration;
+
+use super::bar::bar;
 use super::table::Lean::{Left, Right};
 use super::table::{Column, Row, size};
 use crate::admin::accesses::AccessRow;
@@ -14,6 +17,7 @@ use crate::admin::domains::DomainRow;
 use crate::admin::events::EventRow;
 use crate::admin::gaps::{GapRow, RangeRow};
 use crate::admin::ioases::IoasRow;
+use crate::admin::operations::OperationRow;
 use crate::admin::pages::PagesRow;
 use crate::admin::payers::PayerRow;
 use crate::storage::ledger::resource::{Resource, Unit};
@@ -322,6 +326,37 @@ impl Row for SettingRow {
         let mut cells: Vec<String> = [section, key, value, source, origin].map(Clone::clone).into();
         cells.push(or_dash(meaning.as_ref()));
         cells
+    }
+}
+
+impl Row for OperationRow {
+    const COLUMNS: &'static [Column] = &[
+        ("ID", Right),
+        ("CONTEXT", Right),
+        ("COMMAND", Left),
+        ("IOAS", Right),
+        ("START", Right),
+        ("FOR", Right),
+        ("DOING", Left),
+        ("PROGRESS", Left),
+        ("WAITS FOR", Left),
+        ("CANCEL", Left),
+    ];
+
+    fn cells(&self) -> Vec<String> {
+        let trouble = self.trouble.as_deref().map(|trouble| format!(": {trouble}")).unwrap_or_default();
+        vec![
+            self.id.to_string(),
+            self.context.to_string(),
+            self.command.clone(),
+            or_dash(self.ioas.as_ref()),
+            or_dash(self.start.as_ref()),
+            format!("{:.1?}", Duration::from_millis(self.age_ms)),
+            self.doing.clone(),
+            bar(self.done_bytes, self.total_bytes),
+            format!("{}{trouble}", self.waits_for),
+            if self.cancellable { "yes" } else { "no" }.to_owned(),
+        ]
     }
 }
 

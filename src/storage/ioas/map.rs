@@ -26,6 +26,7 @@ impl<P: Port> Ioas<P> {
         let origin = self.origin(pieces);
         let reserved = self.core.borrow_mut().table.reserve(pieces, permission, placement, origin);
         let reservation = reserved.map_err(|error| Refusal::of(&error))?;
+        self.port.placed(reservation.iova());
         match self.fill_all(&reservation).await {
             Ok(()) => {
                 self.core.borrow_mut().table.publish(&reservation);

@@ -35,6 +35,9 @@ pub trait Port {
     /// The address of the first byte of page 0 in the memory it comes from.
     fn origin(&self, pages: &Self::Pages) -> OriginAddr;
 
+    /// Tells where a MAP has found its place, before anything is filled.
+    fn placed(&self, _range: IovaRange) {}
+
     /// Waits until no walker of `domains` can still use a translation that is gone by now.
     fn grace(&self, domains: &[DomainKey]) -> impl Future<Output = ()>;
 

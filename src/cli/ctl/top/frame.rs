@@ -6,6 +6,7 @@ use super::View;
 use crate::admin::accounts::AccountRow;
 use crate::admin::contexts::ContextRow;
 use crate::admin::ioases::IoasRow;
+use crate::admin::operations::OperationRow;
 use crate::admin::status::Status;
 use crate::cli::ctl::ask::{Agent, AskError};
 use crate::cli::ctl::table::{Row, size, table};
@@ -40,6 +41,7 @@ impl Frame {
             View::Contexts => ordered::<ContextRow, _>(agent, "/v1/contexts", |row| row.pinned_bytes),
             View::Accounts => ordered::<AccountRow, _>(agent, "/v1/accounts", pinned),
             View::Ioas => ordered::<IoasRow, _>(agent, "/v1/ioas", |row| row.mapped_bytes),
+            View::Operations => ordered::<OperationRow, _>(agent, "/v1/operations", |row| row.age_ms),
         };
         Ok(Self { view, status: agent.one("/v1/status")?, table: rows?.lines().map(str::to_owned).collect() })
     }
@@ -57,11 +59,17 @@ impl Frame {
         let room = size.map_or(usize::MAX, |size| size.lines.saturating_sub(lines.len() + 1));
         lines.extend(rows.take(room).cloned());
         if self.rows() == 0 {
-            lines.push("nobody holds anything".to_owned());
+            let nothing = if self.view == View::Operations {
+                "nothing takes long just now"
+            } else {
+                "nobody holds anything"
+            };
+            lines.push(nothing.to_owned());
         }
         if size.is_some() {
             lines.push(
-                "q quit  c contexts  a accounts  i address spaces  j/k scroll  r look again".to_owned(),
+                "q quit  c contexts  a accounts  i address spaces  o operations  j/k scroll  r look again"
+                    .to_owned(),
             );
         }
         let width = size.map_or(usize::MAX, |size| size.columns);
@@ -86,6 +94,7 @@ impl Frame {
             View::Contexts => "contexts by pinned",
             View::Accounts => "accounts by pinned",
             View::Ioas => "address spaces by mapped",
+            View::Operations => "operations by age",
         };
         vec![
             format!("ioasd {version}, process {pid}, {state}"),

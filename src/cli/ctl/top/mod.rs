@@ -28,7 +28,7 @@ use crate::sys::terminal::{self, Keys};
 /// The flags of `ioasd ctl top`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Args)]
 pub struct TopArgs {
-    /// What to show first; on a terminal the keys c, a and i change it.
+    /// What to show first; on a terminal the keys c, a, i and o change it.
     #[arg(value_enum, default_value_t)]
     pub view: View,
     /// Seconds between two looks.
@@ -52,6 +52,8 @@ pub enum View {
     Accounts,
     /// Address spaces, those that map most first.
     Ioas,
+    /// Operations, the oldest first.
+    Operations,
 }
 
 /// What a key does.
@@ -70,6 +72,7 @@ impl Act {
             b"c" => Some(Self::Show(View::Contexts)),
             b"a" => Some(Self::Show(View::Accounts)),
             b"i" => Some(Self::Show(View::Ioas)),
+            b"o" => Some(Self::Show(View::Operations)),
             b"j" | b"\x1b[B" | b"\x1bOB" => Some(Self::Scroll(1)),
             b"k" | b"\x1b[A" | b"\x1bOA" => Some(Self::Scroll(-1)),
             b" " | b"\x1b[6~" => Some(Self::Scroll(10)),
