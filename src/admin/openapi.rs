@@ -85,7 +85,7 @@ fn listed<T: ToSchema>(schemas: &mut Schemas) -> String {
 }
 
 fn paths() -> Vec<Described> {
-    [agent_and_spaces(), objects_and_users()].concat()
+    [agent_and_spaces(), objects_and_users(), work_and_accounts()].concat()
 }
 
 /// The agent as a whole, who has it open, and address spaces.
@@ -162,6 +162,13 @@ fn objects_and_users() -> Vec<Described> {
             &[After, Limit, Context, Ioas],
             Json(listed::<accesses::AccessRow>),
         ),
+    ]
+}
+
+/// What is done, who pays, and what is so of the agent and its host.
+fn work_and_accounts() -> Vec<Described> {
+    use Answer::Json;
+    vec![
         (
             "/v1/operations",
             "what takes long just now",

@@ -71,7 +71,7 @@ fn every_answer_is_as_the_document_says() {
     let access = client.access_create(ioas, AccessKind::Pinning).unwrap();
     client.access_pin(access, range(0x10_0000, 0x1000), PinIntent::Read).unwrap();
     let context = agent.shared.registry.contexts()[0].number;
-    let _waits = agent.shared.registry.register_operation(Arc::new(Operation::new(context, Instant::now())));
+    let waits = agent.shared.registry.register_operation(Arc::new(Operation::new(context, Instant::now())));
     let door = agent.socket();
     let document = door.json("/openapi.json");
     assert_eq!(document["openapi"], "3.1.0");
@@ -90,7 +90,8 @@ fn every_answer_is_as_the_document_says() {
             Some("explain") => "?length=0x1000",
             _ => "",
         };
-        let answer = door.get(&format!("{}{query}", path.replace("{id}", "1")));
+        let id = if path.starts_with("/v1/operations") { waits.number().get() } else { 1 };
+        let answer = door.get(&format!("{}{query}", path.replace("{id}", &id.to_string())));
         assert_eq!(answer.status, 200, "{path}: {answer:?}");
         let content = item["get"]["responses"]["200"]["content"].as_object().unwrap();
         let (kind, content) = content.iter().next().unwrap();

@@ -35,7 +35,9 @@ const DOMAINS: usize = 6;
 fn client(agent: &Agent) -> (Connection, IoasId) {
     let (mut client, file) = (agent.connect(), memory(1));
     let ioas = client.ioas_alloc().unwrap();
-    (0..DOMAINS).for_each(|_| attach(&mut client, ioas));
+    for _ in 0..DOMAINS {
+        attach(&mut client, ioas);
+    }
     map(&mut client, ioas, &file, (0, 0x1000), 0x1000);
     (client, ioas)
 }

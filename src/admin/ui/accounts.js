@@ -11,8 +11,8 @@ const amount = (name, value) => (PIECES.has(name) ? number(value) : size(value))
 
 /** A bar up to the hard limit, with a mark at the soft one. */
 function limitBar(name, { used, soft, hard }) {
-  const words = [`${amount(name, used)} used`, soft === null ? null : `soft limit ${amount(name, soft)}`,
-    hard === null ? null : `hard limit ${amount(name, hard)}`].filter(Boolean).join(", ");
+  const words = [`${amount(name, used)} used`, soft === null ? null : `soft ${amount(name, soft)}`,
+    hard === null ? null : `hard ${amount(name, hard)}`].filter(Boolean).join(", ");
   const marks = [[soft, "soft"], [hard, "hard"]].filter(([at]) => at !== null).map(([at, kind]) => ({ at, kind }));
   return element("div", { className: "limit" }, element("span", {}, name), bar(used, hard ?? soft * 1.25, { marks, words }), element("span", { className: "dim" }, words));
 }

@@ -75,18 +75,29 @@ export function table(heads, rows, caption) {
     element("table", {}, title, element("thead", {}, head), element("tbody", {}, ...body)));
 }
 
-/** Puts other children into a place; a table that is scrolled or has the focus stays so. */
-export function refill(place, ...children) {
-  const scrolled = () => [...place.querySelectorAll(".scroll")];
-  const before = scrolled().map((region) => [region.scrollLeft, region === document.activeElement]);
-  place.replaceChildren(...children.filter((child) => child !== null));
-  scrolled().forEach((region, at) => {
-    const [left, focused] = before[at] ?? [0, false];
-    region.scrollLeft = left;
-    if (focused) {
-      region.focus({ preventScroll: true });
-    }
+/** What the keyboard can go to in a place, each under a name of its own. */
+function stops(place) {
+  const turns = new Map();
+  return [...place.querySelectorAll("a, .scroll")].map((stop) => {
+    const name = stop.href ?? stop.ariaLabel;
+    const turn = turns.get(name) ?? 0;
+    turns.set(name, turn + 1);
+    return [`${turn} ${name}`, stop];
   });
+}
+
+/** Puts other children into a place; what is scrolled or has the focus is so still. */
+export function refill(place, ...children) {
+  const before = stops(place).map(([name, stop]) => [name, stop.scrollLeft, stop === document.activeElement]);
+  place.replaceChildren(...children.filter((child) => child !== null));
+  const after = new Map(stops(place));
+  for (const [name, left, focused] of before.filter(([name]) => after.has(name))) {
+    const stop = after.get(name);
+    stop.scrollLeft = left;
+    if (focused) {
+      stop.focus({ preventScroll: true });
+    }
+  }
 }
 
 /** A fact of more characters takes the room of two. */

@@ -1,7 +1,7 @@
 // What takes long just now: how far it is, what it waits for, and how it can be cancelled. The page itself changes nothing.
 
 import { list } from "./api.js";
-import { bar, dim, element, link, number, refill, section, size, table } from "./dom.js";
+import { bar, dim, element, link, number, refill, section, size } from "./dom.js";
 
 /** Milliseconds between two looks. */
 const BEAT = 1000;
@@ -15,31 +15,31 @@ function duration(milliseconds) {
 
 function progress({ done_bytes: done, total_bytes: total }) {
   if (total === null) {
-    return done > 0 ? size(done) : "";
+    return element("p", {}, done > 0 ? size(done) : "nothing done yet");
   }
-  const percent = Math.floor((100 * done) / total);
-  const words = `${percent} %, ${size(done)} of ${size(total)}`;
-  return element("div", { className: "amount" }, bar(done, total, { words }), element("span", {}, words));
+  const words = `${Math.floor((100 * done) / total)} %, ${size(done)} of ${size(total)}`;
+  return element("p", { className: "progress" }, bar(done, total, { words }), element("span", {}, words));
 }
 
-function cancelling({ id, cancellable, fixed, answered }) {
-  const how = cancellable ? element("code", {}, `ioasd ctl operations cancel ${id}`) : element("span", { className: "dim" }, `no: ${fixed}`);
-  return element("div", { className: "wrapped" }, how, answered ? element("p", {}, "Its client has its answer already.") : null);
+function cancelling({ id, cancellable, fixed }) {
+  return cancellable ? element("p", {}, "To cancel it: ", element("code", {}, `ioasd ctl operations cancel ${id}`))
+    : dim(`It cannot be cancelled: ${fixed}.`);
 }
 
-function place({ ioas, start, last }) {
-  return element("div", { className: "amount" }, ioas === null ? "" : link(`#/ioas/${ioas}${start === null ? "" : `?at=${start}`}`, `ioas ${ioas}`),
-    start === null ? "" : element("span", { className: "dim" }, `${start} to ${last}`));
+/** For whom, and where. */
+function subject({ context, object, ioas, start, last }) {
+  const at = start === null ? null : `, ${start} to ${last}`;
+  const where = ioas === null ? [] : [" in ", link(`#/ioas/${ioas}${start === null ? "" : `?at=${start}`}`, `ioas ${ioas}`), at];
+  return element("p", {}, "for ", link(`#/contexts/${context}`, `context ${context}`), object === null ? null : `, object ${object}`, ...where);
 }
 
-function row(operation) {
-  const { id, context, command, age_ms: age, doing, waits_for: waits, trouble } = operation;
-  const wait = trouble === null ? waits : element("div", { className: "wrapped" }, `${waits}: ${trouble}`);
-  return {
-    className: trouble === null ? "" : "warn",
-    cells: [String(id), command, progress(operation), doing, wait, duration(age), link(`#/contexts/${context}`, String(context)),
-      place(operation), cancelling(operation)],
-  };
+function card(operation) {
+  const { id, command, age_ms: age, doing, waits_for: waits, trouble, answered } = operation;
+  const state = `${doing.replace("-", " ")}, waits for ${waits}${trouble === null ? "" : `: ${trouble}`}`;
+  return element("li", { className: trouble === null ? "" : "warn" },
+    element("h3", {}, `${id} ${command} `, element("small", {}, `for ${duration(age)}`)), progress(operation),
+    element("p", { className: trouble === null ? "" : "trouble" }, state), subject(operation),
+    answered ? element("p", {}, "Its client has its answer already.") : null, cancelling(operation));
 }
 
 export async function show(view) {
@@ -48,7 +48,7 @@ export async function show(view) {
     items.sort((one, other) => other.age_ms - one.age_ms || one.id - other.id);
     const left = items.length > SHOWN || more ? dim(`The oldest ${SHOWN} of ${number(items.length)}${more ? " and more" : ""}.`) : null;
     const body = items.length === 0 ? dim("Nothing takes long just now.")
-      : table(["", "what", "progress", "doing", "waits for", "for", "context", "where", "can be cancelled"], items.slice(0, SHOWN).map(row));
+      : element("ul", { className: "operations" }, ...items.slice(0, SHOWN).map(card));
     refill(view, section("Operations", body, left));
   };
   await refresh();
