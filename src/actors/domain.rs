@@ -208,22 +208,48 @@ impl Exported {
                 format!("{WALKERS_MAX} walkers were opened through this channel: export the domain again");
             return Err(Refusal::new(Errno::MFILE, "too-many-walkers", text));
         }
-        let mut files = self.ask(Box::new(files_shown)).await?;
-        files.truncate(FILES_MAX);
-        self.keep(&files);
+        let (slots, walker) = self.register()?;
+        let opened = self.shown().await;
+        if opened.is_err() {
+            self.walkers.retain(|known| *known != walker);
+            self.forget(walker);
+        }
+        let (arena, files) = opened?;
         let windows = self.windows(&files);
-        let looked = self.parts.fan_out.send(WithTable::new(self.parts.id, |table| table.export())).await;
-        let arena = looked.ok().flatten().ok_or_else(|| poisoned("a domain"))?;
-        let arena = arena.map_err(|error| Refusal::of(&error))?;
-        let registered = self.parts.epochs.register_walker_of(self.asking.clone());
-        let (slots, walker) = registered.map_err(|error| Refusal::of(&error))?;
-        self.parts.frames.add_walker();
-        self.walkers.push(walker);
-        self.parts.stats.walkers.set(self.parts.stats.walkers.get() + 1);
         let answer =
             WalkerOpen { flags: 0, out_windows: count(windows.len()), out_files: count(files.len()) };
         let body = decoded.reply_body(&answer);
         Ok(Answer { body, windows: windows.concat(), made: vec![arena, slots], files })
+    }
+
+    /// Registers a walker. From here on windows that it is told of are not given to other files before it has left.
+    fn register(&mut self) -> Result<(OwnedFd, WalkerId), Refusal> {
+        let epochs = &self.parts.epochs;
+        self.parts.frames.add_walker(epochs);
+        let registered = epochs.register_walker_of(self.asking.clone());
+        let (slots, walker) = registered.map_err(|error| {
+            self.parts.frames.remove_walker(epochs);
+            Refusal::of(&error)
+        })?;
+        self.walkers.push(walker);
+        self.parts.stats.walkers.set(self.parts.stats.walkers.get() + 1);
+        Ok((slots, walker))
+    }
+
+    fn forget(&self, walker: WalkerId) {
+        self.parts.epochs.unregister(walker);
+        self.parts.frames.remove_walker(&self.parts.epochs);
+        self.parts.stats.walkers.set(self.parts.stats.walkers.get().saturating_sub(1));
+    }
+
+    /// The tables, and the files that the domain shows.
+    async fn shown(&mut self) -> Result<(OwnedFd, Vec<Arc<FileSource>>), Refusal> {
+        let mut files = self.ask(Box::new(files_shown)).await?;
+        files.truncate(FILES_MAX);
+        self.keep(&files);
+        let looked = self.parts.fan_out.send(WithTable::new(self.parts.id, |table| table.export())).await;
+        let arena = looked.ok().flatten().ok_or_else(|| poisoned("a domain"))?;
+        Ok((arena.map_err(|error| Refusal::of(&error))?, files))
     }
 
     async fn file(&mut self, decoded: Decoded<'_, WalkerFile>) -> Result<Answer, Refusal> {
@@ -315,10 +341,8 @@ fn decode<'m, C: Command>(
 
 impl Drop for Exported {
     fn drop(&mut self) {
-        for walker in self.walkers.drain(..) {
-            self.parts.epochs.unregister(walker);
-            self.parts.frames.remove_walker();
-            self.parts.stats.walkers.set(self.parts.stats.walkers.get().saturating_sub(1));
+        for walker in std::mem::take(&mut self.walkers) {
+            self.forget(walker);
         }
     }
 }

@@ -44,6 +44,7 @@ use crate::error::Coded;
 use crate::sources::frames::Frames;
 use crate::sources::pin_host::{PinHost, PinHostError};
 use crate::storage::among::Worded;
+use crate::storage::frame_window::FrameLimit;
 use crate::storage::ledger::Ledger;
 use crate::storage::ledger::holder::{Holder, TenantName};
 use crate::storage::ledger::limits::TreeLimits;
@@ -78,6 +79,8 @@ pub struct EngineSettings {
     pub pin_threads: usize,
     /// How it pins.
     pub pins: PinSettings,
+    /// Below which address logical frames lie.
+    pub frames: FrameLimit,
     /// How walkers are waited for.
     pub walkers: HungSettings,
     /// For all contexts.
@@ -132,7 +135,7 @@ impl Engine {
     /// # Errors
     /// If a thread cannot be started.
     pub async fn start(start: EngineSettings, registry: Arc<Registry>) -> Result<Arc<Self>, EngineError> {
-        let frames = Arc::new(FrameService::default());
+        let frames = Arc::new(FrameService::new(start.frames));
         let pins = pin_host(start.pins, &frames)?.counting_into(registry.first_touched());
         let pool =
             |name, threads| PinPool::start(name, threads, super::MAILBOX).map_err(EngineError::PinPool);

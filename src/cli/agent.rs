@@ -28,6 +28,7 @@ use crate::config::tenants::TenantConfig;
 use crate::config::values::WalkerPolicy;
 use crate::config::{self, Config, WalkersConfig};
 use crate::storage::Tuning;
+use crate::storage::frame_window::FrameLimit;
 use crate::storage::ledger::holder::TenantName;
 use crate::storage::ledger::limits::{Limit, Limits, TenantLimits, TreeLimits};
 use crate::storage::ledger::resource::Resource;
@@ -126,6 +127,7 @@ pub fn settings(config: &Config) -> EngineSettings {
     let cpus = available_parallelism().unwrap_or(NonZeroUsize::MIN);
     let runs = RunLimit::new(config.engine.batch_runs.get());
     EngineSettings {
+        frames: FrameLimit::EVERY_FORMAT,
         arbiters: config.server.arbiters.resolve(cpus).get(),
         pin_threads: config.engine.pin_threads.resolve(cpus).get(),
         pins: PinSettings {

@@ -13,8 +13,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ioasd_client::layout::{
-    ALIVE_OFFSET, EPOCH_OFFSET, FIRST_EPOCH, GENERATION_OFFSET, IS_ALIVE, IS_DEAD, SlotIndex, WALKER_BYTES,
-    protocol,
+    ALIVE_OFFSET, EPOCH_OFFSET, FIRST_EPOCH, GENERATION_OFFSET, IS_ALIVE, IS_DEAD, OPENED_OFFSET, SlotIndex,
+    WALKER_BYTES, WINDOWS_OFFSET, protocol,
 };
 use ioasd_client::units::ByteLen;
 use parking_lot::RwLock;
@@ -101,7 +101,7 @@ impl Epochs {
     }
 
     /// Makes the slots of a new walker. The descriptor is for the walker; it can be sent to nobody else. When its process
-    /// has ended, nobody waits for it.
+    /// has ended, nobody waits for it. Windows of frames that it is told of from here on are right until they are renewed.
     ///
     /// # Errors
     /// If the kernel refuses the memory.
@@ -109,6 +109,8 @@ impl Epochs {
         let length = ByteLen::new(WALKER_BYTES);
         let fd = memfd::create(SLOTS_NAME, length)?;
         memfd::allocate(&fd, SLOTS_NAME, ByteLen::new(0), length)?;
+        let windows = protocol::look(self.word(WINDOWS_OFFSET));
+        memfd::write_word(&fd, SLOTS_NAME, ByteLen::new(OPENED_OFFSET), windows)?;
         let slots = map_shared(&fd, SLOTS_NAME, length, MapAccess::ReadOnly)?;
         memfd::seal(&fd, SLOTS_NAME, Seals::FixedSize)?;
         let (slots, pid) = (Arc::new(slots), process.as_ref().map(|process| process.pid()));
@@ -144,6 +146,13 @@ impl Epochs {
     /// Begins a new epoch and generation. Call it after entries were cleared, then wait for [`Self::all_left`].
     pub fn advance(&self) -> Epoch {
         Epoch(protocol::begin_epoch(self.word(GENERATION_OFFSET), self.word(EPOCH_OFFSET)))
+    }
+
+    /// Makes walkers that enter later forget which files frames name, and begins an epoch: once every walker has left what was
+    /// before it, frames that name nothing now may be given to other files.
+    pub fn renew_windows(&self) -> Epoch {
+        protocol::renew_windows(self.word(WINDOWS_OFFSET));
+        self.advance()
     }
 
     /// The epoch that the next [`Self::advance`] will begin: when every walker has left what was before it, none sees
@@ -202,17 +211,23 @@ fn has_left(slots: &SharedMapping, epoch: Epoch) -> bool {
 
 /// Epochs and walkers without a table, for tests.
 #[cfg(test)]
-pub(super) mod examples {
+pub(crate) mod examples {
     use super::*;
 
-    pub(in crate::domains) fn epochs() -> Arc<Epochs> {
+    pub(crate) fn epochs() -> Arc<Epochs> {
+        epochs_and_arena().0
+    }
+
+    /// Epochs, and the arena whose words they are.
+    pub(crate) fn epochs_and_arena() -> (Arc<Epochs>, Arc<SharedMapping>) {
         let fd = memfd::create("epoch-test", ByteLen::new(4096)).unwrap();
         let arena = map_shared(&fd, "epoch-test", ByteLen::new(4096), MapAccess::ReadWrite).unwrap();
-        Arc::new(Epochs::new(Arc::new(arena)))
+        let arena = Arc::new(arena);
+        (Arc::new(Epochs::new(Arc::clone(&arena))), arena)
     }
 
     /// A walker, and its memory as it has it.
-    pub(in crate::domains) fn walker(epochs: &Epochs) -> (SharedMapping, WalkerId) {
+    pub(crate) fn walker(epochs: &Epochs) -> (SharedMapping, WalkerId) {
         let (fd, id) = epochs.register_walker().unwrap();
         (map_shared(&fd, SLOTS_NAME, ByteLen::new(WALKER_BYTES), MapAccess::ReadWrite).unwrap(), id)
     }

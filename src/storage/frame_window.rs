@@ -63,8 +63,12 @@ pub struct FrameLimit {
 }
 
 impl FrameLimit {
+    /// What every software format can hold.
+    pub const EVERY_FORMAT: Self = Self { output_lg2: 48 };
+
     /// Number of windows below the limit, the unusable first one included.
-    const fn windows(self) -> u64 {
+    #[must_use]
+    pub const fn windows(self) -> u64 {
         let lg2 = if self.output_lg2 > 64 { 64 } else { self.output_lg2 };
         (1 << lg2.saturating_sub(WINDOW_BYTES_LG2)) - (lg2 < WINDOW_BYTES_LG2) as u64
     }
@@ -173,6 +177,8 @@ pub struct FrameSpace {
     files: BTreeMap<FileKey, File>,
     taken: BTreeMap<Slot, (FileKey, FileSlot)>,
     resting: BTreeMap<u64, Vec<Slot>>,
+    /// How many windows that is.
+    at_rest: u64,
     /// Free slots below `untouched`.
     free: BTreeSet<Slot>,
     /// Every slot from here on is free.
@@ -189,6 +195,7 @@ impl FrameSpace {
             files: BTreeMap::new(),
             taken: BTreeMap::new(),
             resting: BTreeMap::new(),
+            at_rest: 0,
             free: BTreeSet::new(),
             untouched: 1,
             next_token: 0,
@@ -220,6 +227,7 @@ impl FrameSpace {
         }
         let token = self.next_token;
         self.next_token += 1;
+        self.at_rest += slots.len() as u64;
         self.resting.insert(token, slots);
         RestToken(token)
     }
@@ -227,7 +235,9 @@ impl FrameSpace {
     /// Frees the windows of `token`: nobody can still look through them.
     #[expect(clippy::needless_pass_by_value, reason = "a token is spent by handing it over")]
     pub fn grace_over(&mut self, token: RestToken) {
-        self.free.extend(self.resting.remove(&token.0).into_iter().flatten());
+        let slots = self.resting.remove(&token.0).unwrap_or_default();
+        self.at_rest -= slots.len() as u64;
+        self.free.extend(slots);
     }
 
     /// The frame of `file_page` and for how many of the `pages` pages from there the frames go on. A window is
@@ -291,8 +301,13 @@ impl FrameSpace {
 
     fn exhausted(&self, file: FileKey, file_page: PageIndex) -> FrameError {
         let windows = self.limit.windows().saturating_sub(1);
-        let resting = self.resting.values().flatten().fold(0, |count, _| count + 1);
-        FrameError::Exhausted { file, file_page, limit: self.limit, windows, resting }
+        FrameError::Exhausted { file, file_page, limit: self.limit, windows, resting: self.resting() }
+    }
+
+    /// Windows that rest.
+    #[must_use]
+    pub const fn resting(&self) -> u64 {
+        self.at_rest
     }
 
     /// Every window in use, in order of frames; windows that go on in frames and pages are one.
@@ -330,6 +345,7 @@ impl FrameSpace {
         let of_files: usize = self.files.values().map(|file| file.slots.len()).sum();
         assert_eq!(of_files, self.taken.len(), "a window is taken by no file");
         let resting = self.resting.values().flatten();
+        assert_eq!(self.at_rest, resting.clone().fold(0, |count, _| count + 1), "the count of rest drifted");
         let mut slots: Vec<_> = self.taken.keys().chain(resting).chain(&self.free).copied().collect();
         slots.sort_unstable();
         assert!(slots.into_iter().eq(1..self.untouched), "a slot is lost, twice in use, or 0");

@@ -11,7 +11,7 @@ use ioasd_client::units::ByteLen;
 use rustix::fs::{
     FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, ftruncate, memfd_create,
 };
-use rustix::io::fcntl_dupfd_cloexec;
+use rustix::io::{fcntl_dupfd_cloexec, pwrite};
 
 use super::failure::{SysError, call};
 use crate::fault_points::Point;
@@ -46,6 +46,15 @@ pub fn create(name: &'static str, length: ByteLen) -> Result<OwnedFd, SysError> 
     Ok(fd)
 }
 
+/// Writes a word at `offset`, in the order of bytes of this host.
+///
+/// # Errors
+/// If the kernel refuses.
+pub fn write_word(fd: impl AsFd, name: &'static str, offset: ByteLen, word: u64) -> Result<(), SysError> {
+    let write = || pwrite(&fd, &word.to_ne_bytes(), offset.get());
+    call(Point::ArenaGrow, "pwrite", name, write).map(drop)
+}
+
 /// Seals `fd` for good.
 ///
 /// # Errors
@@ -73,7 +82,7 @@ pub fn duplicate(fd: impl AsFd, name: &'static str) -> Result<OwnedFd, SysError>
 
 #[cfg(test)]
 mod tests {
-    use rustix::io::{Errno, pwrite};
+    use rustix::io::Errno;
 
     use super::*;
     use crate::sys::mapping::{MapAccess, map_shared};

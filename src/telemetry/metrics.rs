@@ -4,7 +4,7 @@
 //! nothing is installed globally, so several agents can live in one process. What sums over memory comes from the books;
 //! histograms are written by `text`, because the agent counts them in buckets of its own.
 //!
-//! Imports allowed: `storage::source`, `actors::figures`, `sys::own_process`, `actors::{auditor, latencies, registry, view}`, the catalogue,
+//! Imports allowed: `storage::source`, `sys::own_process`, `actors::{auditor, figures, latencies, registry, view}`, the catalogue,
 //! books, quotas, text.
 
 use std::collections::BTreeMap;

@@ -29,6 +29,7 @@ use ioasd::actors::retirement::{HungSettings, Retirement};
 use ioasd::error::{Coded, Errno};
 use ioasd::storage::Tuning;
 use ioasd::storage::counts::ArrayLen;
+use ioasd::storage::frame_window::FrameLimit;
 use ioasd::storage::io_pagetable::{
     LargePages, NewAccesses, Owner, Placement, Transfer, Writable, check_allowed_range, check_copy_request,
     check_file_range, check_map_request, check_range, check_unmap_request,
@@ -57,6 +58,7 @@ use crate::source::{Memory, Source};
 pub async fn engine(tuning: Tuning) -> (Arc<Engine>, Local) {
     let settings = Settings { credits: 64, channels: 16, tuning, hardware: Hardware::None };
     let start = EngineSettings {
+        frames: FrameLimit::EVERY_FORMAT,
         arbiters: 2,
         pin_threads: 2,
         pins: PinSettings::default(),

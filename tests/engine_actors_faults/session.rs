@@ -15,6 +15,7 @@ use ioasd::actors::registry::Registry;
 use ioasd::actors::retirement::HungSettings;
 use ioasd::fault_points::{Armed, Point};
 use ioasd::storage::Tuning;
+use ioasd::storage::frame_window::FrameLimit;
 use ioasd::storage::ledger::limits::{Limit, Limits, TreeLimits};
 use ioasd::storage::ledger::resource::Resource;
 use ioasd::storage::source::PinSettings;
@@ -61,6 +62,7 @@ async fn serve(
         Settings { credits: 64, channels: 16, tuning: Tuning::default(), hardware: Hardware::None };
     let dispatch = Arc::new(ioasd::uapi::Uapi);
     let start = EngineSettings {
+        frames: FrameLimit::EVERY_FORMAT,
         arbiters: 1,
         pin_threads: 1,
         pins: PinSettings::default(),

@@ -375,3 +375,49 @@ fn slots_need_the_acquire_of_who_takes_them() {
 fn slots_need_the_release_of_who_gives_them_back() {
     slots_change_hands((Step::GiveSlotBack, Weak::Stores));
 }
+
+/// A walker that was told which file a frame names, and forgets it under another number of windows. The agent gives the frame
+/// to another file and publishes it. Whether the walker found the leaf, under which number, and whether it was published.
+fn renew(weak: Weakened) -> Vec<(Found, u64, bool)> {
+    explore(move || {
+        let world = World::new(weak, link(), 0);
+        let walker = thread::spawn({
+            let world = world.clone();
+            move || {
+                let entered = world.enter(SLOT, arm);
+                let found = world.walk(HERE);
+                world.leave(SLOT);
+                (found, entered.windows)
+            }
+        });
+        world.renew_windows();
+        let epoch = world.begin_epoch();
+        let given = world.has_left(SLOT, epoch);
+        if given {
+            world.publish(ENTRY, leaf());
+        }
+        let (found, windows) = walker.join().unwrap();
+        assert!(found != Found::ThePage || windows > 0, "a frame was taken for the file it named before");
+        (found, windows, given)
+    })
+}
+
+#[test]
+fn no_frame_is_taken_for_the_file_that_it_named_before() {
+    let seen = renew(RIGHT);
+    for tried in [(Found::ThePage, 1, true), (Found::EmptyTable, 0, false), (Found::EmptyTable, 0, true)] {
+        assert!(seen.contains(&tried), "{tried:?} is not among {seen:?}");
+    }
+}
+
+#[test]
+#[should_panic(expected = "a frame was taken for the file it named before")]
+fn renewing_needs_the_fence_of_a_walker_that_enters() {
+    renew((Step::Enter, Weak::Fences));
+}
+
+#[test]
+#[should_panic(expected = "a frame was taken for the file it named before")]
+fn renewing_needs_the_fence_after_the_epoch_began() {
+    renew((Step::BeginEpoch, Weak::Fences));
+}

@@ -13,6 +13,7 @@ use ioasd_client::formats::{AmdV1, Format, Level, TABLE_BYTES, TableAddr};
 use ioasd_client::layout::protocol::{self, Entered, Word};
 use ioasd_client::layout::{
     ALIVE_OFFSET, EPOCH_OFFSET, FIRST_EPOCH, GENERATION_OFFSET, HEADER_BYTES, IS_ALIVE, OUTSIDE, SlotIndex,
+    WINDOWS_OFFSET,
 };
 use ioasd_client::units::{Iova, Permission, PhysAddr};
 use ioasd_client::walker::{Leaf, Way, descend};
@@ -103,7 +104,12 @@ pub(crate) const SLOT: SlotIndex = SlotIndex::new(0).unwrap();
 impl World {
     /// A domain that maps [`HERE`] if the root is `root` and the table has `entry`.
     pub(crate) fn new(weak: Weakened, root: u64, entry: u64) -> Self {
-        let live = [(EPOCH_OFFSET, FIRST_EPOCH), (GENERATION_OFFSET, 0), (ALIVE_OFFSET, IS_ALIVE)];
+        let live = [
+            (EPOCH_OFFSET, FIRST_EPOCH),
+            (GENERATION_OFFSET, 0),
+            (ALIVE_OFFSET, IS_ALIVE),
+            (WINDOWS_OFFSET, 0),
+        ];
         let tables = [(ROOT_HERE, root), (ROOT_THERE, 0), (ENTRY, entry)];
         let slots = [0, 1].map(|slot| (SlotIndex::new(slot).unwrap().offset(), OUTSIDE));
         let page = Rc::new(Page { bytes: UnsafeCell::new(()), reused: AtomicBool::new(false) });
@@ -190,6 +196,11 @@ impl World {
     pub(crate) fn begin_epoch(&self) -> u64 {
         let weak = self.of(Step::BeginEpoch);
         protocol::begin_epoch(&self.arena.at(GENERATION_OFFSET), &self.arena.weak_at(EPOCH_OFFSET, weak))
+    }
+
+    /// The agent renews the windows; an epoch begins afterwards.
+    pub(crate) fn renew_windows(&self) {
+        protocol::renew_windows(&self.arena.at(WINDOWS_OFFSET));
     }
 
     /// The agent has unlinked a table.

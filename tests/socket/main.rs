@@ -33,6 +33,7 @@ mod moving;
 mod noise;
 mod notices;
 mod options;
+mod passing;
 mod processes;
 mod python;
 mod raw;

@@ -3,11 +3,11 @@
 //! ```text
 //! offset 0    magic, version, format, levels, granule, output width, aperture start, aperture last,
 //!             root, arena length, boot id (2 words): constant
-//! offset 128  epoch, generation, alive: change while walkers look
+//! offset 128  epoch, generation, alive, windows: change while walkers look
 //! ```
 //!
-//! All are little-endian 64-bit words. The three live words share one cache line: a walker reads all of them when it
-//! enters, and the agent changes epoch and generation together.
+//! All are little-endian 64-bit words. The live words share one cache line: a walker reads all of them when it enters,
+//! and the agent changes epoch and generation together.
 //!
 //! Imports allowed: units, formats.
 
@@ -29,6 +29,9 @@ pub const GENERATION_OFFSET: u64 = 136;
 /// Where the alive word lies.
 pub const ALIVE_OFFSET: u64 = 144;
 
+/// Where the number of the windows lies: frames may name other files than they did under another one.
+pub const WINDOWS_OFFSET: u64 = 152;
+
 /// The alive word of a domain that is served.
 pub const IS_ALIVE: u64 = 1;
 
@@ -42,7 +45,7 @@ pub const FIRST_EPOCH: u64 = 1;
 const _: () = {
     assert!(HEADER_WORDS as u64 * 8 <= EPOCH_OFFSET);
     assert!(EPOCH_OFFSET / 64 == GENERATION_OFFSET / 64 && EPOCH_OFFSET / 64 == ALIVE_OFFSET / 64);
-    assert!(ALIVE_OFFSET + 8 <= HEADER_BYTES);
+    assert!(EPOCH_OFFSET / 64 == WINDOWS_OFFSET / 64 && WINDOWS_OFFSET + 8 <= HEADER_BYTES);
 };
 
 const MAGIC: u64 = u64::from_le_bytes(*b"ioasdTBL");

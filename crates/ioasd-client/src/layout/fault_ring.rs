@@ -1,7 +1,8 @@
 //! The faults of one walker, behind its slots in the same memfd.
 //!
 //! ```text
-//! at SLOTS_BYTES   counts: one word for each kind of fault, which all threads of the walker add to
+//! at SLOTS_BYTES   counts: one word for each kind of fault, which all threads of the walker add to; at the end of their
+//!                  line the number of the windows when the walker was registered, which the agent wrote
 //! behind it        a ring for each slot: RECORDS records of RECORD_BYTES, written by the thread that has the slot
 //! record           sequence, iova, entry, what, at, three words of zero
 //! ```
@@ -36,12 +37,15 @@ pub const COUNTS_OFFSET: u64 = SLOTS_BYTES;
 /// Bytes in the memfd of a walker: slots, counts and rings, in whole pages.
 pub const WALKER_BYTES: u64 = (RINGS_OFFSET + SLOTS as u64 * RING_BYTES).next_multiple_of(4096);
 
+/// Where the number of the windows lies under which the walker was told of its first files.
+pub const OPENED_OFFSET: u64 = COUNTS_OFFSET + COUNTS_BYTES - 8;
+
 const COUNTS_BYTES: u64 = 64;
 const RINGS_OFFSET: u64 = COUNTS_OFFSET + COUNTS_BYTES;
 const RING_BYTES: u64 = RECORDS * RECORD_BYTES;
 
 const _: () = {
-    assert!(FaultKind::ALL.len() as u64 * 8 <= COUNTS_BYTES);
+    assert!(COUNTS_OFFSET + FaultKind::ALL.len() as u64 * 8 <= OPENED_OFFSET);
     assert!((1 + RECORD_WORDS as u64) * 8 <= RECORD_BYTES);
 };
 

@@ -2,7 +2,7 @@
 //!
 //! Two kinds of memfd, both made by the agent:
 //!
-//! * an **arena** holds the tables of one domain. Its first page is the [`ArenaHeader`] and three live words; the tables
+//! * an **arena** holds the tables of one domain. Its first page is the [`ArenaHeader`] and four live words; the tables
 //!   follow. Only the agent writes it.
 //! * a **slots** memfd belongs to one walker. Each of its threads has one slot, in which it says since which epoch it
 //!   has been looking at tables, and a ring of the faults it met. Only the walker writes it.
@@ -20,11 +20,11 @@ mod slots;
 
 pub use arena_header::{
     ALIVE_OFFSET, ArenaHeader, BootId, EPOCH_OFFSET, FIRST_EPOCH, GENERATION_OFFSET, HEADER_BYTES,
-    HEADER_WORDS, HeaderError, IS_ALIVE, IS_DEAD,
+    HEADER_WORDS, HeaderError, IS_ALIVE, IS_DEAD, WINDOWS_OFFSET,
 };
 pub use fault_ring::{
-    Access, COUNTS_OFFSET, FaultKind, Nanoseconds, RECORD_BYTES, RECORD_WORDS, RECORDS, WALKER_BYTES,
-    WalkerFault, count_fault, latest_record, read_record, record_offset, write_record,
+    Access, COUNTS_OFFSET, FaultKind, Nanoseconds, OPENED_OFFSET, RECORD_BYTES, RECORD_WORDS, RECORDS,
+    WALKER_BYTES, WalkerFault, count_fault, latest_record, read_record, record_offset, write_record,
 };
 pub use frame_window::{FrameWindow, WINDOW_BYTES, WindowError};
 pub use slots::{OUTSIDE, SLOT_BYTES, SLOTS, SLOTS_BYTES, SlotIndex};

@@ -7,6 +7,7 @@
 //!             generation + 1, epoch + 1            look    load every entry with Acquire
 //!             full fence                           leave   slot = OUTSIDE, Release
 //!             wait until every slot has_left
+//!   renew     windows + 1, then as an unmap; frames that named nothing may then name other files
 //!   recycle   unlink, full fence, note the epoch
 //!             reuse when a later one began and every slot has_left
 //! ```
@@ -19,7 +20,9 @@
 
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
-use super::arena_header::{ALIVE_OFFSET, EPOCH_OFFSET, FIRST_EPOCH, GENERATION_OFFSET, IS_DEAD};
+use super::arena_header::{
+    ALIVE_OFFSET, EPOCH_OFFSET, FIRST_EPOCH, GENERATION_OFFSET, IS_DEAD, WINDOWS_OFFSET,
+};
 use super::slots::{OUTSIDE, SlotIndex};
 use crate::formats::ABSENT;
 
@@ -107,6 +110,8 @@ pub struct Entered {
     pub generation: u64,
     /// The alive word.
     pub alive: u64,
+    /// The number of the windows: which file a frame names was learned under it, or must be learned again.
+    pub windows: u64,
 }
 
 /// Says in `slot` that its thread looks at tables from here on.
@@ -115,7 +120,8 @@ pub fn enter(slot: &impl Word, arena: &impl View) -> Entered {
     let epoch = arena.load(EPOCH_OFFSET).unwrap_or(FIRST_EPOCH);
     store_and_fence(slot, epoch);
     let generation = arena.load(GENERATION_OFFSET).unwrap_or(0);
-    Entered { generation, alive: arena.load(ALIVE_OFFSET).unwrap_or(IS_DEAD) }
+    let alive = arena.load(ALIVE_OFFSET).unwrap_or(IS_DEAD);
+    Entered { generation, alive, windows: arena.load(WINDOWS_OFFSET).unwrap_or(0) }
 }
 
 #[inline]
@@ -176,6 +182,13 @@ pub fn begin_epoch<W: Word>(generation: &W, epoch: &W) -> u64 {
     let begun = epoch.fetch_add(1, Ordering::SeqCst).wrapping_add(1);
     epoch.full_fence();
     begun
+}
+
+/// Makes who enters later forget which files frames name. An epoch must begin after it: frames that named nothing when it
+/// began may name other files once every slot [`has_left`].
+#[inline]
+pub fn renew_windows(windows: &impl Word) {
+    windows.fetch_add(1, Ordering::SeqCst);
 }
 
 /// Whether the thread of `slot` cannot be looking at what was cleared before `epoch` began. What it did there is done.

@@ -1,8 +1,8 @@
 //! From a frame to memory: the backing files of a domain, mapped here, as far as they are known.
 //!
 //! What is known does not change; who learns of another file makes a new [`Backing`] that shares the mappings of the old
-//! one. A frame belongs to the same page of the same file as long as any walker is registered with the agent, so that
-//! what was known once stays right.
+//! one. A frame belongs to the same page of the same file under one [`WindowsNumber`]: what was known once stays right until
+//! the arena has another one, and then all of it is forgotten.
 //!
 //! Imports allowed: units, layout, mapping.
 
@@ -15,6 +15,10 @@ use crate::units::{ByteLen, Pfn, PhysAddr};
 
 /// Files kept mapped, at most: those learned of last.
 const FILES_MAX: usize = 256;
+
+/// Frames name the same files for as long as the arena has the same number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct WindowsNumber(pub(super) u64);
 
 /// Why a list of windows cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -91,11 +95,22 @@ pub(super) struct Backing {
     /// In the order of their frames. Each lies in a mapping of `files`.
     extents: Vec<Extent>,
     files: BTreeMap<u32, Arc<SharedMapping>>,
+    /// Under which all of it is right.
+    number: WindowsNumber,
 }
 
 impl Backing {
+    /// Nothing is known.
+    pub(super) const fn nothing(number: WindowsNumber) -> Self {
+        Self { extents: Vec::new(), files: BTreeMap::new(), number }
+    }
+
     /// The memory of `windows` into `files`.
-    pub(super) fn new(windows: &[FrameWindow], files: Vec<SharedMapping>) -> Result<Self, WindowsError> {
+    pub(super) fn new(
+        windows: &[FrameWindow],
+        files: Vec<SharedMapping>,
+        number: WindowsNumber,
+    ) -> Result<Self, WindowsError> {
         for window in windows {
             let FrameWindow { first, file, .. } = *window;
             if !usize::try_from(file).is_ok_and(|file| file < files.len()) {
@@ -105,7 +120,12 @@ impl Backing {
         let files: BTreeMap<_, _> = (0..).zip(files.into_iter().map(Arc::new)).collect();
         let extent = |window: &FrameWindow| Extent::of(window, files.get(&window.file)?);
         let extents = in_order(windows, windows.iter().filter_map(extent).collect())?;
-        Ok(Self { extents, files })
+        Ok(Self { extents, files, number })
+    }
+
+    /// The number under which it is right.
+    pub(super) const fn number(&self) -> WindowsNumber {
+        self.number
     }
 
     /// What is known here and one more file, whose number the windows need not know. What was known of its frames is
@@ -126,7 +146,7 @@ impl Backing {
         let oldest = files.keys().rev().nth(FILES_MAX - 1).copied().unwrap_or(0);
         let extents: Vec<_> = extents.into_iter().filter(|extent| extent.file >= oldest).collect();
         files.retain(|number, _| extents.iter().any(|extent| extent.file == *number));
-        Ok(Self { extents, files })
+        Ok(Self { extents, files, number: self.number })
     }
 
     /// All memory, with the mappings in which it lies.
@@ -162,6 +182,8 @@ mod tests {
     use crate::mapping::tests::two_views;
     use crate::units::PageIndex;
 
+    const NUMBER: WindowsNumber = WindowsNumber(0);
+
     fn window(first: u64, pages: u64, file: u32) -> FrameWindow {
         FrameWindow { first: Pfn::new(first), pages, file, file_page: PageIndex::new(0) }
     }
@@ -177,7 +199,7 @@ mod tests {
     #[test]
     fn a_frame_is_found_in_its_window_only_and_as_far_as_the_file_goes() {
         let windows = [window(0x200, 2, 1), window(0x100, 0x100, 0)];
-        let backing = Backing::new(&windows, vec![file(0x80), file(2)]).unwrap();
+        let backing = Backing::new(&windows, vec![file(0x80), file(2)], NUMBER).unwrap();
         assert_eq!(find(&backing, 0x17_ffff), Some((0, 0x7_ffff)));
         assert_eq!(find(&backing, 0x20_0000), Some((1, 0)));
         assert_eq!([0x18_0000, 0x20_2000, 0xf_ffff, 0].map(|phys| find(&backing, phys)), [None; 4]);
@@ -185,17 +207,17 @@ mod tests {
 
     #[test]
     fn windows_that_overlap_or_name_no_file_are_refused() {
-        let overlap = Backing::new(&[window(0x100, 0x101, 0), window(0x200, 2, 0)], vec![file(1)]);
+        let overlap = Backing::new(&[window(0x100, 0x101, 0), window(0x200, 2, 0)], vec![file(1)], NUMBER);
         assert_eq!(overlap.unwrap_err(), WindowsError::Overlap(Pfn::new(0x200)));
         assert!(matches!(
-            Backing::new(&[window(0, 1, 1)], vec![file(1)]),
+            Backing::new(&[window(0, 1, 1)], vec![file(1)], NUMBER),
             Err(WindowsError::NoSuchFile { .. })
         ));
     }
 
     #[test]
     fn the_files_learned_of_first_are_let_go_first() {
-        let mut backing = Backing::new(&[], Vec::new()).unwrap();
+        let mut backing = Backing::nothing(NUMBER);
         for number in 0..=FILES_MAX as u64 {
             backing = backing.with(&[window(number, 1, 0)], file(1)).unwrap();
         }
@@ -206,7 +228,7 @@ mod tests {
     #[test]
     fn a_file_that_is_learned_again_replaces_what_was_known_of_it() {
         let windows = [window(0x100, 0x100, 0), window(0x400, 0x100, 1)];
-        let backing = Backing::new(&windows, vec![file(1), file(1)]).unwrap();
+        let backing = Backing::new(&windows, vec![file(1), file(1)], NUMBER).unwrap();
         assert_eq!(find(&backing, 0x10_1000), None);
         let grown = backing.with(&[window(0x100, 0x100, 9), window(0x300, 0x100, 0)], file(3)).unwrap();
         assert_eq!((find(&grown, 0x10_1000), find(&grown, 0x30_0000)), (Some((2, 0x1000)), Some((2, 0))));

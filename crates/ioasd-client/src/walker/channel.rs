@@ -12,7 +12,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::backing::{Backing, WindowsError};
+use super::backing::{Backing, WindowsError, WindowsNumber};
 use super::burst::Burst;
 use super::fault::{FaultKind, WalkFault};
 use super::open::{BackingFile, DomainParts, OpenError, Walker, open_file};
@@ -24,6 +24,15 @@ use crate::units::Iova;
 
 /// How often a stream asks about one address before it believes the answer: once what other streams learned, once the agent.
 const ASKED_MAX: u32 = 2;
+
+/// Whom to ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ask {
+    /// What other streams have learned meanwhile, and the agent if that is nothing.
+    OthersFirst,
+    /// The agent.
+    TheAgent,
+}
 
 /// Why a domain could not be attached to, or nothing more be learned of it.
 #[derive(Debug, thiserror::Error)]
@@ -92,10 +101,20 @@ impl Learning {
         Arc::clone(&self.known().backing)
     }
 
-    /// More than `backing`: what is known already, else what the agent answers.
-    fn more_than(&self, backing: &Arc<Backing>, iova: Iova) -> Result<Arc<Backing>, AttachError> {
+    /// More than `backing`. All of it was learned when the arena had the number `now`, or a later one.
+    fn more_than(
+        &self,
+        backing: &Arc<Backing>,
+        (iova, ask): (Iova, Ask),
+        now: WindowsNumber,
+    ) -> Result<Arc<Backing>, AttachError> {
         let mut known = self.known();
-        if Arc::ptr_eq(&known.backing, backing) {
+        let nothing_new = Arc::ptr_eq(&known.backing, backing);
+        let stale = known.backing.number() < now;
+        if stale {
+            known.backing = Arc::new(Backing::nothing(now));
+        }
+        if stale || nothing_new || ask == Ask::TheAgent {
             known.ask(iova)?;
         }
         Ok(Arc::clone(&known.backing))
@@ -138,8 +157,8 @@ impl Walker {
     /// # Errors
     /// If the agent refuses: nothing is mapped there, or a file that is not exported.
     pub fn learn(&self, iova: Iova) -> Result<(), AttachError> {
-        let learning = &self.domain.learning;
-        learning.more_than(&learning.backing(), iova).map(drop)
+        let (learning, now) = (&self.domain.learning, self.domain.windows());
+        learning.more_than(&learning.backing(), (iova, Ask::TheAgent), now).map(drop)
     }
 }
 
@@ -150,7 +169,10 @@ impl Stream {
     /// # Errors
     /// If the agent refuses: nothing is mapped there, or a file that is not exported.
     pub fn learn(&mut self, iova: Iova) -> Result<(), AttachError> {
-        let backing = self.domain().learning.more_than(self.reach.backing(), iova)?;
+        let again = self.learned.replace(iova) == Some(iova);
+        let ask = if again { Ask::TheAgent } else { Ask::OthersFirst };
+        let now = self.domain().windows();
+        let backing = self.domain().learning.more_than(self.reach.backing(), (iova, ask), now)?;
         self.reach.replace(backing);
         Ok(())
     }

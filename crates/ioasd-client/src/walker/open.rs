@@ -9,12 +9,15 @@ use std::sync::atomic::AtomicU64;
 use rustix::fs::{OFlags, SealFlags, fcntl_get_seals, fcntl_getfl, fstat};
 use rustix::io::Errno;
 
-use super::backing::{Backing, WindowsError};
+use super::backing::{Backing, WindowsError, WindowsNumber};
 use super::channel::Learning;
 use super::stream::{NoSlot, Stream};
 use super::walk::Walks;
 use crate::formats::Geometry;
-use crate::layout::{ArenaHeader, FrameWindow, HEADER_BYTES, HEADER_WORDS, HeaderError, WALKER_BYTES};
+use crate::layout::{
+    ArenaHeader, FrameWindow, HEADER_BYTES, HEADER_WORDS, HeaderError, OPENED_OFFSET, WALKER_BYTES,
+    WINDOWS_OFFSET,
+};
 use crate::mapping::{MapAccess, SharedMapping};
 use crate::units::ByteLen;
 
@@ -112,8 +115,9 @@ impl Walker {
         let DomainParts { arena, slots, windows, files } = parts;
         let (arena, header) = open_arena(&arena)?;
         let files = files.iter().map(open_file).collect::<Result<_, _>>()?;
-        let learning = learning(Arc::new(Backing::new(&windows, files)?));
         let (slots, slots_taken) = (open_slots(&slots)?, AtomicU64::new(0));
+        let number = WindowsNumber(slots.load(OPENED_OFFSET).unwrap_or(0));
+        let learning = learning(Arc::new(Backing::new(&windows, files, number)?));
         let walks = Walks::of(header.geometry.format);
         Ok(Self { domain: Arc::new(OpenDomain { arena, header, walks, slots, slots_taken, learning }) })
     }
@@ -130,6 +134,13 @@ impl Walker {
     #[must_use]
     pub fn geometry(&self) -> Geometry {
         self.domain.header.geometry
+    }
+}
+
+impl OpenDomain {
+    /// Under which number what is learned from here on is right.
+    pub(super) fn windows(&self) -> WindowsNumber {
+        WindowsNumber(self.arena.load(WINDOWS_OFFSET).unwrap_or(0))
     }
 }
 

@@ -9,7 +9,7 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
-use super::backing::{Backing, Extent};
+use super::backing::{Backing, Extent, WindowsNumber};
 use super::era::{Era, Turn};
 use super::iotlb::{Iotlb, Remembered};
 use super::stream::{Access, Generation};
@@ -65,6 +65,8 @@ impl<'b> HostSlice<'b> {
 #[derive(Debug)]
 pub(super) struct Reach {
     backing: Arc<Backing>,
+    /// That of the backing.
+    windows: WindowsNumber,
     recent: Cell<Extent>,
     era: Era,
     walk_cache: WalkCache,
@@ -74,7 +76,8 @@ pub(super) struct Reach {
 impl Reach {
     pub(super) fn new(backing: Arc<Backing>) -> Self {
         let (recent, walk_cache) = (Cell::new(Extent::NONE), WalkCache::new());
-        Self { backing, recent, era: Era::first(), walk_cache, iotlb: None }
+        let windows = backing.number();
+        Self { backing, windows, recent, era: Era::first(), walk_cache, iotlb: None }
     }
 
     pub(super) const fn backing(&self) -> &Arc<Backing> {
@@ -86,18 +89,28 @@ impl Reach {
         self.recent.set(Extent::NONE);
         let turn = self.era.end();
         self.turn(turn);
+        self.windows = backing.number();
         self.backing = backing;
+    }
+
+    /// Frames may name other files from here on.
+    #[cold]
+    fn forget_files(&mut self, windows: WindowsNumber) {
+        self.replace(Arc::new(Backing::nothing(windows)));
     }
 
     pub(super) fn add_iotlb(&mut self) {
         self.iotlb.get_or_insert_with(Iotlb::new);
     }
 
-    /// A burst begins; see [`Era::begin`].
+    /// A burst begins, see [`Era::begin`]; the arena has this number of windows.
     #[inline]
-    pub(super) fn begin(&mut self, generation: Option<Generation>) {
+    pub(super) fn begin(&mut self, generation: Option<Generation>, windows: WindowsNumber) {
         let turn = self.era.begin(generation);
         self.turn(turn);
+        if windows != self.windows {
+            self.forget_files(windows);
+        }
     }
 
     #[inline]

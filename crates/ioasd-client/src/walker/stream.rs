@@ -9,6 +9,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
+use super::backing::WindowsNumber;
 use super::burst::{Burst, Translated};
 use super::open::OpenDomain;
 use super::reach::Reach;
@@ -16,6 +17,7 @@ use super::report::NewFiles;
 pub use crate::layout::Access;
 use crate::layout::protocol::{self, Entered};
 use crate::layout::{IS_ALIVE, SLOTS, SlotIndex};
+use crate::units::Iova;
 
 const _: () = assert!(SLOTS == u64::BITS, "slots in use are the bits of one word");
 
@@ -36,6 +38,8 @@ pub struct Stream {
     pub(super) reach: Reach,
     /// What becomes of faults that a new file may explain.
     pub(super) new_files: Cell<NewFiles>,
+    /// The address about which this stream learned last.
+    pub(super) learned: Option<Iova>,
     stays_here: PhantomData<*const ()>,
 }
 
@@ -44,7 +48,14 @@ impl Stream {
         let slot = protocol::take_slot(&domain.slots_taken).ok_or(NoSlot)?;
         let reach = Reach::new(domain.learning.backing());
         let new_files = Cell::new(NewFiles::Told);
-        Ok(Self { domain: Arc::clone(domain), slot, reach, new_files, stays_here: PhantomData })
+        Ok(Self {
+            domain: Arc::clone(domain),
+            slot,
+            reach,
+            new_files,
+            learned: None,
+            stays_here: PhantomData,
+        })
     }
 
     /// The same, with an IOTLB: good for devices that go through memory in order or come back to the same pages, not for
@@ -58,9 +69,9 @@ impl Stream {
     /// Begins a burst. While it lasts, nothing that it translates is taken away; an unmap waits for its end.
     #[inline]
     pub fn enter(&mut self) -> Burst<'_> {
-        let Entered { generation, alive } = protocol::enter(self.slot_word(), &self.domain.arena);
+        let Entered { generation, alive, windows } = protocol::enter(self.slot_word(), &self.domain.arena);
         let generation = (alive == IS_ALIVE).then_some(Generation(generation));
-        self.reach.begin(generation);
+        self.reach.begin(generation, WindowsNumber(windows));
         let translated = Translated::new(self.domain.header.geometry.aperture, generation);
         Burst { stream: self, generation, translated }
     }
@@ -98,9 +109,11 @@ pub(super) mod tests {
     use super::super::open::tests::{TABLES, header, parts};
     use super::*;
     use crate::formats::{AmdV1, Format, Level, TABLE_BYTES, TABLE_ENTRIES, TableAddr};
-    use crate::layout::{ALIVE_OFFSET, EPOCH_OFFSET, GENERATION_OFFSET, HEADER_BYTES, IS_DEAD, OUTSIDE};
+    use crate::layout::{
+        ALIVE_OFFSET, EPOCH_OFFSET, GENERATION_OFFSET, HEADER_BYTES, IS_DEAD, OUTSIDE, WINDOWS_OFFSET,
+    };
     use crate::mapping::SharedMapping;
-    use crate::units::{ByteLen, Iova, Permission, PhysAddr};
+    use crate::units::{ByteLen, Permission, PhysAddr};
 
     type Amd = AmdV1<4>;
 
@@ -297,6 +310,23 @@ pub(super) mod tests {
             let refused = stream.enter().write(Iova::new(0), &[1]).unwrap_err();
             assert_eq!(refused.kind, FaultKind::Permission);
         }
+    }
+
+    #[test]
+    fn what_is_known_of_files_is_forgotten_when_windows_are_renewed() {
+        let (walker, writer) = domain();
+        link_to_zero(&writer, page(0x10_0000, Permission::Read));
+        for iotlb in [false, true] {
+            let stream = walker.stream().unwrap();
+            let mut stream = if iotlb { stream.with_iotlb() } else { stream };
+            let knows = |stream: &mut Stream| stream.enter().read(Iova::new(0), &mut [0]).is_ok();
+            assert!(knows(&mut stream));
+            set(&writer, WINDOWS_OFFSET, 1);
+            assert!(!knows(&mut stream) && !knows(&mut stream), "also the second time");
+            set(&writer, WINDOWS_OFFSET, 0);
+        }
+        set(&writer, WINDOWS_OFFSET, 1);
+        assert_eq!(fault(&walker, 0, Access::Read).kind, FaultKind::NotExported, "of a stream made later");
     }
 
     #[test]

@@ -18,6 +18,7 @@ use std::cell::RefCell;
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use vm_memory::bitmap::BS;
 
@@ -57,6 +58,8 @@ struct DomainAddr(usize);
 #[derive(Debug)]
 pub struct WalkerIommu {
     walker: Walker,
+    /// The number under which the regions are right that were given out last.
+    given: AtomicU64,
 }
 
 /// A burst of this thread. Ends when dropped.
@@ -76,8 +79,9 @@ pub struct FrameRegion {
 impl WalkerIommu {
     /// The walker, for devices of `vm-memory`.
     #[must_use]
-    pub const fn new(walker: Walker) -> Self {
-        Self { walker }
+    pub fn new(walker: Walker) -> Self {
+        let given = AtomicU64::new(walker.domain.learning.backing().number().0);
+        Self { walker, given }
     }
 
     /// Begins a burst on this thread. While it lasts, an unmap of what the device uses waits; so it must be short.
@@ -94,11 +98,13 @@ impl WalkerIommu {
 
     /// All memory that the walker knows. After [`Walker::learn`] there is more: give it to the device with
     /// `IommuMemory::with_replaced_backend`. What can only be read is a region too, but is never translated to be written.
+    /// When frames have come to name other files, every translation fails until the device has been given memory again.
     ///
     /// # Errors
     /// If there is none.
     pub fn memory(&self) -> Result<GuestRegionCollection<FrameRegion>, GuestRegionCollectionError> {
         let backing = self.walker.domain.learning.backing();
+        self.given.store(backing.number().0, Ordering::Relaxed);
         let regions = backing
             .extents()
             .map(|(extent, mapping)| FrameRegion { mapping: Arc::clone(mapping), extent: *extent });
@@ -121,6 +127,10 @@ impl WalkerIommu {
                 let reason = "this thread is in no burst; call WalkerIommu::enter first".to_owned();
                 return Err(Error::IommuMisconfigured { reason });
             };
+            if inside.stream.reach.backing().number().0 != self.given.load(Ordering::Relaxed) {
+                let reason = "frames name other files than before: learn the address, and give the device WalkerIommu::memory again";
+                return Err(Error::IommuMisconfigured { reason: reason.to_owned() });
+            }
             let Inside { stream, generation, translated, .. } = inside;
             let burst = Burst { stream, generation: *generation, translated: *translated };
             fill(&ManuallyDrop::new(burst), range, access)
