@@ -106,8 +106,9 @@ impl Agent {
         kill_process(Pid::from_child(&self.child), Signal::HUP).unwrap();
     }
 
+    /// Finds the agent by the file, which may be wrong.
     fn ctl(&self, arguments: &[&str]) -> Output {
-        ioasd().arg("ctl").arg("--admin").arg(self.path("admin.sock")).args(arguments).output().unwrap()
+        ioasd().arg("ctl").arg("--config").arg(self.path("ioasd.toml")).args(arguments).output().unwrap()
     }
 
     fn connect(&self) -> Client {

@@ -65,15 +65,22 @@ type Names = (String, Vec<String>);
 /// # Errors
 /// The problems, at least one.
 pub fn check(text: &str) -> Result<Config, Vec<Problem>> {
+    match read(text) {
+        (Some(config), problems) if problems.is_empty() => Ok(config),
+        (_, problems) => Err(problems),
+    }
+}
+
+/// What `text` says as far as it is right, if it is TOML at all, and everything that is wrong with it, in order of places.
+pub(super) fn read(text: &str) -> (Option<Config>, Vec<Problem>) {
     let (mut document, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
-        return Err(in_order(errors.iter().map(|error| syntax(text, error)).collect()));
+        return (None, in_order(errors.iter().map(|error| syntax(text, error)).collect()));
     }
     let mut problems = take_unknown(text, &mut document);
-    loop {
+    let config = loop {
         let error = match Config::deserialize(Deserializer::from(document.clone())) {
-            Ok(config) if problems.is_empty() => return Ok(config),
-            Ok(_) => break,
+            Ok(config) => break Some(config),
             Err(error) => error,
         };
         let start = error.span().map_or(0, |span| span.start);
@@ -81,10 +88,10 @@ pub fn check(text: &str) -> Result<Config, Vec<Problem>> {
         problems.push(problem(text, start, name.as_ref().map(Name::to_string), error.message()));
         match name {
             Some(name) => name.told().take_out(&mut document),
-            None => break,
+            None => break None,
         }
-    }
-    Err(in_order(problems))
+    };
+    (config, in_order(problems))
 }
 
 fn in_order(mut problems: Vec<Problem>) -> Vec<Problem> {

@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::Config;
-use super::check::{Problem, check, tenant_lines};
+use super::check::{self, Problem, check, tenant_lines};
 use super::place::{Environment, Place};
 use super::values::Listen;
 use crate::telemetry::logging::{self, LoggingError};
@@ -87,13 +87,33 @@ pub fn load(flags: Flags, environment: &Environment) -> Result<Config, ConfigErr
     with_file(flags, environment, file.as_ref())
 }
 
-/// The same, with a file that is read already.
+/// The same for whoever looks for a running agent: what is right in the file, and what is wrong with it besides.
+///
+/// # Errors
+/// As [`load`], but not for what the file says.
+pub fn load_what_is_right(
+    flags: Flags,
+    environment: &Environment,
+) -> Result<(Config, Option<ConfigError>), ConfigError> {
+    let Some(Source { path, text }) = source(&flags, environment)? else {
+        return completed(Config::default(), flags, environment).map(|config| (config, None));
+    };
+    let (config, problems) = check::read(&text);
+    let wrong = (!problems.is_empty()).then_some(ConfigError::Invalid { path, problems });
+    completed(config.unwrap_or_default(), flags, environment).map(|config| (config, wrong))
+}
+
+/// The same as [`load`], with a file that is read already.
 pub(super) fn with_file(
     flags: Flags,
     environment: &Environment,
     file: Option<&Source>,
 ) -> Result<Config, ConfigError> {
-    let mut config = parsed(file)?;
+    completed(parsed(file)?, flags, environment)
+}
+
+/// What the file says, with what goes before it.
+fn completed(mut config: Config, flags: Flags, environment: &Environment) -> Result<Config, ConfigError> {
     if let Some(socket) = flags.socket.or_else(|| environment.socket.clone()) {
         config.server.socket = Place::At(socket);
     }
@@ -245,6 +265,23 @@ mod tests {
         let lines: Vec<_> = error.lines().collect();
         assert_eq!(lines.len(), 2, "{error}");
         assert!(lines.iter().all(|line| line.starts_with("/etc/x.toml:")), "{error}");
+    }
+
+    #[test]
+    fn whoever_looks_for_the_agent_is_told_what_is_right_in_a_file_that_is_wrong() {
+        let found = |text: &str| {
+            let file = file(text);
+            let flags = Flags { config: Some(file.path().to_owned()), ..Flags::default() };
+            load_what_is_right(flags, &environment(&[("IOASD_SOCKET", "/env")])).unwrap()
+        };
+        let (config, wrong) = found("[admin]\nsocket = \"/a\"\n[limits]\nhost = 1\nhots = {}\n");
+        assert_eq!(config.admin.socket, Some(Place::At("/a".into())));
+        assert_eq!(config.server.socket, Place::At("/env".into()));
+        let wrong = wrong.unwrap().to_string();
+        assert!(wrong.contains("4:8: limits.host: ") && wrong.contains("5:1: limits.hots: "), "{wrong}");
+        let (config, wrong) = found("[admin\nsocket = \"/a\"\n");
+        assert_eq!((config.admin, wrong.is_some()), (Config::default().admin, true));
+        assert!(found("[admin]\nsocket = \"/a\"\n").1.is_none());
     }
 
     #[test]

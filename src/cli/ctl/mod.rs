@@ -284,9 +284,14 @@ fn token(path: &Path) -> Result<String, CtlError> {
     Ok(text.trim().to_owned())
 }
 
-/// The socket that the configuration names, else its TCP address.
+/// The socket that the configuration names, else its TCP address. A file that is wrong is no reason to ask nobody: the agent
+/// goes on with what it read before.
 fn configured(config: Option<PathBuf>, environment: &Environment) -> Result<Target, CtlError> {
-    let config = load::load(Flags { config, ..Flags::default() }, environment)?;
+    let flags = Flags { config, ..Flags::default() };
+    let (config, wrong) = load::load_what_is_right(flags, environment)?;
+    if let Some(wrong) = wrong {
+        eprintln!("ioasd: {wrong}");
+    }
     let endpoints = config.admin_endpoints(environment);
     let tcp = endpoints.tcp.map(|address| Target::Tcp(address.get()));
     endpoints.socket.map(Target::Socket).or(tcp).ok_or(CtlError::NoAdmin)
