@@ -8,9 +8,10 @@
 //!   remote        those four; with the token everything                 whoever has the token
 //! ```
 //!
-//! A browser is a stranger with the operator's access. Over TCP a request must name this host by an address or a name that
-//! was configured, so that a page whose own name resolves here gets nothing. A change must besides come from no other
-//! origin; what it brings must be JSON, which no form can send.
+//! A browser is a stranger with the operator's access. A request must name this host by an address or a name that was
+//! configured, so that a page whose own name resolves here gets nothing; also over the Unix socket, which may be forwarded to
+//! a port (`ssh -L`), but there any name will do that no page can have. A change must besides come from no other origin; what
+//! it brings must be JSON, which no form can send.
 //!
 //! A handler that changes something takes a `Changer`, which only this file makes: no other way leads to a change.
 //!
@@ -122,12 +123,11 @@ fn keys(request: &HttpRequest) -> Keys {
 }
 
 fn judge(request: &HttpRequest) -> Result<(), Problem> {
-    let door = door(request);
+    let (door, keys) = (door(request), keys(request));
+    require_own_host(request, &keys)?;
     if matches!(door, Door::Socket(_)) {
         return Ok(());
     }
-    let keys = keys(request);
-    require_own_host(request, &keys)?;
     let authorized = authorized(request, &keys)?;
     let open = door == Door::Loopback && keys.scope == Scope::Full;
     if authorized || open || METRICS_PATHS.contains(&request.path()) {
@@ -167,7 +167,8 @@ fn require_own_host(request: &HttpRequest, keys: &Keys) -> Result<(), Problem> {
     let host = header(request, &HOST).unwrap_or_default();
     let own = match door(request) {
         Door::Loopback => is_loopback(host),
-        Door::Remote | Door::Socket(_) => is_address(host),
+        Door::Remote => is_address(host),
+        Door::Socket(_) => is_address(host) || !name_in(host).contains('.'),
     };
     if own || keys.names.iter().any(|name| name.eq_ignore_ascii_case(name_in(host))) {
         return Ok(());

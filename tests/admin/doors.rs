@@ -22,13 +22,18 @@ fn in_scope_metrics_tcp_shows_four_paths_and_the_socket_shows_all() {
 }
 
 #[test]
-fn over_tcp_a_request_must_name_this_host() {
+fn a_request_must_name_this_host_and_over_the_socket_no_other() {
     let agent = Agent::start();
-    for host in ["evil.example", "evil.example:9884", "192.0.2.1", ""] {
+    for host in ["evil.example", "evil.example:9884", "192.0.2.1", "ioasd", ""] {
         for target in ["/v1/ioas", "/metrics", "/"] {
             let answer = agent.tcp().ask("GET", target, host);
             answer.assert_problem(403, "host-not-allowed", Errno::ACCESS);
-            assert_eq!(agent.socket().ask("GET", target, host).status, 200, "the socket has no names");
+            let answer = agent.socket().ask("GET", target, host);
+            if host.starts_with("evil") {
+                answer.assert_problem(403, "host-not-allowed", Errno::ACCESS);
+            } else {
+                assert_eq!(answer.status, 200, "{host}");
+            }
         }
     }
     for host in ["127.0.0.1:9884", "localhost", "[::1]:1"] {
