@@ -1,7 +1,7 @@
 // What anybody on this host holds in place, and whether through this agent.
 
 import { ask } from "./api.js";
-import { bar, dim, element, facts, section, size, table, time } from "./dom.js";
+import { bar, dim, element, facts, number, section, size, table, time } from "./dom.js";
 
 const SHOWN = 50;
 
@@ -23,7 +23,7 @@ const told = (bytes) => (bytes === null || bytes === undefined ? "not told" : si
 
 function summary(host) {
   const { coverage } = host;
-  const pins = host.pins_acquired === null ? "not told" : String(host.pins_acquired - host.pins_released);
+  const pins = host.pins_acquired === null ? "not told" : `${number(host.pins_acquired - host.pins_released)} pages`;
   return facts([
     ["unevictable", told(host.unevictable_bytes)], ["of it locked", told(host.mlocked_bytes)], ["pins held by anybody", pins],
     ["processes read", `${coverage.processes - coverage.unread - coverage.unreadable} of ${coverage.processes}`], ["read at", time(host.taken)],

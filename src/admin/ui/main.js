@@ -1,7 +1,7 @@
 // The frame of the page: which view is shown, the state of the agent, and the beat at which everything is asked again.
 
 import { ask } from "./api.js";
-import { bad, element, find, link } from "./dom.js";
+import { bad, element, find, link, time } from "./dom.js";
 import { remember } from "./history.js";
 import * as accounts from "./accounts.js";
 import * as contexts from "./contexts.js";
@@ -75,7 +75,7 @@ async function beat() {
     const status = await ask("/v1/status");
     find("version").textContent = status.version;
     state.className = status.ready ? "good" : "bad";
-    state.textContent = status.ready ? `ready, process ${status.pid}, since ${status.since}` : `not ready: ${status.missing.join("; ")}`;
+    state.textContent = status.ready ? `ready, process ${status.pid}, since ${time(status.since)}` : `not ready: ${status.missing.join("; ")}`;
     remember(status);
     await current?.refresh?.(status);
   } catch (error) {

@@ -2,10 +2,10 @@
 
 import { number, size } from "./dom.js";
 
-export const HEIGHT = 154;
+export const HEIGHT = 166;
 const LANE = { top: 30, height: 74 };
-const LEAVES = { top: 112, height: 12 };
-const WHOLE = { top: 132, height: 16 };
+const LEAVES = { top: 122, height: 12 };
+const WHOLE = { top: 144, height: 16 };
 const HUES = 8;
 /** Pixels that an area must have to be painted in the colour of its pages: many narrow ones would only be noise. */
 const ALONE = 3;
@@ -203,7 +203,7 @@ export class Painter {
     context.fillRect(left + 1, LEAVES.top + LEAVES.height * (1 - part), width - 2, LEAVES.height * part);
     if (width > 50) {
       context.fillStyle = this.colours.text;
-      context.fillText(size(leaf), left + 3, LEAVES.top - 1 + LEAVES.height / 2);
+      context.fillText(size(leaf), left + 3, LEAVES.top - 7);
     }
   }
 
@@ -220,9 +220,11 @@ export class Painter {
     const { context } = this;
     context.fillStyle = this.colours.text;
     const step = Math.max(160, this.width / 5);
-    for (let x = 0; x < this.width - 60; x += step) {
-      const at = view.from + (x / this.width) * view.span;
-      const text = `0x${view.scale.addressAt(at).toString(16)}`;
+    const near = (view.span * step) / this.width / 16;
+    for (let place = 0; place < this.width - 60; place += step) {
+      const address = view.scale.roundest(view.from + (place / this.width) * view.span, near);
+      const x = Math.max(0, this.x(view, view.scale.placeOf(address)));
+      const text = `0x${address.toString(16)}`;
       context.fillRect(x, 20, 1, 8);
       context.fillText(text, Math.min(x + 3, this.width - context.measureText(text).width), 12);
     }

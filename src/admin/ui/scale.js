@@ -85,9 +85,19 @@ export class Scale {
 
   addressAt(at) {
     const piece = this.pieces[this.index(at)];
+    if (at >= piece.at + piece.width) {
+      return piece.last;
+    }
     const offset = Math.max(0, Math.floor(((at - piece.at) * piece.bytes) / piece.width));
     const address = piece.start + BigInt(Math.min(offset, piece.bytes));
     return address > piece.last ? piece.last : address;
+  }
+
+  /** The address around `at`, up to `near` away, that has most zeros at its end. */
+  roundest(at, near) {
+    const [low, high] = [Math.max(0, at - near), Math.min(this.total, at + near)].map((edge) => this.addressAt(edge));
+    const zeros = BigInt(Math.max(0, (low ^ high).toString(2).length - 1));
+    return low === 0n ? low : (high >> zeros) << zeros;
   }
 }
 
