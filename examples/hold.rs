@@ -1,6 +1,6 @@
 //! The smallest client: maps a memfd into an address space with one device, says so, and holds it until its standard
 //! input ends. If the agent hangs up first, it fails. With a number of areas it maps the memory in so many parts, a free
-//! page behind each, and every fourth of them once more.
+//! page behind each, and every fourth of them once more; if a later part is refused it says so and holds the others.
 //!
 //! ```text
 //! cargo run --example hold -- SOCKET MEBIBYTES [AREAS]
@@ -13,6 +13,7 @@ use std::path::Path;
 
 use ioasd_client::calls::{FileSlice, Iommu, Placement};
 use ioasd_client::connection::Connection;
+use ioasd_client::error::CallError;
 use ioasd_client::formats::FormatId;
 use ioasd_client::ids::IoasId;
 use ioasd_client::units::{ByteLen, Iova, IovaRange, PAGE_SIZE, Permission};
@@ -72,7 +73,13 @@ fn map_parts(
             length: ByteLen::new(part),
         };
         let start = Iova::new(FIRST.get() + number * (part + PAGE_SIZE));
-        agent.map_file(ioas, slice, Permission::ReadWrite, Placement::Fixed(start))?;
+        match agent.map_file(ioas, slice, Permission::ReadWrite, Placement::Fixed(start)) {
+            Err(refusal @ CallError::Refused { .. }) if number > 0 => {
+                println!("after {number} of {areas} areas: {refusal}");
+                break;
+            }
+            mapped => mapped?,
+        };
         if let Some(range) = IovaRange::from_length(start, ByteLen::new(part)).filter(|_| number % 4 == 0) {
             let again = Iova::new(start.get() + AGAIN);
             agent.copy((ioas, range), (ioas, Placement::Fixed(again)), Permission::Read)?;

@@ -79,3 +79,10 @@ hold() {
     running+=("$holder")
     wait_for 20 grep -q '^holding' "$folder/held"
 }
+
+# hurried FROM TO: the rules for Prometheus with waits of seconds instead of minutes.
+hurried() {
+    mkdir -p "$2"
+    sed 's/interval: 30s/interval: 1s/' "$1/recording.yml" >"$2/recording.yml"
+    sed -E 's/for: [0-9]+m/for: 2s/; s/- name: ioasd-alerts/&\n    interval: 1s/' "$1/alerts.yml" >"$2/alerts.yml"
+}

@@ -1,56 +1,11 @@
 # The Debian package under real systemd: installed, used, hardened as it says, upgraded, removed, purged.
-#
-# systemd runs as process 1 of namespaces of its own over this machine's files (tests/system/boot), so nothing of this
-# machine is changed and no virtual machine is needed.
 
-build_package() {
-    need_cargo_deb || return 1
-    package=$(deploy/debian/build) && cp "$package" "$folder/old.deb"
-}
+. tests/system/guest.sh
 
 # The same package with a higher version, as an upgrade.
 newer_package() {
     dpkg-deb -R "$folder/old.deb" "$folder/tree" && sed -i 's/^Version: .*/&+newer/' "$folder/tree/DEBIAN/control" &&
         dpkg-deb --root-owner-group -b "$folder/tree" "$folder/new.deb" >/dev/null
-}
-
-boot() {
-    unshare --pid --fork --kill-child --mount --mount-proc --ipc --uts --net bash tests/system/boot "$folder" >"$folder/boot.log" 2>&1 &
-    outer=$!
-    wait_for 20 pgrep --parent "$outer" --exact systemd >/dev/null || { cat "$folder/boot.log"; return 1; }
-    init=$(pgrep --parent "$outer" --exact systemd)
-    wait_for 30 inside systemctl is-active --quiet sockets.target
-}
-
-# `unshare` does not heed SIGTERM while it waits.
-shut_down() {
-    kill -KILL "$outer"
-    wait "$outer" 2>/dev/null
-    wait_for 10 no_init
-    unshare --mount sh -c 'mount -t cgroup2 cgroup2 /mnt && find /mnt -depth -type d -path "*/ioasd-test-*" -exec rmdir {} +'
-}
-
-no_init() {
-    [[ ! -e /proc/$init ]]
-}
-
-inside() {
-    nsenter --target "$init" --mount --pid --ipc --uts --net -- "$@"
-}
-
-# as USER GROUP COMMAND...
-as() {
-    local user=$1 group=$2
-    shift 2
-    inside setpriv --reuid="$user" --regid=65534 --groups="$group" -- "$@"
-}
-
-property() {
-    inside systemctl show --property="$1" --value ioasd.service
-}
-
-group() {
-    inside getent group "$1" | cut -d: -f3
 }
 
 units_are_right() {
@@ -62,10 +17,6 @@ units_are_right() {
 
 little_is_exposed() {
     inside systemd-analyze security --threshold=16 ioasd.service
-}
-
-serving() {
-    [[ $(property ActiveState) == active && $(property StatusText) == serving:* ]]
 }
 
 # status FIELD: of the agent's process.
@@ -93,7 +44,7 @@ start_holder() {
 }
 
 holds() {
-    [[ $(inside bash -c 'exec 3<>/dev/tcp/127.0.0.1/9884; printf "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n" >&3; cat <&3' | sed -nE 's/^ioasd_charged_bytes ([0-9]+)\r?$/\1/p') == "$1" ]]
+    [[ $(get_inside 9884 /metrics | sed -nE 's/^ioasd_charged_bytes ([0-9]+)\r?$/\1/p') == "$1" ]]
 }
 
 a_member_maps() {
@@ -183,44 +134,32 @@ purge_leaves_nothing() {
     inside dpkg --purge ioasd && inside test ! -e /etc/ioasd/ioasd.toml -a ! -e /run/ioasd && ! inside systemctl cat ioasd.service
 }
 
-installed() {
-    inside dpkg --install /mnt/old.deb && inside dpkg --verify ioasd && wait_for 20 serving
-}
-
-if [[ $(id -u) != 0 ]] || ! need dpkg-deb dpkg || ! need nsenter util-linux || ! need pgrep procps || ! need ip iproute2; then
-    skip "the package under systemd" "needs root on Debian"
-elif ! need /lib/systemd/systemd systemd; then
-    skip "the package under systemd" "systemd is not installed and could not be"
-else
+if boots "the package under systemd"; then
     check "the package is built" build_package
     check "a newer package is built" newer_package
-    if boot >"$folder/check.log" 2>&1; then
-        check "the package is installed, and the agent serves" installed
-        check "systemd finds the units right" units_are_right
-        check "systemd-analyze security: at most 1.6 is exposed" little_is_exposed
-        check "the agent has no capability, a filter of system calls, and is not root" privileges_are 0000000000000000
-        if [[ $(ulimit -H -l) == unlimited ]] || capsh --print 2>/dev/null | grep -q '^Bounding set.*cap_sys_resource'; then
-            check "the agent may lock any amount of memory" memory_may_be_locked
-        else
-            skip "the agent may lock any amount of memory" "this machine has no CAP_SYS_RESOURCE: its own limit is $(ulimit -H -l) KiB"
-        fi
-        check "a member of group ioasd maps memory" a_member_maps
-        check "others do not get in" others_stay_out
-        check "events are in the journal with their fields" journal_has_fields
-        check "manual pages and completions are there" manual_pages_read
-        check "an upgrade keeps agent, mappings and the operator's configuration" upgrade_keeps_mappings
-        check "a restart ends mappings, and the client is told" restart_ends_mappings_and_says_so
-        check "an agent that was killed comes back; who connects meanwhile waits" killed_agent_comes_back
-        check "the watchdog ends an agent that is stuck, and only that" watchdog_ends_a_stuck_agent
-        check "variant files-only works without capability" variant files-only.conf 0000000000000000
-        no_drop_in
-        check "variant process-memory works with CAP_SYS_PTRACE alone" variant process-memory.conf 0000000000080000
-        no_drop_in
-        check "a wrong configuration is told once and not tried again" wrong_configuration_is_not_tried_again
-        check "removal stops the agent and leaves the configuration alone" removal_leaves_the_configuration_alone
-        check "purging leaves nothing behind" purge_leaves_nothing
+    check "the package is installed, and the agent serves" installed
+    check "systemd finds the units right" units_are_right
+    check "systemd-analyze security: at most 1.6 is exposed" little_is_exposed
+    check "the agent has no capability, a filter of system calls, and is not root" privileges_are 0000000000000000
+    if [[ $(ulimit -H -l) == unlimited ]] || capsh --print 2>/dev/null | grep -q '^Bounding set.*cap_sys_resource'; then
+        check "the agent may lock any amount of memory" memory_may_be_locked
     else
-        skip "the package under systemd" "systemd does not start in namespaces here: $(tail -1 "$folder/check.log")"
+        skip "the agent may lock any amount of memory" "this machine has no CAP_SYS_RESOURCE: its own limit is $(ulimit -H -l) KiB"
     fi
+    check "a member of group ioasd maps memory" a_member_maps
+    check "others do not get in" others_stay_out
+    check "events are in the journal with their fields" journal_has_fields
+    check "manual pages and completions are there" manual_pages_read
+    check "an upgrade keeps agent, mappings and the operator's configuration" upgrade_keeps_mappings
+    check "a restart ends mappings, and the client is told" restart_ends_mappings_and_says_so
+    check "an agent that was killed comes back; who connects meanwhile waits" killed_agent_comes_back
+    check "the watchdog ends an agent that is stuck, and only that" watchdog_ends_a_stuck_agent
+    check "variant files-only works without capability" variant files-only.conf 0000000000000000
+    no_drop_in
+    check "variant process-memory works with CAP_SYS_PTRACE alone" variant process-memory.conf 0000000000080000
+    no_drop_in
+    check "a wrong configuration is told once and not tried again" wrong_configuration_is_not_tried_again
+    check "removal stops the agent and leaves the configuration alone" removal_leaves_the_configuration_alone
+    check "purging leaves nothing behind" purge_leaves_nothing
     shut_down
 fi

@@ -1,4 +1,5 @@
-# The page for people in a headless browser. Screenshots stay in target/system-tests/page, to be looked at.
+# The page for people in a headless browser: what it says, in virtual time, then how it is used, in real time (page.py).
+# Pictures stay in target/system-tests/page, to be looked at.
 
 # browse ARGUMENT...: the browser, which keeps its files in our folder and talks to nobody but the agent.
 browse() {
@@ -57,18 +58,14 @@ page_explains() {
         page_says 'It would succeed, at 0x' '#/ioas/1?length=2MiB'
 }
 
-# shot NAME SIZE VIEW FLAG...: a screenshot of a view.
-shot() {
-    local name=$1 size=$2 view=$3
-    shift 3
-    mkdir -p "$target/system-tests/page"
-    browse --window-size="$size" --screenshot="$target/system-tests/page/$name.png" "$@" "http://127.0.0.1:$port_page/$view" &&
-        [[ -s $target/system-tests/page/$name.png ]]
+# used TEST [ARGUMENT...]: the page as somebody uses it, in real time.
+used() {
+    local test=$1
+    shift
+    python3 tests/system/page.py "$folder" "http://127.0.0.1:$port_page" "$test" "$@"
 }
 
-dark=--blink-settings=preferredColorScheme=0
-
-if need chromium chromium; then
+if need chromium chromium && need python3 python3; then
     check "an agent with a page starts" start_page_agent
     check "the page says that nobody is there" page_says 'Nobody has the agent open.' ''
     check "the page says that there is no address space" page_says 'There is none: no client has made one.' '#/ioas'
@@ -86,13 +83,11 @@ if need chromium chromium; then
     check "the map shows all of 12,500 areas" map_of_many_areas
     check "the map shows one of them, and the way there" map_of_one_area
     check "nothing is wrong in the console" nothing_is_wrong_in_the_console
-    check "a screenshot of the overview" shot overview 1200,1200 ''
-    check "a screenshot of a walk" shot walk 1200,900 "#/walk?domain=1&iova=$held_at"
-    check "a screenshot of a map" shot map 1200,900 "#/ioas/$many?at=0x208000"
-    check "a screenshot of the whole map in the dark" shot map-dark 1200,900 "#/ioas/$many" "$dark"
-    check "a screenshot of the accounts" shot accounts 1200,700 '#/accounts'
-    check "a screenshot of the host" shot host 1200,900 '#/host'
-    check "a screenshot on a phone" shot phone 360,1400 "#/ioas/$many?at=0x208000" "$dark"
+    check "a client that comes and goes is shown as it happens" used live "$holder_program" "$folder/page/ioasd.sock"
+    check "every view and the map are reached by keyboard" used keyboard "$many"
+    check "on a phone nothing is moved sideways but tables" used narrow "$many"
+    check "12,500 areas are found and stepped through" used many "$many"
+    check "pictures of every view" used shots "$many" "$target/system-tests/page"
 else
     skip "the page in a browser" "chromium is not installed, and not root with apt-get"
 fi

@@ -4,15 +4,9 @@ metrics_are_what_prometheus_expects() {
     get "$port_one" /metrics >"$folder/metrics" && [[ -s $folder/metrics ]] && promtool check metrics <"$folder/metrics"
 }
 
-# The rules with waits of seconds instead of minutes.
-impatient_rules() {
-    cp deploy/prometheus/recording.yml "$folder/" && sed -i 's/interval: 30s/interval: 1s/' "$folder/recording.yml"
-    sed -E 's/for: [0-9]+m/for: 2s/; s/- name: ioasd-alerts/&\n    interval: 1s/' deploy/prometheus/alerts.yml >"$folder/alerts.yml"
-}
-
 start_prometheus() {
     prometheus_port=$((port_one + 1))
-    impatient_rules
+    hurried deploy/prometheus "$folder"
     cat >"$folder/prometheus.yml" <<YAML
 global: {scrape_interval: 1s, evaluation_interval: 1s}
 rule_files: [$folder/recording.yml, $folder/alerts.yml]
