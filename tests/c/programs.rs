@@ -51,13 +51,21 @@ fn misuse_from_c_is_an_errno() {
 }
 
 #[test]
+fn threads_share_a_walker_and_never_a_stream() {
+    if !compiles("cc", &[]) {
+        return ioasd::skip!("threads_share_a_walker_and_never_a_stream: there is no cc here");
+    }
+    over_an_agent(&build("threads", "tests/c/threads.c", &DYNAMIC), &[]);
+}
+
+#[test]
 fn sanitizers_find_nothing() {
     if !compiles("cc", &SANITIZERS) {
         return ioasd::skip!("sanitizers_find_nothing: there is no cc with sanitizers here");
     }
     let arguments = [&SANITIZERS[..], &DYNAMIC[..]].concat();
     the_device_works(&build("device-sanitized", "examples/device.c", &arguments));
-    for program in ["calls", "misuse"] {
+    for program in ["calls", "misuse", "threads"] {
         let source = format!("tests/c/{program}.c");
         over_an_agent(&build(&format!("{program}-sanitized"), &source, &arguments), &[]);
     }
