@@ -1,7 +1,7 @@
 //! What walkers tell of their faults, as the agent believes it: counts and the last of them, for each domain.
 //!
 //! A walker writes its faults into its own memory. Whoever asks makes the agent look there, and so does the end of a walker,
-//! so that nothing is lost with it. Nothing read there is trusted: counts only grow and stop at [`COUNT_MAX`], a record that
+//! so that nothing is lost with it. Nothing read there is trusted: counts only grow and stop at a bound, a record that
 //! is no fault or was written meanwhile is dropped, and times lie between the registration and now. A walker that lies
 //! pushes out what others of its domain told, and nothing else.
 //!
