@@ -36,7 +36,7 @@ enum { NEST_PARENT = 1, DIRTY = 2, FAULT_ID = 4, PASID = 8 };
 /* Operations of the test command. */
 enum { RESERVE = 1, DOMAIN, CHECK_MAP, CHECK_REFS, ACCESS, DROP_PAGES, PIN_PAGES, ACCESS_RW, MEMORY_LIMIT, REPLACE,
        REPLACE_IOAS, DOMAIN_FLAGS, WRITE_DIRTY, CHECK_IOTLB, FAULT, CHECK_CACHE, VEVENT, PASID_ATTACH, PASID_REPLACE,
-       PASID_DETACH, PASID_CHECK };
+       PASID_DETACH, PASID_CHECK, BUFFER, TAKE_BACK };
 
 struct range { uint64_t start, last; };
 struct alloc { uint32_t size, flags, id; };
@@ -624,12 +624,48 @@ static void processes(void)
 	destroy(ioas, 0);
 }
 
+static void device_memory(void)
+{
+	uint32_t ioas = ioas_alloc();
+	struct test buffer = { sizeof(buffer), BUFFER }, back = { sizeof(back), TAKE_BACK };
+	struct map map = { sizeof(map), FIXED | READABLE | WRITEABLE, ioas, 0, 0, LENGTH, START };
+	struct test access = { sizeof(access), ACCESS, ioas };
+
+	mock_device(ioas, 0);
+	REFUSES(EINVAL, TEST, &buffer);
+	buffer.u32[0] = LENGTH;
+	map.fd = back.u32[0] = ioctl(device, TEST, &buffer);
+	REQUIRE((int)map.fd > 2);
+	map.start = PAGE;
+	REFUSES(EINVAL, MAP_A_FILE, &map);
+	map.start = 0;
+	CALL(MAP_A_FILE, &map);
+	access.u32[1] = 1;
+	CALL(TEST, &access);
+
+	struct test pin = { sizeof(pin), PIN_PAGES, access.u32[0], 0, { { 0, START, LENGTH } } };
+
+	REFUSES(EINVAL, TEST, &pin);
+	close(access.u32[0]);
+	back.u32[1] = 1;
+	CALL(TEST, &back);
+	map.iova += LENGTH;
+	REFUSES(ENODEV, MAP_A_FILE, &map);
+	back.u32[1] = 0;
+	CALL(TEST, &back);
+	CALL(MAP_A_FILE, &map);
+	close(map.fd);
+	REQUIRE(unmap(ioas, START, 2 * LENGTH) == 2 * LENGTH);
+	destroy(mock.stdev, 0);
+	destroy(ioas, 0);
+}
+
 static const struct { const char *name; void (*run)(void); } families[] = {
 	{ "address spaces", address_spaces }, { "options", options }, { "maps and copies", maps },
 	{ "accesses", accesses }, { "hardware information", hardware }, { "devices and HWPTs", devices },
 	{ "dirty tracking", dirty }, { "VFIO", vfio }, { "nested HWPTs", nested }, { "vIOMMUs and vDEVICEs", viommus },
 	{ "events of vIOMMUs", events }, { "hardware queues", hw_queues }, { "faults", faults }, { "PASIDs", pasids },
-	{ "change of process", processes },
+	{ "change of process", processes }, { "memory of devices", device_memory },
 };
 
 int main(void)

@@ -24,7 +24,7 @@ use super::inbox::Question;
 use super::late::{current, note};
 use super::messages::ioas::{
     AllowIovas, AttachAccess, ChangeTable, Check, DetachAccess, LetGoWithin, LookAtTable, ReadBytes,
-    SetLargePages, UnpinRange, WriteBytes,
+    SetLargePages, UnpinRange, Withdraw, WriteBytes,
 };
 use super::messages::questions::{AreaReport, AreasFrom, GapsAt, GapsFrom, OutlookFor, RulesFrom};
 use super::operation::{Undoable, Waiting};
@@ -87,6 +87,10 @@ impl Port for ActorPort {
 
     fn placed(&self, range: IovaRange) {
         note(|operation| operation.note_range(range));
+    }
+
+    fn is_withdrawn(&self, pages: &PagesHandle) -> bool {
+        pages.backing().is_withdrawn()
     }
 
     async fn grace(&self, domains: &[DomainKey]) {
@@ -434,6 +438,15 @@ impl Handler<SetLargePages> for Ioas {
 
     fn handle(&mut self, SetLargePages(large_pages): SetLargePages, _: &mut Self::Context) -> Self::Result {
         self.run(move |ioas| async move { ioas.set_large_pages(large_pages).await })
+    }
+}
+
+impl Handler<Withdraw> for Ioas {
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, Withdraw: Withdraw, _: &mut Self::Context) -> Self::Result {
+        let operations = Rc::clone(&self.cell.operations);
+        Box::pin(async move { operations.withdraw().await })
     }
 }
 

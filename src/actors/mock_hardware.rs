@@ -1,18 +1,26 @@
 //! Mock hardware: what an agent that has it shares between its contexts.
 //!
-//! Imports allowed: pages_handle, storage.
+//! Imports allowed: ioas, pages_handle, sources, storage.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Weak};
 
 use actix::{Addr, WeakAddr};
 use parking_lot::Mutex;
 
+use super::ioas::Ioas;
 use super::pages::Pages;
 use super::pages_handle::PagesHandle;
+use crate::error::Errno;
 use crate::sources::backing::{Backing, WeakBacking};
+use crate::sources::dma_buf::{DmaBuf, DmaBufSource};
 use crate::storage::Tuning;
 use crate::storage::io_pagetable::LargePages;
 use crate::storage::pfn::RunLimit;
+
+/// Pieces of memory that mock devices lend at most, to whomever: each takes a descriptor of the agent.
+const BUFFERS_MAX: usize = 4096;
 
 /// Whether an agent has mock hardware.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,6 +39,32 @@ pub struct MockHardware {
     runs: AtomicU32,
     /// Every pages object, for the count of pins.
     pages: Mutex<Vec<(WeakAddr<Pages>, WeakBacking)>>,
+    /// Memory of devices, by the number of the socket that stands for it.
+    buffers: Mutex<BTreeMap<u64, Arc<MockBuffer>>>,
+}
+
+/// Memory of a device, and who shows it.
+pub struct MockBuffer {
+    /// The memory, while a program holds it or something shows it.
+    pub memory: Weak<DmaBuf>,
+    users: Mutex<Vec<WeakAddr<Ioas>>>,
+}
+
+impl MockBuffer {
+    /// An address space is about to show it.
+    pub fn note_user(&self, user: WeakAddr<Ioas>) {
+        let mut users = self.users.lock();
+        users.retain(|known| known.upgrade().is_some());
+        if !users.contains(&user) {
+            users.push(user);
+        }
+    }
+
+    /// The address spaces that may show it.
+    #[must_use]
+    pub fn users(&self) -> Vec<Addr<Ioas>> {
+        self.users.lock().iter().filter_map(WeakAddr::upgrade).collect()
+    }
 }
 
 impl MockHardware {
@@ -52,6 +86,35 @@ impl MockHardware {
             0 => tuning,
             runs => Tuning { runs: RunLimit::new(runs), ..tuning },
         }
+    }
+
+    /// Notes memory of a device, for which the socket with this number stands.
+    ///
+    /// # Errors
+    /// EMFILE if devices have lent all that they lend.
+    pub fn note_buffer(&self, number: u64, memory: &Arc<DmaBuf>) -> Result<(), Errno> {
+        let mut buffers = self.buffers.lock();
+        buffers.retain(|_, buffer| buffer.memory.strong_count() > 0);
+        if buffers.len() >= BUFFERS_MAX {
+            return Err(Errno::MFILE);
+        }
+        let buffer = MockBuffer { memory: Arc::downgrade(memory), users: Mutex::default() };
+        buffers.insert(number, Arc::new(buffer));
+        Ok(())
+    }
+
+    /// The memory for which the socket with this number stands.
+    #[must_use]
+    pub fn buffer(&self, number: u64) -> Option<Arc<MockBuffer>> {
+        self.buffers.lock().get(&number).map(Arc::clone)
+    }
+
+    /// The memory that a source is of.
+    #[must_use]
+    pub fn buffer_with(&self, source: &DmaBufSource) -> Option<Arc<MockBuffer>> {
+        let buffers = self.buffers.lock();
+        let is_meant = |buffer: &&Arc<MockBuffer>| source.is_of(&buffer.memory);
+        buffers.values().find(is_meant).map(Arc::clone)
     }
 
     /// Notes a pages object.

@@ -27,7 +27,7 @@ pub(crate) struct AreaRow {
     pub(crate) length: u64,
     /// What devices may do: `r`, `w` or `rw`.
     pub(crate) permission: String,
-    /// `ready`, `filling` or `retiring`.
+    /// `ready`, `filling`, `withdrawn` or `retiring`.
     pub(crate) state: String,
     /// The pages object it shows.
     pub(crate) pages: u64,
@@ -75,7 +75,7 @@ pub(super) const fn permission(permission: Permission) -> &'static str {
 
 /// The state that `word` names.
 fn known(word: &str) -> Result<AreaState, Problem> {
-    let states = [AreaState::Ready, AreaState::Installing, AreaState::Retiring];
+    let states = [AreaState::Ready, AreaState::Installing, AreaState::Withdrawn, AreaState::Retiring];
     let found = states.into_iter().find(|known| state(*known) == word);
     found.ok_or_else(|| {
         let names = states.map(state).join(", ");
@@ -88,6 +88,7 @@ pub(super) const fn state(state: AreaState) -> &'static str {
     match state {
         AreaState::Installing => "filling",
         AreaState::Ready => "ready",
+        AreaState::Withdrawn => "withdrawn",
         AreaState::Retiring => "retiring",
     }
 }

@@ -85,7 +85,7 @@ pub(crate) struct InTheWay {
     pub(crate) start: Hex,
     /// The last IOVA, inclusive.
     pub(crate) last: Hex,
-    /// `ready`, `filling` or `retiring`.
+    /// `ready`, `filling`, `withdrawn` or `retiring`.
     pub(crate) state: String,
 }
 

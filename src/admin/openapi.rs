@@ -321,7 +321,9 @@ impl Query {
             Command => ("command", "only requests for this command", matching(COMMAND)),
             Ioas => ("ioas", "only what uses this address space", number()),
             Uid => ("uid", "only what belongs to this user", number()),
-            State => ("state", "only areas in this state", one_of(["filling", "ready", "retiring"])),
+            State => {
+                ("state", "only areas in this state", one_of(["filling", "ready", "withdrawn", "retiring"]))
+            }
             Iova => ("iova", "the address, in hex with 0x or in decimal", matching(ADDRESS)),
             PlaceAt => ("iova", "where to map; automatic placement without it", matching(ADDRESS)),
             Length => ("length", "bytes, in hex with 0x or in decimal", matching(ADDRESS)),

@@ -1,11 +1,12 @@
 //! What is behind a pages object, for those who need more than pins of it: walkers, mock checks, a change of process.
 //!
-//! Imports allowed: units, storage, sys, file, owned_file, process.
+//! Imports allowed: units, storage, sys, dma_buf, file, owned_file, process.
 
 use std::sync::{Arc, Weak};
 
 use ioasd_client::units::{ByteLen, IndexRange, PageIndex};
 
+use super::dma_buf::DmaBufSource;
 use super::file::FileSource;
 use super::owned_file::OwnedFile;
 use super::process::ProcessSource;
@@ -21,6 +22,8 @@ pub enum Backing {
     Shared(Arc<OwnedFile>),
     /// Any other memory of a process.
     Process(Arc<ProcessSource>),
+    /// Memory of a device.
+    DmaBuf(Arc<DmaBufSource>),
     /// Nothing that can be reached.
     Nothing,
 }
@@ -32,7 +35,7 @@ impl Backing {
         match self {
             Self::File(file) => Some(file),
             Self::Shared(owned) => Some(owned.file()),
-            Self::Process(_) | Self::Nothing => None,
+            Self::Process(_) | Self::DmaBuf(_) | Self::Nothing => None,
         }
     }
 
@@ -41,7 +44,7 @@ impl Backing {
     pub const fn process(&self) -> Option<&Arc<ProcessSource>> {
         match self {
             Self::Process(source) => Some(source),
-            Self::File(_) | Self::Shared(_) | Self::Nothing => None,
+            Self::File(_) | Self::Shared(_) | Self::DmaBuf(_) | Self::Nothing => None,
         }
     }
 
@@ -52,6 +55,21 @@ impl Backing {
             Self::Process(source) => source.huge_page(),
             _ => self.file().and_then(|file| file.huge_page()),
         }
+    }
+
+    /// The memory of a device.
+    #[must_use]
+    pub const fn dma_buf(&self) -> Option<&Arc<DmaBufSource>> {
+        match self {
+            Self::DmaBuf(source) => Some(source),
+            Self::File(_) | Self::Shared(_) | Self::Process(_) | Self::Nothing => None,
+        }
+    }
+
+    /// Whether whoever has given it has taken it back.
+    #[must_use]
+    pub fn is_withdrawn(&self) -> bool {
+        self.dma_buf().is_some_and(|source| source.is_withdrawn())
     }
 
     /// Whether it stays with the process that mapped it.
@@ -77,7 +95,7 @@ impl Backing {
         match self {
             Self::Shared(owned) => owned.is_memory_of(process),
             Self::Process(source) => source.owner().is(process),
-            Self::File(_) | Self::Nothing => false,
+            Self::File(_) | Self::DmaBuf(_) | Self::Nothing => false,
         }
     }
 
@@ -88,6 +106,7 @@ impl Backing {
             Self::File(file) => WeakBacking::File(Arc::downgrade(file)),
             Self::Shared(file) => WeakBacking::Shared(Arc::downgrade(file)),
             Self::Process(source) => WeakBacking::Process(Arc::downgrade(source)),
+            Self::DmaBuf(source) => WeakBacking::DmaBuf(Arc::downgrade(source)),
             Self::Nothing => WeakBacking::Nothing,
         }
     }
@@ -101,6 +120,8 @@ pub enum WeakBacking {
     Shared(Weak<OwnedFile>),
     /// As [`Backing::Process`].
     Process(Weak<ProcessSource>),
+    /// As [`Backing::DmaBuf`].
+    DmaBuf(Weak<DmaBufSource>),
     /// As [`Backing::Nothing`].
     Nothing,
 }
@@ -113,6 +134,7 @@ impl WeakBacking {
             Self::File(file) => file.upgrade().map(Backing::File),
             Self::Shared(file) => file.upgrade().map(Backing::Shared),
             Self::Process(source) => source.upgrade().map(Backing::Process),
+            Self::DmaBuf(source) => source.upgrade().map(Backing::DmaBuf),
             Self::Nothing => None,
         }
     }

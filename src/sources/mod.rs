@@ -18,6 +18,7 @@
 
 pub mod absent;
 pub mod backing;
+pub mod dma_buf;
 pub mod file;
 pub mod frames;
 mod hold;

@@ -38,20 +38,30 @@ pub struct FileKey {
 /// A device that no file system has.
 const PROCESS_MEMORY: u64 = u64::MAX;
 
+/// Another.
+const DEVICE_MEMORY: u64 = u64::MAX - 1;
+
 impl FileKey {
     /// Memory of a process, the `number`th that was mapped.
     #[must_use]
     pub const fn of_process(number: u64) -> Self {
         Self { dev: PROCESS_MEMORY, inode: number }
     }
+
+    /// Memory of a device, the `number`th that was made.
+    #[must_use]
+    pub const fn of_device(number: u64) -> Self {
+        Self { dev: DEVICE_MEMORY, inode: number }
+    }
 }
 
 impl fmt::Display for FileKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.dev == PROCESS_MEMORY {
-            return write!(f, "process memory {}", self.inode);
+        match self.dev {
+            PROCESS_MEMORY => write!(f, "process memory {}", self.inode),
+            DEVICE_MEMORY => write!(f, "device memory {}", self.inode),
+            file_system => write!(f, "file {file_system:#x}:{}", self.inode),
         }
-        write!(f, "file {:#x}:{}", self.dev, self.inode)
     }
 }
 

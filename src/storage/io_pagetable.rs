@@ -5,7 +5,7 @@
 //!
 //! ```text
 //!   reserve ──▶ Installing ── publish ──▶ Ready ── begin_retire ──▶ Retiring ── remove ──▶ gone
-//!                    └─ abort ──▶ gone
+//!                    └─ abort ──▶ gone      └─ withdraw ──▶ Withdrawn ─┘
 //! ```
 //!
 //! Each call is one step that succeeds or changes nothing (an unmap step may in addition stop new accesses). A call
@@ -165,9 +165,17 @@ impl<P> IoPageTable<P> {
         }
     }
 
-    /// Takes a ready area that no access holds out of every lookup; its IOVA stays taken.
-    pub fn begin_retire(&mut self, id: AreaId) {
-        self.advance(id, AreaState::Ready, AreaState::Retiring);
+    /// Takes a whole area that no access holds out of every lookup; its IOVA stays taken. Tells what it was.
+    pub fn begin_retire(&mut self, id: AreaId) -> AreaState {
+        let before =
+            if self.is_in(id, AreaState::Withdrawn) { AreaState::Withdrawn } else { AreaState::Ready };
+        self.advance(id, before, AreaState::Retiring);
+        before
+    }
+
+    /// Leaves a ready area to be in no domain any more.
+    pub fn withdraw(&mut self, id: AreaId) {
+        self.advance(id, AreaState::Ready, AreaState::Withdrawn);
     }
 
     /// Frees the IOVA of a retiring area; `None` if there is no such retiring area.

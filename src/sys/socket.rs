@@ -20,7 +20,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::libc;
 use rustix::io::retry_on_intr;
-use rustix::net::sockopt::set_socket_passcred;
+use rustix::net::sockopt::{set_socket_passcred, socket_cookie};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, SocketAddrUnix, SocketFlags, SocketType, bind, recvmsg, sendmsg, socketpair,
@@ -129,6 +129,14 @@ pub fn give_name(socket: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
     fault_points::hit(Point::SocketPair).map_err(|injected| injected.errno())?;
     let name = SocketAddrUnix::new_abstract_name(name)?;
     Ok(bind(socket, &name)?)
+}
+
+/// The kernel's number of a socket, which no other socket of this host ever gets.
+///
+/// # Errors
+/// ENOTSOCK of anything else.
+pub fn number(socket: BorrowedFd<'_>) -> io::Result<u64> {
+    Ok(socket_cookie(socket)?)
 }
 
 /// Receives one message into `buffer`.

@@ -82,6 +82,11 @@ impl Struct {
         u64::from_ne_bytes(self.0[offset..offset + 8].try_into().unwrap())
     }
 
+    /// Its bytes.
+    pub(crate) fn bytes(&mut self) -> &mut [u8] {
+        &mut self.0
+    }
+
     /// Gives it to the device.
     pub(crate) fn call(&mut self, device: &impl AsRawFd, command: u32) -> Result<(), i32> {
         assert_eq!(raw(device.as_raw_fd(), command, self.0.as_mut_ptr().cast())?, 0);

@@ -17,6 +17,7 @@ mod cuts;
 mod descriptors;
 mod device;
 mod dirty;
+mod dma_bufs;
 mod events;
 mod kinds;
 mod limits;

@@ -21,6 +21,7 @@ fn parts() -> impl Iterator<Item = &'static Part> {
         crate::cuts::PARTS,
         crate::descriptors::PARTS,
         crate::dirty::PARTS,
+        crate::dma_bufs::PARTS,
         crate::events::PARTS,
         crate::limits::PARTS,
         crate::mapping::PARTS,

@@ -9,7 +9,8 @@ use ioasd_client::wire::field::Field;
 use ioasd_client::wire::mock::{
     ACCESS_MAX, ACCESS_NAME, ACCESS_SLOW, ACCESS_WRITE, BY_AREA, MemoryPlace, OP_ACCESS_PAGES,
     OP_ACCESS_PLACES, OP_ACCESS_REPLACE_IOAS, OP_ACCESS_RW, OP_CREATE_ACCESS, OP_DESTROY_ACCESS_PAGES,
-    OP_DIRTY, OP_LAST, OP_MD_CHECK_MAP, OP_MD_CHECK_REFS, PLACES_MAX, TestCmd,
+    OP_DIRTY, OP_DMABUF_GET, OP_DMABUF_REVOKE, OP_LAST, OP_MD_CHECK_MAP, OP_MD_CHECK_REFS, PLACES_MAX,
+    TestCmd,
 };
 use ioasd_client::wire::own::ACCESS_RW_MAX;
 use ioasd_client::wire::record::Record;
@@ -21,7 +22,7 @@ use crate::dirty;
 use crate::lease::Lease;
 use crate::memory::{self, Address, Range};
 use crate::message::{Inbound, Outbound, Packed, exchange};
-use crate::sys::{Errno, Fd, abstract_name};
+use crate::sys::{self, Errno, Fd, abstract_name};
 
 /// Bytes of a page.
 const PAGE: u64 = 4096;
@@ -48,6 +49,8 @@ pub(crate) fn test(lease: Lease, given: &Given) -> Result<c_int, Errno> {
         OP_ACCESS_RW => move_bytes(lease, &for_access(&command)),
         OP_DIRTY => mark_dirty(lease, given, &command),
         OP_CREATE_ACCESS => create(lease, given, &command),
+        OP_DMABUF_GET => buffer(lease, &command),
+        OP_DMABUF_REVOKE => give(lease, &command),
         unknown if unknown > OP_LAST => Err(Errno::OPNOTSUPP),
         _ => plain(lease, given, &command),
     }
@@ -172,6 +175,23 @@ fn create(lease: Lease, given: &Given, command: &TestCmd) -> Result<c_int, Errno
     let access = reply.fd.ok_or(Errno::MFILE)?;
     given.write_back(&struct_of(&command.with(16, access.number())))?;
     kept(access)
+}
+
+/// Unlike any other operation this one returns the number of the new descriptor.
+fn buffer(lease: Lease, command: &TestCmd) -> Result<c_int, Errno> {
+    let reply = send(lease, command, None, None)?;
+    reply.outcome()?;
+    let number = reply.fd.ok_or(Errno::MFILE)?.into_number();
+    if command.field::<c_int>(20) & libc::O_CLOEXEC == 0 {
+        sys::keep_on_exec(number)?;
+    }
+    Ok(number)
+}
+
+fn give(lease: Lease, command: &TestCmd) -> Result<c_int, Errno> {
+    let packed = Packed::of(command);
+    let outbound = Outbound { fd: Some(command.field(16)), ..Outbound::plain(&packed) };
+    channels::call(lease, |channel| exchange(channel, outbound, None))?.outcome().map(|()| 0)
 }
 
 /// The program's from now on.

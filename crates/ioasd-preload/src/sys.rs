@@ -255,6 +255,11 @@ pub(crate) fn duplicate_from(fd: &Fd, floor: c_int) -> Result<Fd, Errno> {
     call(libc::SYS_fcntl, [word(fd.0), word(libc::F_DUPFD_CLOEXEC), word(floor), 0]).map(new_fd)
 }
 
+/// Lets a descriptor survive exec.
+pub(crate) fn keep_on_exec(number: c_int) -> Result<(), Errno> {
+    call(libc::SYS_fcntl, [word(number), word(libc::F_SETFD), 0, 0]).map(|_| ())
+}
+
 /// How a descriptor is open.
 pub(crate) fn open_flags(number: c_int) -> Result<c_int, Errno> {
     let flags = call(libc::SYS_fcntl, [word(number), word(libc::F_GETFL), 0, 0])?;

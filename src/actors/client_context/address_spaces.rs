@@ -23,6 +23,7 @@ use crate::actors::payer::Payer;
 use crate::error::Errno;
 use crate::fault_points::{self, Point};
 use crate::sources::backing::Backing;
+use crate::sources::dma_buf::DmaBufSource;
 use crate::sources::file::FileSource;
 use crate::storage::counts::ArrayLen;
 use crate::storage::io_pagetable::{Piece, Placement, UnmapRequest, Writable};
@@ -94,19 +95,23 @@ impl ClientState {
         who: Option<Sender>,
     ) -> Result<Iova, Refusal> {
         let target = self.look(|objects| objects.ioas(ioas))?;
-        let map = self.file_map(slice, mapping, self.payer(who.as_ref()))?;
+        let map = self.file_map(slice, mapping, (self.payer(who.as_ref()), &target))?;
         Ok(target.cell.map(map).await?.start())
     }
 
-    /// The MAP of a slice of a file, whose pages `payer` pays for.
+    /// The MAP of a slice of a file, whose pages `payer` pays for, or of memory of a mock device.
     pub(super) fn file_map(
         &self,
         slice: FileSlice,
         Mapping { permission, placement }: Mapping,
-        payer: Payer,
+        (payer, target): (Payer, &IoasObject),
     ) -> Result<Map, Refusal> {
         let FileSlice { file, start, length } = slice;
         let pages = pages_of(start, length)?;
+        if let Some(source) = self.mock_source(file.as_fd(), (start, length), target)? {
+            let piece = self.device_piece(source, (start, length), (pages, payer))?;
+            return Ok(Map { pieces: vec![piece], permission, placement });
+        }
         let source = self.file_source((file, pages), &self.rights_of(&payer))?;
         let pages_writable = writable(permission, source.access());
         let offset = ByteLen::new(start.get() % PAGE_SIZE);
@@ -118,6 +123,24 @@ impl ClientState {
         };
         let pages = self.start_pages(new, payer)?;
         Ok(Map { pieces: vec![Piece { pages, offset, length, pages_writable }], permission, placement })
+    }
+
+    /// The piece of a MAP that shows memory of a mock device.
+    fn device_piece(
+        &self,
+        source: Arc<DmaBufSource>,
+        (start, length): (ByteLen, ByteLen),
+        (pages, payer): (IndexRange, Payer),
+    ) -> Result<Piece<PagesHandle>, Refusal> {
+        let offset = ByteLen::new(start.get() % PAGE_SIZE);
+        let new = NewPages {
+            source: Arc::clone(&source) as Arc<dyn PageSource>,
+            len: ArrayLen::new(pages.pages()),
+            origin: OriginAddr::new(start.get() - offset.get()),
+            backing: Backing::DmaBuf(source),
+        };
+        let pages = self.start_pages(new, payer)?;
+        Ok(Piece { pages, offset, length, pages_writable: Writable::ByDevicesAlone })
     }
 
     /// What the tenant may map, for `payer`.
@@ -198,6 +221,9 @@ impl ClientState {
         let source = self.look(|objects| objects.ioas(source))?;
         let pieces = source.cell.copy_pieces(range)?;
         let target = self.look(|objects| objects.ioas(target))?;
+        for source in pieces.iter().filter_map(|piece| piece.pages.backing().dma_buf()) {
+            self.note_buffer_user(source, &target);
+        }
         Ok(target.cell.map(Map { pieces, permission, placement }).await?.start())
     }
 

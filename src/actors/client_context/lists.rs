@@ -32,7 +32,8 @@ impl ClientState {
         let payer = self.payer(who.as_ref());
         let (mut maps, mut refusals) = (Vec::with_capacity(ranges.len()), Vec::with_capacity(ranges.len()));
         for (made, range) in ranges.into_iter().enumerate() {
-            let map = range.and_then(|(slice, mapping)| self.file_map(slice, mapping, payer.clone()));
+            let map =
+                range.and_then(|(slice, mapping)| self.file_map(slice, mapping, (payer.clone(), &target)));
             refusals.push(map.map(|map| maps.push(map)).err());
             if made % TURN == TURN - 1 {
                 tokio::task::yield_now().await;

@@ -25,6 +25,11 @@ pub struct AllowIovas(pub Vec<IovaRange>);
 #[rtype(result = "Result<(), Refusal>")]
 pub struct SetLargePages(pub LargePages);
 
+/// Takes areas whose pages were withdrawn out of every domain.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Withdraw;
+
 /// Lets an access use the address space.
 #[derive(Debug, Message)]
 #[rtype(result = "Result<(), Refusal>")]

@@ -29,13 +29,16 @@ impl fmt::Display for AreaId {
     }
 }
 
-/// Where an area is in its life. Only a ready area is seen by lookups; the IOVA of every area is taken.
+/// Where an area is in its life. Only a whole area is seen by lookups: one that is ready, or was withdrawn. The IOVA of every
+/// area is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AreaState {
     /// Its IOVA is taken, its pages are on their way into the domains.
     Installing,
     /// In every domain, and open to accesses.
     Ready,
+    /// Out of every domain for good, because its pages were withdrawn; its IOVA stays taken until it is unmapped.
+    Withdrawn,
     /// Out of every domain; its IOVA stays taken until nobody can still hold a translation.
     Retiring,
 }
@@ -47,6 +50,8 @@ pub enum Writable {
     Yes,
     /// They are pinned for reading only.
     No,
+    /// They are no memory, but a device's: devices read and write them, accesses do neither.
+    ByDevicesAlone,
 }
 
 /// Whether an area still takes new accesses.
@@ -142,10 +147,16 @@ impl<P> Area<P> {
         self.new_accesses
     }
 
-    /// Whether lookups see it.
+    /// Whether it is in every domain, and open to accesses.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.state == AreaState::Ready
+    }
+
+    /// Whether lookups see it: it is neither being installed nor retired.
+    #[must_use]
+    pub const fn is_whole(&self) -> bool {
+        matches!(self.state, AreaState::Ready | AreaState::Withdrawn)
     }
 
     /// Whether start, length and place in the first page are multiples of `alignment`, a power of two.

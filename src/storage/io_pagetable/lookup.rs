@@ -110,6 +110,12 @@ pub enum LookupError {
         /// What was asked.
         kind: AccessKind,
     },
+    /// The pages are a device's.
+    #[error("area {area} shows memory of a device, which accesses can neither pin nor read nor write")]
+    DevicesAlone {
+        /// The area.
+        area: IovaRange,
+    },
     /// The pages cannot be written.
     #[error("the pages behind area {area} are read-only: map writable memory")]
     NotWritable {
@@ -122,7 +128,7 @@ impl Coded for LookupError {
     fn errno(&self) -> Errno {
         match self {
             Self::Gap { .. } | Self::NotReady { .. } => Errno::NOENT,
-            Self::Prevented { .. } | Self::Misaligned { .. } => Errno::INVAL,
+            Self::Prevented { .. } | Self::Misaligned { .. } | Self::DevicesAlone { .. } => Errno::INVAL,
             Self::Forbidden { .. } | Self::NotWritable { .. } => Errno::PERM,
         }
     }
@@ -135,6 +141,7 @@ impl Coded for LookupError {
             Self::Misaligned { .. } => "pin-misaligned",
             Self::Forbidden { .. } => "permission-missing",
             Self::NotWritable { .. } => "pages-not-writable",
+            Self::DevicesAlone { .. } => "memory-of-a-device",
         }
     }
 }
@@ -185,7 +192,7 @@ fn ready_part<P>(
 ) -> Result<(&Area<P>, IovaRange), LookupError> {
     let gap = LookupError::Gap { range, at: wanted.start() };
     let area = area.filter(|area| area.iova().contains(wanted.start())).ok_or(gap)?;
-    if !area.is_ready() {
+    if !area.is_whole() {
         return Err(LookupError::NotReady { range, area: area.iova(), state: area.state() });
     }
     area.iova().intersection(wanted).map(|part| (area, part)).ok_or(gap)
@@ -236,10 +243,11 @@ impl<P: Clone> Area<P> {
         if !permitted {
             return Err(LookupError::Forbidden { area, permission, kind });
         }
-        if kind.writes() && self.pages_writable == Writable::No {
-            return Err(LookupError::NotWritable { area });
+        match self.pages_writable {
+            Writable::No if kind.writes() => Err(LookupError::NotWritable { area }),
+            Writable::ByDevicesAlone => Err(LookupError::DevicesAlone { area }),
+            Writable::Yes | Writable::No => Ok(()),
         }
-        Ok(())
     }
 }
 

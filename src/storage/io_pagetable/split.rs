@@ -6,7 +6,7 @@ use ioasd_client::units::{ByteLen, Iova, IovaRange};
 
 use super::IoPageTable;
 use super::alignment::LargePages;
-use super::area_map::{Area, AreaId, AreaState, NewAccesses};
+use super::area_map::{Area, AreaId, AreaState, NewAccesses, Writable};
 use crate::error::{Coded, Errno};
 use crate::storage::area::AreaShape;
 use crate::storage::ledger::exceeded::Exceeded;
@@ -44,6 +44,14 @@ pub enum SplitError {
     /// An unmap has asked the accesses of this area to leave.
     #[error("area {area} is being unmapped and cannot be split at {cut}: unmap all of it")]
     Prevented {
+        /// The area.
+        area: IovaRange,
+        /// First address of the second part.
+        cut: Iova,
+    },
+    /// The pages are a device's.
+    #[error("area {area} shows memory of a device and cannot be split at {cut}: unmap all of it")]
+    DevicesAlone {
         /// The area.
         area: IovaRange,
         /// First address of the second part.
@@ -92,6 +100,7 @@ impl Coded for SplitError {
         match self {
             Self::TooManyAreas(exceeded) => exceeded.errno(),
             Self::NotReady { .. } | Self::Prevented { .. } => Errno::BUSY,
+            Self::DevicesAlone { .. } => Errno::OPNOTSUPP,
             Self::Misaligned { .. } | Self::Accessed { .. } | Self::LargeLeaves { .. } => Errno::INVAL,
         }
     }
@@ -101,6 +110,7 @@ impl Coded for SplitError {
             Self::TooManyAreas(exceeded) => exceeded.code(),
             Self::NotReady { .. } => "area-not-ready",
             Self::Prevented { .. } => "area-being-unmapped",
+            Self::DevicesAlone { .. } => "memory-of-a-device",
             Self::Misaligned { .. } => "split-misaligned",
             Self::Accessed { .. } => "area-accessed",
             Self::LargeLeaves { .. } => "area-in-large-leaves",
@@ -150,11 +160,14 @@ impl<P: Clone> IoPageTable<P> {
     fn check_split(&self, area: &Area<P>, cut: Iova) -> Result<(), SplitError> {
         let (iova, accesses, alignment) = (area.iova(), area.accesses(), self.alignment());
         let offset = area.shape().offset_of(cut);
-        if !area.is_ready() {
+        if !area.is_whole() {
             return Err(SplitError::NotReady { area: iova, cut, state: area.state() });
         }
         if area.new_accesses() == NewAccesses::Prevented {
             return Err(SplitError::Prevented { area: iova, cut });
+        }
+        if area.pages_writable() == Writable::ByDevicesAlone {
+            return Err(SplitError::DevicesAlone { area: iova, cut });
         }
         if !cut.is_aligned(alignment) || !offset.is_aligned(alignment) {
             return Err(SplitError::Misaligned { area: iova, cut, offset, alignment });

@@ -109,7 +109,7 @@ impl<P> IoPageTable<P> {
             return Ok(UnmapStep::Done);
         };
         let (id, iova) = (area.id(), area.iova());
-        if !area.is_ready() {
+        if !area.is_whole() {
             return Err(UnmapError::NotReady { range, area: iova, state: area.state() });
         }
         if area.locks() > 0 {
@@ -201,6 +201,28 @@ mod tests {
         assert_eq!(walk.end.unwrap_err().errno(), Errno::INVAL);
         assert_eq!(table.copy_pieces(range(0x1000, 0x1fff)).unwrap().len(), 1);
         assert_eq!(table.cut_out(range(0, 0x17ff)).unwrap_err().errno(), Errno::BUSY);
+    }
+
+    #[test]
+    fn a_withdrawn_area_is_in_the_way_until_it_is_unmapped() {
+        let mut table = table();
+        let id = mapped(&mut table, 0x1000, piece(0x1000, 0));
+        table.withdraw(id);
+        table.check();
+        let whole = range(0x1000, 0x1fff);
+        assert_eq!(
+            (table.ready_areas().count(), table.copy_pieces(whole).map(|pieces| pieces.len())),
+            (0, Ok(1))
+        );
+        assert!(table.add_reserved(super::super::Owner::Command, whole).is_err());
+        assert_eq!(step(&mut table, range(0x1000, 0x1ffe), 0x1000), Err(Errno::NOENT));
+        assert_eq!(
+            step(&mut table, whole, 0x1000),
+            Ok(UnmapStep::Take { area: id, iova: whole, next: None })
+        );
+        assert_eq!(table.begin_retire(id), AreaState::Withdrawn);
+        assert_eq!(step(&mut table, whole, 0x1000), Err(Errno::BUSY));
+        assert!(table.remove(id).is_some());
     }
 
     #[test]

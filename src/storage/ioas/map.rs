@@ -5,7 +5,7 @@
 use ioasd_client::units::{IovaRange, Permission};
 
 use super::{Ioas, Port, Retired};
-use crate::storage::io_pagetable::{Piece, Placement, Reservation};
+use crate::storage::io_pagetable::{AreaId, Piece, Placement, Reservation};
 use crate::storage::iova_allocator::OriginAddr;
 use crate::storage::order::Showing;
 use crate::storage::refusal::Refusal;
@@ -28,8 +28,8 @@ impl<P: Port> Ioas<P> {
         let reservation = reserved.map_err(|error| Refusal::of(&error))?;
         self.port.placed(reservation.iova());
         match self.fill_all(&reservation).await {
-            Ok(()) => {
-                self.core.borrow_mut().table.publish(&reservation);
+            Ok(withdrawn) => {
+                self.publish(&reservation, &withdrawn);
                 Ok(reservation.iova())
             }
             Err((refusal, retired)) => {
@@ -57,14 +57,16 @@ impl<P: Port> Ioas<P> {
         pieces.first().map_or(OriginAddr::default(), origin_of)
     }
 
-    /// Fills every area of a reservation; on failure takes out again what it filled.
-    async fn fill_all(&self, reservation: &Reservation) -> Result<(), (Refusal, Retired<P::Pages>)> {
-        let domains = self.domains();
+    /// Fills every area of a reservation but those whose pages were withdrawn, which it tells; on failure takes out again what
+    /// it filled.
+    async fn fill_all(&self, reservation: &Reservation) -> Result<Vec<AreaId>, (Refusal, Retired<P::Pages>)> {
+        let (domains, areas) = (self.domains(), reservation.areas());
+        let (withdrawn, areas): (Vec<_>, Vec<_>) = areas.iter().partition(|area| self.is_withdrawn(**area));
         if domains.is_empty() {
-            return Ok(());
+            return Ok(withdrawn);
         }
         let mut filled = Vec::new();
-        for area in reservation.areas().iter().filter_map(|id| self.view(*id)) {
+        for area in areas.into_iter().filter_map(|id| self.view(id)) {
             if let Err(failure) = self.fill(&area, domains.clone(), Showing::First).await {
                 let mut retired: Retired<_> =
                     failure.retiring.map(|key| (area.pages, key)).into_iter().collect();
@@ -75,6 +77,6 @@ impl<P: Port> Ioas<P> {
             }
             filled.push(area);
         }
-        Ok(())
+        Ok(withdrawn)
     }
 }

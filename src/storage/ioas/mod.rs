@@ -22,6 +22,7 @@ mod notices;
 mod port;
 mod split;
 mod unmap;
+mod withdraw;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -119,7 +120,7 @@ impl<P: Port> Ioas<P> {
     pub async fn all_pages(&self) -> Result<Vec<P::Pages>, Refusal> {
         let _gate = self.gate.write().await;
         let core = self.core.borrow();
-        if let Some(area) = core.table.areas().find(|area| !area.is_ready()) {
+        if let Some(area) = core.table.areas().find(|area| !area.is_whole()) {
             let text = format!("area {} is being unmapped: try again", area.iova());
             return Err(Refusal::new(Errno::BUSY, "area-not-ready", text));
         }

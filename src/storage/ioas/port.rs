@@ -38,6 +38,11 @@ pub trait Port {
     /// Tells where a MAP has found its place, before anything is filled.
     fn placed(&self, _range: IovaRange) {}
 
+    /// Whether whoever has given the pages has taken them back.
+    fn is_withdrawn(&self, _: &Self::Pages) -> bool {
+        false
+    }
+
     /// Waits until no walker of `domains` can still use a translation that is gone by now.
     fn grace(&self, domains: &[DomainKey]) -> impl Future<Output = ()>;
 

@@ -6,7 +6,7 @@ use ioasd_client::units::{ByteLen, Iova, IovaRange};
 
 use super::notices::Tries;
 use super::{Ioas, Port, Retired, behind};
-use crate::storage::io_pagetable::{AreaId, UnmapRequest, UnmapStep};
+use crate::storage::io_pagetable::{AreaId, AreaState, UnmapRequest, UnmapStep};
 use crate::storage::refusal::Refusal;
 use crate::storage::step::DomainKey;
 
@@ -86,8 +86,8 @@ impl<P: Port> Ioas<P> {
     }
 
     async fn take(&self, id: AreaId, taken: &mut Taken<P::Pages>) {
-        self.core.borrow_mut().table.begin_retire(id);
-        let domains = self.domains();
+        let before = self.core.borrow_mut().table.begin_retire(id);
+        let domains = if before == AreaState::Ready { self.domains() } else { [].into() };
         taken.areas.push(id);
         let Some(area) = self.view(id) else { return };
         taken.bytes = taken.bytes.saturating_add(area.shape.iova().length().get());

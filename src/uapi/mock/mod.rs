@@ -7,6 +7,7 @@
 //! | [`checks`] | MD_CHECK_MAP, MD_CHECK_REFS |
 //! | [`dirty`] | DIRTY |
 //! | [`nesting`] | MD_CHECK_IOTLB, DEV_CHECK_CACHE, PASID_ATTACH, PASID_REPLACE, PASID_DETACH, PASID_CHECK_HWPT |
+//! | [`dma_bufs`] | DMABUF_GET, DMABUF_REVOKE |
 //! | [`triggers`] | TRIGGER_IOPF, TRIGGER_VEVENT |
 //!
 //! Imports allowed: actors, storage's request checks, the client crate's wire.
@@ -15,15 +16,16 @@ mod accesses;
 mod checks;
 mod devices;
 mod dirty;
+mod dma_bufs;
 mod nesting;
 mod triggers;
 
 use ioasd_client::wire::mock::{
     OP_ACCESS_PAGES, OP_ACCESS_PLACES, OP_ACCESS_REPLACE_IOAS, OP_ACCESS_RW, OP_ADD_RESERVED,
-    OP_CREATE_ACCESS, OP_DESTROY_ACCESS_PAGES, OP_DEV_CHECK_CACHE, OP_DIRTY, OP_MD_CHECK_IOTLB,
-    OP_MD_CHECK_MAP, OP_MD_CHECK_REFS, OP_MOCK_DOMAIN, OP_MOCK_DOMAIN_FLAGS, OP_MOCK_DOMAIN_REPLACE,
-    OP_PASID_ATTACH, OP_PASID_CHECK_HWPT, OP_PASID_DETACH, OP_PASID_REPLACE, OP_SET_TEMP_MEMORY_LIMIT,
-    OP_TRIGGER_IOPF, OP_TRIGGER_VEVENT, TestCmd,
+    OP_CREATE_ACCESS, OP_DESTROY_ACCESS_PAGES, OP_DEV_CHECK_CACHE, OP_DIRTY, OP_DMABUF_GET, OP_DMABUF_REVOKE,
+    OP_MD_CHECK_IOTLB, OP_MD_CHECK_MAP, OP_MD_CHECK_REFS, OP_MOCK_DOMAIN, OP_MOCK_DOMAIN_FLAGS,
+    OP_MOCK_DOMAIN_REPLACE, OP_PASID_ATTACH, OP_PASID_CHECK_HWPT, OP_PASID_DETACH, OP_PASID_REPLACE,
+    OP_SET_TEMP_MEMORY_LIMIT, OP_TRIGGER_IOPF, OP_TRIGGER_VEVENT, TestCmd,
 };
 
 use super::{Call, Done, Serve};
@@ -49,6 +51,8 @@ impl Serve for TestCmd {
             OP_PASID_DETACH => nesting::detach(self, call).await,
             OP_PASID_CHECK_HWPT => nesting::check(self, &call),
             OP_DIRTY => dirty::mark(self, call).await,
+            OP_DMABUF_GET => dma_bufs::get(self, &call),
+            OP_DMABUF_REVOKE => dma_bufs::revoke(self, call).await,
             OP_CREATE_ACCESS => accesses::create(self, call).await,
             OP_ACCESS_PAGES => accesses::pin(self, call).await,
             OP_DESTROY_ACCESS_PAGES => accesses::unpin(self, call).await,

@@ -60,6 +60,11 @@ pub const OP_ACCESS_PLACES: u32 = 1 << 16 | OP_ACCESS_RW;
 /// The last operation that a program knows.
 pub const OP_LAST: u32 = 23;
 
+/// Makes memory of a mock device; it is the one descriptor of the reply, and its number in the program what the ioctl returns.
+pub const OP_DMABUF_GET: u32 = 22;
+/// Takes such memory back, or gives it again; it is the one descriptor of the message.
+pub const OP_DMABUF_REVOKE: u32 = 23;
+
 /// MOCK_DOMAIN_FLAGS: the device cannot track what it has written.
 pub const DEVICE_NO_DIRTY: u32 = 1;
 /// MOCK_DOMAIN_FLAGS: the device has PASIDs.

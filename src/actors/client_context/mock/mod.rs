@@ -6,6 +6,7 @@
 //! | [`pasids`] | PASIDs of mock devices |
 //! | [`addresses`] | addresses told by the number of an area |
 //! | [`accesses`] | accesses that a program holds as a descriptor |
+//! | [`dma_bufs`] | memory of mock devices |
 //! | [`checks`] | what tables and pins say, against the program's memory |
 //! | [`triggers`] | faults and events |
 //! | [`caches`] | what caches of devices and nested domains hold |
@@ -17,6 +18,7 @@ pub mod addresses;
 pub mod caches;
 pub mod checks;
 pub mod devices;
+pub mod dma_bufs;
 pub mod pasids;
 pub mod triggers;
 

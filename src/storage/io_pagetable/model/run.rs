@@ -385,6 +385,7 @@ fn as_plot(area: &Area<u32>, tag: u64) -> Plot {
         life: match area.state() {
             AreaState::Installing => Life::Installing,
             AreaState::Ready => Life::Ready,
+            AreaState::Withdrawn => panic!("no memory of devices is mapped here"),
             AreaState::Retiring => Life::Retiring,
         },
         accesses: area.accesses(),
