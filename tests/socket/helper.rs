@@ -1,9 +1,10 @@
 //! Processes of their own: this test binary, started once more to play one part until it is killed.
 
+use std::fmt::Display;
 use std::io::{BufRead, BufReader, Write, stdin};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 
@@ -18,14 +19,21 @@ use crate::walking::open;
 
 const PART: &str = "IOASD_TEST_PART";
 const SOCKET: &str = "IOASD_TEST_SOCKET";
+const PAGES: &str = "IOASD_TEST_PAGES";
+/// Names the control group that a process moves itself to.
+pub(crate) const GROUP: &str = "IOASD_TEST_GROUP";
 /// A user without privileges.
 pub(crate) const NOBODY: u32 = 65534;
+
+/// Before what a part says.
+const SAID: &str = "the helper says: ";
 
 pub(crate) const READY: &str = "the helper is ready";
 
 /// A process that plays a part. Killed when dropped.
 pub(crate) struct Helper {
     child: Child,
+    said: Vec<String>,
 }
 
 impl Helper {
@@ -79,11 +87,38 @@ impl Helper {
     }
 
     fn start(part: &str, socket: &PathBuf, input: Stdio) -> Self {
-        let mut child = Self::command(part, socket, input).spawn().unwrap();
-        let output = BufReader::new(child.stdout.take().unwrap());
-        let ready = output.lines().map_while(Result::ok).any(|line| line.contains(READY));
-        assert!(ready, "a helper ended before it was ready");
-        Self { child }
+        Self::started(&mut Self::command(part, socket, input))
+    }
+
+    fn started(command: &mut Command) -> Self {
+        let mut helper = Self { child: command.spawn().unwrap(), said: Vec::new() };
+        let output = BufReader::new(helper.child.stdout.take().unwrap());
+        for line in output.lines().map_while(Result::ok) {
+            if line.contains(READY) {
+                return helper;
+            }
+            helper.said.extend(line.split_once(SAID).map(|(_, said)| said.to_owned()));
+        }
+        panic!("a helper ended before it was ready: {:?}", helper.said);
+    }
+
+    /// A client, of another user if one is named, that maps so many pages at a time, and stays.
+    pub(crate) fn with_pages(part: &str, socket: &PathBuf, user: Option<u32>, pages: &str) -> Self {
+        let mut command = Self::command(part, socket, Stdio::null());
+        if let Some(user) = user {
+            command.uid(user).gid(user);
+        }
+        Self::started(command.env(PAGES, pages))
+    }
+
+    /// A client that moves itself to a control group.
+    pub(crate) fn in_group(part: &str, socket: &PathBuf, group: &Path, input: OwnedFd) -> Self {
+        Self::started(Self::command(part, socket, Stdio::from(input)).env(GROUP, group))
+    }
+
+    /// What it said before it was ready.
+    pub(crate) fn said(&self) -> &[String] {
+        &self.said
     }
 
     /// A walker that has entered a burst and reads page 0 at `iova` 0x10000 again and again, without end.
@@ -140,9 +175,20 @@ impl Drop for Helper {
     }
 }
 
-fn stay() -> ! {
+/// Says something to whoever started it.
+pub(crate) fn say(text: &dyn Display) {
+    println!("{SAID}{text}");
+}
+
+/// Says that it is ready.
+pub(crate) fn ready() {
     println!("{READY}");
     std::io::stdout().flush().unwrap();
+}
+
+/// Says that it is ready, and does nothing more.
+pub(crate) fn stay() -> ! {
+    ready();
     loop {
         thread::park();
     }
@@ -163,8 +209,10 @@ fn plays_its_part() {
         Ok("client") => play_client(),
         Ok("charger") => {
             crate::chargers::play_charger();
-            println!("{READY}");
+            ready();
         }
+        Ok("locker") => crate::locked::play_locker(),
+        Ok("glutton") => crate::cgroups::play_glutton(),
         Ok("chooser") => play_to_the_end(crate::options::play_chooser),
         Ok("mapper") => play_to_the_end(crate::processes::play_mapper),
         Ok("first-map") => play_to_the_end(crate::processes::play_first_map),
@@ -189,6 +237,12 @@ pub(crate) fn own_part() -> String {
 /// Where the agent of this process listens.
 pub(crate) fn own_socket() -> PathBuf {
     PathBuf::from(std::env::var_os(SOCKET).unwrap())
+}
+
+/// How many pages this process maps at a time.
+pub(crate) fn own_pages() -> Vec<u64> {
+    let pages = std::env::var(PAGES).unwrap_or_default();
+    pages.split_terminator(',').map(|pages| pages.parse().unwrap()).collect()
 }
 
 /// Plays on the connection that is the standard input.
