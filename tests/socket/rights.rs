@@ -180,3 +180,20 @@ fn frames_and_mock_hardware_are_rights_of_their_own() {
     assert_eq!(journal(&agent, "refused").last(), Some(&text));
     assert_eq!(agent.pinned_and_charged(), (0, 0));
 }
+
+/// This process does not pin for the agent: its memory can only be copied, and is where that is allowed.
+#[test]
+fn private_memory_of_a_process_is_held_as_far_as_it_can_and_may() {
+    let strengths = |strengths: &[Strength]| Rights { strengths: only(strengths), ..Rights::default() };
+    let agent = agent(strengths(&[Strength::Longterm, Strength::Locked]));
+    let mut client = agent.connect();
+    let ioas = client.ioas_alloc().unwrap();
+    // From its second message on a process is known for certain.
+    client.iova_ranges(ioas).unwrap();
+    assert_eq!(map_own_memory(&mut client, ioas), Some(Errno::PERM));
+    let text = journal(&agent, "refused").pop().unwrap();
+    assert!(text.contains("may not map memory that can be held at strength copy: its tenant has"), "{text}");
+    agent.policy().replace(Vec::new());
+    assert_eq!(map_own_memory(&mut client, ioas), None);
+    assert_eq!(agent.snapshot().pages[0].stats.strength, Strength::Copy);
+}
