@@ -244,7 +244,7 @@ impl Default for EngineConfig {
     }
 }
 
-/// `[walkers]`: what happens when a walker does not leave a range that is being unmapped.
+/// `[walkers]`: what happens when a walker does not leave a range that is being unmapped, and what walkers get.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct WalkersConfig {
@@ -256,12 +256,14 @@ pub struct WalkersConfig {
     /// How long to wait before the policy is followed.
     #[serde(deserialize_with = "values::duration")]
     pub deadline: Duration,
+    /// Whether walkers get files whose mappings are not safe.
+    pub allow_unsealed: bool,
 }
 
 impl Default for WalkersConfig {
     fn default() -> Self {
         let (alarm_after, deadline) = (Duration::from_secs(10), Duration::from_secs(60));
-        Self { policy: WalkerPolicy::Wait, alarm_after, deadline }
+        Self { policy: WalkerPolicy::Wait, alarm_after, deadline, allow_unsealed: false }
     }
 }
 
@@ -351,6 +353,7 @@ mod tests {
         policy = "wait"
         alarm_after = "1500ms"
         deadline = "2m"
+        allow_unsealed = true
         [mock]
         enabled = true
         [[tenant]]
@@ -406,6 +409,7 @@ mod tests {
                 policy: WalkerPolicy::Wait,
                 alarm_after: Duration::from_millis(1500),
                 deadline: Duration::from_secs(120),
+                allow_unsealed: true,
             },
             mock: MockConfig { enabled: true },
             tenant: vec![toml::from_str("name = \"vms\"\nuids = [7]\nexport = false").unwrap()],

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use actix::{Addr, ArbiterHandle};
 use ioasd_client::layout::BootId;
 
+use super::exported_files::UnsafeFiles;
 use super::frame_service::FrameService;
 use super::leases::Leases;
 use super::load::Load;
@@ -35,6 +36,8 @@ pub struct Settings {
     pub tuning: Tuning,
     /// What there is besides software devices.
     pub hardware: Hardware,
+    /// What becomes of files that walkers cannot map safely.
+    pub unsafe_files: UnsafeFiles,
 }
 
 /// Shared by all contexts.

@@ -10,9 +10,9 @@
 //! The table itself belongs to the FanOut of the same arbiter. An export channel is served like a client's: what it asks the
 //! Ioas is asked from outside, nobody in the engine waits for it.
 //!
-//! Imports allowed: domains, storage, sources, sys, fan_out, frame_service, figures, ioas.
+//! Imports allowed: domains, storage, sources, sys, exported_files, fan_out, frame_service, figures, ioas, journal.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -20,30 +20,28 @@ use std::sync::Arc;
 use actix::WeakAddr;
 use actix::prelude::*;
 use ioasd_client::layout::{FrameWindow, WINDOW_BYTES};
-use ioasd_client::units::Iova;
 use ioasd_client::wire::FRAME_MAX;
 use ioasd_client::wire::command::{Command, Decoded};
 use ioasd_client::wire::frame::{Echo, Reply, Request};
 use ioasd_client::wire::own::{WALKER_OPEN_FDS, WalkerFile, WalkerOpen};
-use rustix::fs::SealFlags;
 
+use super::exported_files::{self, UnsafeFiles};
 use super::fan_out::{FanOut, WithTable};
-use super::figures::DomainStats;
+use super::figures::{ContextStats, DomainStats};
 use super::frame_service::FrameService;
 use super::guard::poisoned;
 use super::ioas::Ioas;
+use super::journal::{Happening, Journal};
 use super::messages::ioas::{Look, LookAtTable};
-use super::pages_handle::PagesHandle;
+use super::number::Number;
 use crate::domains::epoch::{Epochs, WalkerId};
 use crate::error::{Coded, Errno};
 use crate::sources::file::FileSource;
 use crate::storage::frame_window::{FileKey, Window};
-use crate::storage::io_pagetable::IoPageTable;
 use crate::storage::refusal::Refusal;
-use crate::sys::file_state::{self, FileKind};
 use crate::sys::pidfd::PidFd;
 use crate::sys::sender::Senders;
-use crate::sys::socket;
+use crate::sys::socket::{self, Credentials};
 use crate::sys::watched::Watched;
 
 /// Bytes of the longest message on an export channel.
@@ -75,6 +73,10 @@ pub struct DomainParts {
     pub stats: Arc<DomainStats>,
     /// All frames.
     pub frames: Arc<FrameService>,
+    /// What becomes of files whose mappings are not safe.
+    pub unsafe_files: UnsafeFiles,
+    /// The context it belongs to, and where that a walker opened it is told.
+    pub owner: (Number<ContextStats>, Arc<Journal>),
 }
 
 impl Domain {
@@ -119,6 +121,7 @@ impl Handler<Export> for Domain {
             given: VecDeque::new(),
             walkers: Vec::new(),
             asking: None,
+            credentials: None,
         };
         context.spawn(exported.serve(channel).into_actor(self));
         Ok(given)
@@ -141,8 +144,9 @@ struct Exported {
     /// domain shows nothing of them.
     given: VecDeque<Arc<FileSource>>,
     walkers: Vec<WalkerId>,
-    /// The process that sent the message being answered, if that is certain.
+    /// The process that sent the message being answered, if that is certain, and who the kernel says it is.
     asking: Option<Arc<PidFd>>,
+    credentials: Option<Credentials>,
 }
 
 /// What a walker gets.
@@ -166,6 +170,7 @@ impl Exported {
             tracing::info!(domain = self.parts.id, credentials = ?received.credentials, "a walker asks");
             let message = buffer.get(..received.len).unwrap_or_default();
             self.asking = sender.and_then(|sender| sender.process);
+            self.credentials = received.credentials;
             if self.answer(message, &channel).await.is_err() {
                 return;
             }
@@ -215,6 +220,7 @@ impl Exported {
             self.forget(walker);
         }
         let (arena, files) = opened?;
+        self.tell();
         let windows = self.windows(&files);
         let answer =
             WalkerOpen { flags: 0, out_windows: count(windows.len()), out_files: count(files.len()) };
@@ -236,6 +242,12 @@ impl Exported {
         Ok((slots, walker))
     }
 
+    /// That somebody walks is of interest to whoever asks later.
+    fn tell(&self) {
+        let (context, journal) = &self.parts.owner;
+        journal.tell(Happening::walked(*context, self.parts.stats.object, self.credentials));
+    }
+
     fn forget(&self, walker: WalkerId) {
         self.parts.epochs.unregister(walker);
         self.parts.frames.remove_walker(&self.parts.epochs);
@@ -244,7 +256,8 @@ impl Exported {
 
     /// The tables, and the files that the domain shows.
     async fn shown(&mut self) -> Result<(OwnedFd, Vec<Arc<FileSource>>), Refusal> {
-        let mut files = self.ask(Box::new(files_shown)).await?;
+        let rule = self.parts.unsafe_files;
+        let mut files = self.ask(Box::new(move |table| exported_files::shown(table, rule))).await?;
         files.truncate(FILES_MAX);
         self.keep(&files);
         let looked = self.parts.fan_out.send(WithTable::new(self.parts.id, |table| table.export())).await;
@@ -253,8 +266,8 @@ impl Exported {
     }
 
     async fn file(&mut self, decoded: Decoded<'_, WalkerFile>) -> Result<Answer, Refusal> {
-        let iova = decoded.value.iova;
-        let file = self.ask(Box::new(move |table| file_at(table, iova))).await??;
+        let (iova, rule) = (decoded.value.iova, self.parts.unsafe_files);
+        let file = self.ask(Box::new(move |table| exported_files::at(table, iova, rule))).await??;
         let files = vec![file];
         self.keep(&files);
         let windows = self.windows(&files);
@@ -291,37 +304,6 @@ impl Exported {
         };
         windows.iter().filter_map(encode).take(WINDOWS_MAX).collect()
     }
-}
-
-/// The files that an address space shows and walkers may map, each once.
-fn files_shown(table: &IoPageTable<PagesHandle>) -> Vec<Arc<FileSource>> {
-    let (mut files, mut known) = (Vec::new(), BTreeSet::new());
-    for file in table.ready_areas().filter_map(|area| area.pages().backing().file()) {
-        if file.key().is_some_and(|key| known.insert(key)) && cannot_shrink(file) {
-            files.push(Arc::clone(file));
-        }
-    }
-    files
-}
-
-/// The file behind `iova`, if walkers may map it.
-fn file_at(table: &IoPageTable<PagesHandle>, iova: Iova) -> Result<Arc<FileSource>, Refusal> {
-    let area = table
-        .area_at(iova)
-        .filter(|area| area.is_ready())
-        .ok_or_else(|| Refusal::new(Errno::NOENT, "not-mapped", format!("nothing is mapped at {iova}")))?;
-    let file = area.pages().backing().file().filter(|file| file.key().is_some() && cannot_shrink(file));
-    file.cloned().ok_or_else(|| {
-        let text = format!(
-            "what is mapped at {iova} is not exported to walkers: map memfds that are sealed with F_SEAL_SHRINK"
-        );
-        Refusal::new(Errno::PERM, "not-exported", text)
-    })
-}
-
-/// Whether a walker that maps the file is safe from its being cut short.
-fn cannot_shrink(file: &Arc<FileSource>) -> bool {
-    matches!(file_state::kind(file.as_fd()), Ok(FileKind::Memory(seals)) if seals.contains(SealFlags::SHRINK))
 }
 
 /// The argument of a request whose words that must be 0 are.

@@ -4,12 +4,13 @@
 //! requests are refused again and again does not wash away everything else. Whoever follows it is woken and reads on from the
 //! last number it knows: nothing is kept for it, so that a slow reader costs nothing and misses what is forgotten meanwhile.
 //!
-//! Imports allowed: `std`, `tokio`'s watch, number, figures, storage's refusals.
+//! Imports allowed: `std`, `tokio`'s watch, number, figures, storage's refusals, `sys::socket`'s credentials.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
+use ioasd_client::ids::ObjectId;
 use tokio::sync::watch;
 
 use super::figures::ContextStats;
@@ -17,6 +18,7 @@ use super::number::Number;
 use crate::error::Coded;
 use crate::storage::ledger::node::Crossing;
 use crate::storage::refusal::Refusal;
+use crate::sys::socket::Credentials;
 
 /// Events that are kept.
 pub const KEPT: usize = 1000;
@@ -30,6 +32,8 @@ pub enum Kind {
     Closed,
     /// A request was refused.
     Refused,
+    /// A walker opened a domain.
+    Walked,
     /// Walkers have not left what was unmapped for longer than they should.
     WalkersLate,
     /// A client was not served.
@@ -50,10 +54,11 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Opened,
         Self::Closed,
         Self::Refused,
+        Self::Walked,
         Self::WalkersLate,
         Self::Denied,
         Self::SoftLimit,
@@ -71,6 +76,7 @@ impl Kind {
             Self::Opened => "opened",
             Self::Closed => "closed",
             Self::Refused => "refused",
+            Self::Walked => "walked",
             Self::WalkersLate => "walkers-late",
             Self::Denied => "denied",
             Self::SoftLimit => "soft-limit",
@@ -117,6 +123,15 @@ impl Happening {
     pub fn refused(context: Number<ContextStats>, command: &'static str, refusal: &Refusal) -> Self {
         let refused = Some((command, refusal.code()));
         Self { refused, text: refusal.to_string(), ..Self::plain(Kind::Refused, Some(context)) }
+    }
+
+    /// A process opened the domain of `hwpt` as a walker: it has the files behind it from now on.
+    #[must_use]
+    pub fn walked(context: Number<ContextStats>, hwpt: ObjectId, who: Option<Credentials>) -> Self {
+        let pid = who.and_then(|who| who.pid).map(|pid| format!("process {}, ", pid.as_raw_pid()));
+        let user = who.map_or_else(|| "a user not known".to_owned(), |who| format!("user {}", who.uid));
+        let text = format!("hwpt {hwpt} was opened by a walker: {}{user}", pid.unwrap_or_default());
+        Self { text, ..Self::plain(Kind::Walked, Some(context)) }
     }
 
     /// `walkers` have not left.

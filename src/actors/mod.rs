@@ -46,6 +46,7 @@ pub mod contexts;
 pub mod credits;
 pub mod domain;
 pub mod engine;
+pub mod exported_files;
 pub mod fan_out;
 pub mod figures;
 pub mod frame_service;

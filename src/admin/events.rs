@@ -22,7 +22,7 @@ pub(crate) struct EventRow {
     pub(crate) at: String,
     /// How often it happened in a row.
     pub(crate) times: u64,
-    /// `opened`, `closed`, `refused`, `walkers-late`, `walker-killed`, `walkers-left`, `denied`, `soft-limit`, `stopping`,
+    /// `opened`, `closed`, `refused`, `walked`, `walkers-late`, `walker-killed`, `walkers-left`, `denied`, `soft-limit`, `stopping`,
     /// `changed` or `not-reloaded`.
     pub(crate) kind: String,
     /// The context it happened to.

@@ -17,6 +17,7 @@ use crate::actors::agent::Settings;
 use crate::actors::auditor::Auditor;
 use crate::actors::contexts::Contexts;
 use crate::actors::engine::{Engine, EngineError, EngineSettings};
+use crate::actors::exported_files::UnsafeFiles;
 use crate::actors::mock_hardware::Hardware;
 use crate::actors::policy::Rule;
 use crate::actors::registry::Registry;
@@ -141,6 +142,10 @@ pub fn settings(config: &Config) -> EngineSettings {
             channels: usize::try_from(config.limits.channels_per_context.get()).unwrap_or(usize::MAX),
             tuning: Tuning { runs, ..Tuning::default() },
             hardware: if config.mock.enabled { Hardware::Mock } else { Hardware::None },
+            unsafe_files: match config.walkers.allow_unsealed {
+                true => UnsafeFiles::Exported,
+                false => UnsafeFiles::Withheld,
+            },
         },
         limits: limits(config),
         rules: rules(config),

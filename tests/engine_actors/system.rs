@@ -13,6 +13,7 @@ use ioasd::actors::client_context::address_spaces::{Mapping, NewPages};
 use ioasd::actors::client_context::hwpts::{HwptParent, HwptPlan};
 use ioasd::actors::client_context::state::ClientState;
 use ioasd::actors::engine::{Engine, EngineSettings};
+use ioasd::actors::exported_files::UnsafeFiles;
 use ioasd::actors::fan_out::WithTable;
 use ioasd::actors::figures::ContextStats;
 use ioasd::actors::ioas::{Ioas, IoasCell, Map};
@@ -56,7 +57,13 @@ use crate::source::{Memory, Source};
 
 /// Starts an engine with two more arbiters for tables, and what the clients of this arbiter need.
 pub async fn engine(tuning: Tuning) -> (Arc<Engine>, Local) {
-    let settings = Settings { credits: 64, channels: 16, tuning, hardware: Hardware::None };
+    let settings = Settings {
+        credits: 64,
+        channels: 16,
+        tuning,
+        hardware: Hardware::None,
+        unsafe_files: UnsafeFiles::Withheld,
+    };
     let start = EngineSettings {
         frames: FrameLimit::EVERY_FORMAT,
         arbiters: 2,

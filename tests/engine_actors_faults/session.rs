@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use ioasd::actors::agent::Settings;
 use ioasd::actors::engine::{Engine, EngineSettings};
+use ioasd::actors::exported_files::UnsafeFiles;
 use ioasd::actors::mock_hardware::Hardware;
 use ioasd::actors::registry::Registry;
 use ioasd::actors::retirement::HungSettings;
@@ -58,8 +59,13 @@ async fn serve(
     ready: std::sync::mpsc::Sender<()>,
     stopped: oneshot::Receiver<()>,
 ) -> Vec<u64> {
-    let settings =
-        Settings { credits: 64, channels: 16, tuning: Tuning::default(), hardware: Hardware::None };
+    let settings = Settings {
+        credits: 64,
+        channels: 16,
+        tuning: Tuning::default(),
+        hardware: Hardware::None,
+        unsafe_files: UnsafeFiles::Withheld,
+    };
     let dispatch = Arc::new(ioasd::uapi::Uapi);
     let start = EngineSettings {
         frames: FrameLimit::EVERY_FORMAT,

@@ -1,14 +1,22 @@
 //! A walker cannot write the tables by any road.
+#![expect(unsafe_code, reason = "some roads are mappings")]
 
-use std::fs::OpenOptions;
+use std::ffi::c_void;
+use std::fs::{File, OpenOptions};
 use std::io::Read;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::ptr::null_mut;
 
 use ioasd_client::calls::ExportChannel;
 use ioasd_client::mapping::{MapAccess, SharedMapping};
 use ioasd_client::units::ByteLen;
-use rustix::fs::{FallocateFlags, SealFlags, fallocate, fcntl_add_seals, fstat, ftruncate};
+use rustix::fs::{
+    FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, fstat, ftruncate, memfd_create,
+    sendfile,
+};
 use rustix::io::{Errno, pwrite, write};
+use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap, mprotect, munmap};
+use rustix::pipe::{SpliceFlags, pipe, splice};
 
 use crate::fixture::Agent;
 use crate::memory::{Memory, at, client_with_domain, map, read_at};
@@ -37,7 +45,11 @@ fn the_arena_of_an_export_can_be_read_and_nothing_else() {
         assert_refused("punching a hole", &fallocate(door, punch, 0, 1 << 20));
         assert_refused("allocating behind the end", &fallocate(door, FallocateFlags::empty(), size, 4096));
         assert_refused("one more seal", &fcntl_add_seals(door, SealFlags::WRITE));
+        let forged = spoiled_file();
+        assert_refused("sendfile", &sendfile(door, &forged, None, 64));
+        assert_refused("splice", &splice(spoiled_pipe(), None, door, None, 64, SpliceFlags::empty()));
     }
+    mapped_privately_it_is_a_copy(exported.arena.as_fd(), size);
     let mapped = SharedMapping::new(&exported.arena, ByteLen::new(size), MapAccess::ReadOnly).unwrap();
     let memory = OpenOptions::new().read(true).write(true).open("/proc/self/mem").unwrap();
     let forced = pwrite(&memory, &[0xff; 8], start_of(TABLES));
@@ -51,6 +63,51 @@ fn the_arena_of_an_export_can_be_read_and_nothing_else() {
     let mut reader = std::fs::File::from(exported.arena);
     reader.read_exact(&mut first).unwrap();
     assert_eq!(first[..], before[..8]);
+}
+
+fn spoiled_file() -> File {
+    let file = File::from(memfd_create("spoiled", MemfdFlags::CLOEXEC).unwrap());
+    pwrite(&file, &[0xff; 64], 0).unwrap();
+    file
+}
+
+fn spoiled_pipe() -> OwnedFd {
+    let (reader, writer) = pipe().unwrap();
+    write(&writer, &[0xff; 64]).unwrap();
+    reader
+}
+
+/// A part of this process's address space.
+struct Mapped {
+    at: *mut c_void,
+    length: usize,
+}
+
+impl Drop for Mapped {
+    fn drop(&mut self) {
+        // SAFETY: it was mapped by this test, and nobody looks at it any more.
+        unsafe { munmap(self.at, self.length) }.unwrap();
+    }
+}
+
+/// A shared mapping for reading cannot be made writable, and a private one takes what is written to itself.
+fn mapped_privately_it_is_a_copy(arena: BorrowedFd<'_>, size: u64) {
+    let length = usize::try_from(size).unwrap();
+    // SAFETY: the kernel chooses the places.
+    let map = |rights, flags| unsafe { mmap(null_mut(), length, rights, flags, arena, 0) };
+    let shared = Mapped { at: map(ProtFlags::READ, MapFlags::SHARED).unwrap(), length };
+    // SAFETY: nobody looks at it.
+    let made = unsafe { mprotect(shared.at, length, MprotectFlags::READ | MprotectFlags::WRITE) };
+    assert_refused("mprotect", &made);
+    let private = map(ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE);
+    if let Ok(at) = private {
+        let private = Mapped { at, length };
+        // SAFETY: its first word is mapped for reading and writing, and shared with nobody.
+        unsafe { private.at.cast::<u64>().write_volatile(u64::MAX) };
+        // SAFETY: the first word of the other one is mapped for reading.
+        let before = unsafe { shared.at.cast::<u64>().read_volatile() };
+        assert_ne!(before, u64::MAX, "what was written to a copy reached the tables");
+    }
 }
 
 /// The name under which the arena is mapped.

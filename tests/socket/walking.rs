@@ -5,12 +5,16 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
+use ioasd::actors::exported_files::UnsafeFiles;
+use ioasd::actors::journal::Kind;
 use ioasd_client::calls::{ExportChannel, Iommu, Placement};
 use ioasd_client::connection::Connection;
 use ioasd_client::ids::IoasId;
 use ioasd_client::units::{Iova, IovaRange, Permission};
 use ioasd_client::walker::{FaultKind, Stream, WalkFault, Walker};
-use rustix::fs::{SealFlags, fcntl_add_seals};
+use rustix::fs::{
+    FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, ftruncate, memfd_create,
+};
 use rustix::io::Errno;
 
 use crate::fixture::{Agent, PATIENCE, errno, eventually};
@@ -166,6 +170,64 @@ fn a_file_that_can_shrink_is_mapped_but_not_exported() {
     map(&mut client, ioas, slice(unsealed.as_fd(), 0, 0x1000), at(0x1000)).unwrap();
     let walking = open(client.domain_export(hwpt).unwrap());
     assert_eq!(fault(&mut walking.stream().unwrap(), 0x1000), FaultKind::NotExported);
+}
+
+#[test]
+fn a_file_that_can_shrink_is_exported_where_that_is_allowed() {
+    let agent = Agent::with(|start| start.settings.unsafe_files = UnsafeFiles::Exported);
+    let (mut client, ioas, hwpt) = client_with_domain(&agent);
+    let unsealed = empty_memfd("unsealed", 1);
+    write_at(&unsealed, 0, &[7; 0x1000]);
+    map(&mut client, ioas, slice(unsealed.as_fd(), 0, 0x1000), at(0x1000)).unwrap();
+    let walking = open(client.domain_export(hwpt).unwrap());
+    assert_eq!(read(&mut walking.stream().unwrap(), 0x1000, 1).unwrap(), [7]);
+}
+
+#[test]
+fn huge_pages_are_exported_when_all_of_them_are_there() {
+    const HUGE: u64 = 2 << 20;
+    let flags = MemfdFlags::ALLOW_SEALING | MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB;
+    let allocate = |file: &OwnedFd, page: u64| fallocate(file, FallocateFlags::empty(), page * HUGE, HUGE);
+    let made = memfd_create("huge", flags).and_then(|file| {
+        ftruncate(&file, HUGE)?;
+        allocate(&file, 0).map(|()| file)
+    });
+    let Ok(file) = made else {
+        ioasd::skip!("huge_pages_are_exported_when_all_of_them_are_there: no huge pages are free");
+        return;
+    };
+    fcntl_add_seals(&file, SealFlags::SHRINK).unwrap();
+    let agent = Agent::start();
+    let (mut client, ioas, hwpt) = client_with_domain(&agent);
+    map(&mut client, ioas, slice(file.as_fd(), 0, HUGE), at(HUGE)).unwrap();
+    ftruncate(&file, 2 * HUGE).unwrap();
+    let walking = open(client.domain_export(hwpt).unwrap());
+    let mut stream = walking.stream().unwrap();
+    assert_eq!(learn(&mut stream, HUGE, 1), Err(FaultKind::NotExported));
+    if allocate(&file, 1).is_err() {
+        ioasd::skip!(
+            "huge_pages_are_exported_when_all_of_them_are_there: one huge page is free, but not two"
+        );
+        return;
+    }
+    assert_eq!(learn(&mut stream, HUGE, 1), Ok(vec![0]));
+}
+
+#[test]
+fn who_opens_a_domain_is_in_the_journal() {
+    let agent = Agent::start();
+    let (mut client, _, hwpt) = client_with_domain(&agent);
+    let walked = || {
+        let events = agent.registry().journal().since(0, usize::MAX).events;
+        events.into_iter().filter(|event| event.what.kind == Kind::Walked).collect::<Vec<_>>()
+    };
+    let channel = client.domain_export(hwpt).unwrap();
+    assert!(walked().is_empty(), "nobody has opened it yet");
+    let _walking = open(channel);
+    let [event] = &walked()[..] else { panic!("{:?}", walked()) };
+    assert_eq!(event.what.context, Some(1));
+    let who = format!("process {}, user {}", std::process::id(), rustix::process::getuid().as_raw());
+    assert!(event.what.text.ends_with(&who), "{}", event.what.text);
 }
 
 #[test]

@@ -180,6 +180,8 @@ impl ClientState {
             epochs,
             stats: stats.share(),
             frames: Arc::clone(&self.agent.frames),
+            unsafe_files: self.agent.settings.unsafe_files,
+            owner: (self.stats.number(), Arc::clone(self.agent.registry.journal())),
         };
         let owned = OwnedTable { table, stats };
         shard.fan_out.send(AddTable(key.id, owned)).await.map_err(|_| poisoned("a FanOut"))?;
