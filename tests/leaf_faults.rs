@@ -78,8 +78,9 @@ fn only_a_charge_that_may_be_refused_asks_its_point() {
     assert_eq!((armed.disarm(), refused.errno()), (Some(Point::Charge), Errno::NOMEM));
     assert_eq!((account.charged(), account.limited()), (Charged::new(0), Charged::new(0)));
     let armed = Armed::nth(0);
-    bill.force(Delta::more(5), Strength::Locked);
-    bill.charge(Delta::fewer(5), Strength::Locked, limit).unwrap();
+    bill.pay_too(&bill, (5, Strength::Locked), limit).unwrap();
+    bill.let_go(&bill, (5, Strength::Locked));
+    bill.charge(Delta::fewer(0), Strength::Locked, limit).unwrap();
     bill.charge(Delta::None, Strength::Locked, limit).unwrap();
     assert_eq!(armed.disarm(), None);
     ledger.check();

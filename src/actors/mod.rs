@@ -51,6 +51,7 @@ pub mod fan_out;
 pub mod figures;
 pub mod frame_service;
 pub mod guard;
+pub mod handover;
 pub mod inbox;
 pub mod ioas;
 pub mod journal;

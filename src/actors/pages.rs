@@ -46,14 +46,15 @@ use super::tables::Tables;
 use crate::error::Errno;
 use crate::fault_points::{self, Point};
 use crate::storage::Tuning;
-use crate::storage::counts::{ArrayLen, Delta, Pinned};
+use crate::storage::counts::{ArrayLen, Delta};
+use crate::storage::ledger::bill::ChargeRefused;
 use crate::storage::movement::Movement;
 use crate::storage::order::{MoveResult, Order};
 use crate::storage::pages::IoptPages;
 use crate::storage::pfn::PfnBatch;
 use crate::storage::refusal::Refusal;
-use crate::storage::source::PageSource;
-use crate::storage::step::{DomainKey, Enforcement, Next, Reply, Step, StepId};
+use crate::storage::source::{PageSource, Strength};
+use crate::storage::step::{DomainKey, Next, Reply, Step, StepId};
 
 const NAME: &str = "a pages object";
 
@@ -127,10 +128,10 @@ impl Actor for Pages {
 
     fn stopped(&mut self, _: &mut Self::Context) {
         let core = self.cell.core.borrow();
-        let left = core.charged().settle(Pinned::new(0));
-        if left != Delta::None {
+        let left = core.charged().get();
+        if left > 0 {
             tracing::error!(source = self.cell.parts.source.name(), pinned = %core.pinned(), "a pages object ended with pins");
-            self.cell.parts.payer.borrow().force(left, self.cell.parts.source.strength());
+            self.cell.parts.payer.borrow().credit(left, self.cell.parts.source.strength());
         }
     }
 }
@@ -181,38 +182,32 @@ impl Handler<CacheOf> for Pages {
     }
 }
 
-/// Lets somebody else pay from now on, for what is charged already, too; tells who paid before. The rule stays.
-#[derive(Debug, Message)]
-#[rtype(result = "Result<Payer, Refusal>")]
-pub struct ChangePayer {
-    /// Who pays.
-    pub payer: Payer,
-    /// Whether limits of the new payer apply.
-    pub enforcement: Enforcement,
-}
-
-impl Handler<ChangePayer> for Pages {
-    type Result = Result<Payer, Refusal>;
-
-    fn handle(
-        &mut self,
-        ChangePayer { payer, enforcement }: ChangePayer,
-        _: &mut Self::Context,
-    ) -> Self::Result {
-        self.cell.change_payer(payer, enforcement)
-    }
-}
-
 impl PagesCell {
-    /// A charge of a movement is billed and noted within one poll, so none is under way to the old payer.
-    fn change_payer(&self, new: Payer, enforcement: Enforcement) -> Result<Payer, Refusal> {
-        let mut payer = self.parts.payer.borrow_mut();
-        let charged = self.core.borrow().charged().get();
-        let new = Payer { bill: new.bill.by(payer.bill.mode()), ..new };
-        let strength = self.parts.source.strength();
-        new.take_over(&payer, (charged, strength), enforcement).map_err(|error| Refusal::of(&error))?;
+    /// What is charged, and `new` by the rule of these pages.
+    fn handed_to(&self, new: &Payer) -> (Payer, (u64, Strength)) {
+        let mode = self.parts.payer.borrow().bill.mode();
+        let new = Payer { bill: new.bill.by(mode), binding: new.binding.clone() };
+        (new, (self.core.borrow().charged().get(), self.parts.source.strength()))
+    }
+
+    /// `new` pays for what is charged, too.
+    pub(super) fn pay_too(&self, new: &Payer) -> Result<(), ChargeRefused> {
+        let (new, charged) = self.handed_to(new);
+        new.pay_too(&self.parts.payer.borrow(), charged)
+    }
+
+    /// `new`, which pays too, does so no more.
+    pub(super) fn pay_no_more(&self, new: &Payer) {
+        let (new, charged) = self.handed_to(new);
+        new.let_go(&self.parts.payer.borrow(), charged);
+    }
+
+    /// `new`, which pays too, pays alone from now on.
+    pub(super) fn pay_alone(&self, new: &Payer) {
+        let (new, charged) = self.handed_to(new);
         self.parts.stats.account.set(Uid::from_raw(new.bill.account().uid()));
-        Ok(std::mem::replace(&mut *payer, new))
+        let old = self.parts.payer.replace(new.clone());
+        old.let_go(&new, charged);
     }
 
     fn enqueue(&self, queued: Queued) {

@@ -19,7 +19,6 @@ use crate::storage::ledger::bill::{Bill, ChargeRefused, LockedStanding, ProcessA
 use crate::storage::ledger::standing::Standing;
 use crate::storage::ledger::{AccountMode, PageLimit};
 use crate::storage::source::Strength;
-use crate::storage::step::Enforcement;
 use crate::sys::identity::{MemlockLimit, memlock_limit};
 use crate::sys::pidfd::PidFd;
 
@@ -197,23 +196,23 @@ impl Payer {
         }
     }
 
-    /// Bills `delta` for pins of a strength whatever the limit.
-    pub fn force(&self, delta: Delta, strength: Strength) {
-        self.billed(strength).force(delta, strength);
+    /// Takes `pages` pins of a strength off the bill.
+    pub fn credit(&self, pages: u64, strength: Strength) {
+        self.billed(strength).credit(pages, strength);
     }
 
-    /// Pays from now on for `pages` pins of a strength that `old` has paid for.
+    /// Pays for `pages` pins of a strength that `old` pays for, too, until one of the two lets go.
     ///
     /// # Errors
-    /// If limits apply and one would be passed; nothing changes then.
-    pub fn take_over(
-        &self,
-        old: &Self,
-        (pages, strength): (u64, Strength),
-        enforcement: Enforcement,
-    ) -> Result<(), ChargeRefused> {
+    /// If a limit would be passed; nothing changes then.
+    pub fn pay_too(&self, old: &Self, (pages, strength): (u64, Strength)) -> Result<(), ChargeRefused> {
         let limit = self.limit(Delta::more(pages), strength);
-        self.billed(strength).take_over(&old.billed(strength), (pages, strength), limit, enforcement)
+        self.billed(strength).pay_too(&old.billed(strength), (pages, strength), limit)
+    }
+
+    /// Pays no more for what `other` pays for, too.
+    pub fn let_go(&self, other: &Self, (pages, strength): (u64, Strength)) {
+        self.billed(strength).let_go(&other.billed(strength), (pages, strength));
     }
 
     /// What does not lock memory does not count towards a limit for locked memory either, now or later.
@@ -299,7 +298,7 @@ mod tests {
         child.wait().unwrap();
         payer.charge(Delta::more(1), Strength::Locked).unwrap();
         assert!(payer.charge(Delta::more(1), Strength::Locked).is_err());
-        payer.force(Delta::fewer(10), Strength::Locked);
+        payer.credit(10, Strength::Locked);
         assert_eq!((payer.bill.account().charged().get(), payer.bill.account().limited().get()), (0, 0));
     }
 
@@ -328,10 +327,10 @@ mod tests {
                 let real = payer.charge(Delta::more(pages), strength);
                 assert_eq!(real, outlook.charged, "{mode:?} {pages}");
                 if real.is_ok() {
-                    payer.force(Delta::fewer(pages), strength);
+                    payer.credit(pages, strength);
                 }
             }
-            payer.force(Delta::fewer(4), strength);
+            payer.credit(4, strength);
         }
         drop(child.stdin.take());
         child.wait().unwrap();
@@ -345,8 +344,8 @@ mod tests {
         payer.charge(Delta::more(50), Strength::Resident).unwrap();
         payer.charge(Delta::more(6), Strength::Longterm).unwrap();
         assert!(payer.charge(Delta::more(1), Strength::Locked).is_err());
-        payer.force(Delta::fewer(6), Strength::Longterm);
-        payer.force(Delta::fewer(50), Strength::Resident);
+        payer.credit(6, Strength::Longterm);
+        payer.credit(50, Strength::Resident);
         assert_eq!(payer.bill.account().charged().get(), 0);
     }
 
@@ -362,7 +361,7 @@ mod tests {
             let payer = Payer { bill, binding };
             payer.charge(Delta::more(10), Strength::Copy).unwrap();
             assert_eq!(payer.charge(Delta::more(1), Strength::Copy).is_err(), refused);
-            payer.force(Delta::fewer(if refused { 10 } else { 11 }), Strength::Copy);
+            payer.credit(if refused { 10 } else { 11 }, Strength::Copy);
             assert_eq!(payer.bill.account().charged().get(), 0);
         }
         drop(child.stdin.take());

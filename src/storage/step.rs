@@ -30,15 +30,6 @@ pub struct DomainKey {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct StepId(pub u32);
 
-/// Whether somebody may refuse to pay for what somebody else has paid for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Enforcement {
-    /// Limits apply.
-    Limited,
-    /// The pages are held already: the account must show them, above its limit if need be.
-    Forced,
-}
-
 /// One thing a tier is asked to do.
 #[derive(Debug)]
 pub enum Step {

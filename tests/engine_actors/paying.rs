@@ -6,8 +6,8 @@ use std::sync::Arc;
 use ioasd::actors::client_context::address_spaces::{Mapping, NewPages};
 use ioasd::actors::client_context::state::ClientState;
 use ioasd::actors::figures::ContextStats;
+use ioasd::actors::handover::hand_over;
 use ioasd::actors::objects::Iommu;
-use ioasd::actors::pages::ChangePayer;
 use ioasd::actors::payer::{Binding, Payer};
 use ioasd::error::{Coded, Errno};
 use ioasd::storage::Tuning;
@@ -17,7 +17,6 @@ use ioasd::storage::iova_allocator::OriginAddr;
 use ioasd::storage::ledger::bill::{Bill, ProcessAccount};
 use ioasd::storage::ledger::holder::TenantName;
 use ioasd::storage::ledger::{AccountMode, Ledger, PageLimit};
-use ioasd::storage::step::Enforcement;
 use ioasd_client::formats::FormatId;
 use ioasd_client::units::{ByteLen, Iova, Permission};
 use rustix::process::Uid;
@@ -56,18 +55,33 @@ async fn charges_move_to_another_payer_or_stay_with_the_old_one() {
     let slice = ((ByteLen::new(0), ByteLen::new(PAGES * 4096)), Writable::Yes);
     state.map_pages(ioas, handle.clone(), slice, mapping).await.unwrap();
     let charged = |uid| agent.ledger.charged_to(uid).get();
-    let pay = |payer, enforcement| handle.pages().send(ChangePayer { payer, enforcement });
+    let pay = |payer: &Payer| hand_over(std::slice::from_ref(&handle), payer);
     assert_eq!((charged(1000), charged(7)), (PAGES, 0));
 
-    let poor = pay(payer(&agent.ledger, 7, PAGES - 1), Enforcement::Limited).await.unwrap();
-    assert_eq!(poor.map(|_| ()).unwrap_err().errno(), Errno::NOMEM);
+    assert_eq!(pay(&payer(&agent.ledger, 7, PAGES - 1)).unwrap_err().errno(), Errno::NOMEM);
     assert_eq!((charged(1000), charged(7)), (PAGES, 0), "a refused payer pays nothing");
-    let before = pay(payer(&agent.ledger, 7, PAGES), Enforcement::Limited).await.unwrap().unwrap();
+    pay(&payer(&agent.ledger, 7, PAGES)).unwrap();
     assert_eq!((charged(1000), charged(7)), (0, PAGES));
     assert_eq!(agent.registry.snapshot().pages[0].stats.account.get(), Uid::from_raw(7));
-    pay(before, Enforcement::Forced).await.unwrap().unwrap();
+    pay(&payer(&agent.ledger, 1000, PAGES)).unwrap();
     assert_eq!((charged(1000), charged(7)), (PAGES, 0), "and back again");
-    pay(payer(&agent.ledger, 7, 0), Enforcement::Forced).await.unwrap().unwrap();
+
+    let other = {
+        let frames = (90..90 + PAGES).collect();
+        let source = Source::new(Memory::new(&MemorySpec { frames, origin: 1 << 20 }), 0, PAGES);
+        let (len, backing) = (ArrayLen::new(PAGES), ioasd::sources::backing::Backing::Nothing);
+        let new = NewPages { source, len, origin: OriginAddr::new(1 << 20), backing };
+        state.start_pages(new, payer(&agent.ledger, 1000, 2 * PAGES)).unwrap()
+    };
+    let placement = Placement::Fixed(Iova::new(1 << 20));
+    state.map_pages(ioas, other.clone(), slice, Mapping { placement, ..mapping }).await.unwrap();
+    let both = [handle.clone(), other];
+    let rich_enough_for_one = payer(&agent.ledger, 7, 2 * PAGES - 1);
+    assert_eq!(hand_over(&both, &rich_enough_for_one).unwrap_err().errno(), Errno::NOMEM);
+    assert_eq!((charged(1000), charged(7)), (2 * PAGES, 0), "all of them or none");
+    hand_over(&both, &payer(&agent.ledger, 7, 2 * PAGES)).unwrap();
+    assert_eq!((charged(1000), charged(7)), (0, 2 * PAGES));
+    drop(both);
 
     drop(handle);
     state.close().await;

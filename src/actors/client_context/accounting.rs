@@ -6,18 +6,14 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tokio::sync::Mutex;
-
 use super::state::ClientState;
-use crate::actors::guard::poisoned;
-use crate::actors::pages::ChangePayer;
+use crate::actors::handover::hand_over;
 use crate::actors::pages_handle::PagesHandle;
 use crate::actors::payer::{Binding, Payer, PayingProcess, Surety};
 use crate::error::Errno;
 use crate::storage::ledger::bill::{Bill, ProcessAccount};
 use crate::storage::ledger::{Account, AccountMode, PageLimit};
 use crate::storage::refusal::Refusal;
-use crate::storage::step::Enforcement;
 use crate::sys::identity::{Privilege, holds};
 use crate::sys::pidfd::PidFd;
 use crate::sys::sender::Sender;
@@ -45,8 +41,6 @@ pub(super) struct Accounting {
     opener: Option<Surety>,
     /// What was mapped by senders that are not known, all together.
     unknown: Arc<ProcessAccount>,
-    /// Held while another process comes to pay.
-    changing: Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -154,18 +148,8 @@ impl ClientState {
     /// EBUSY if an area is on its way out, EINVAL if an area shows something else than a file, ENOMEM if `who` may not pin
     /// so much. Everybody pays as before then.
     pub async fn change_process(&self, who: Option<&Sender>) -> Result<(), Refusal> {
-        let _changing = self.accounting.changing.lock().await;
-        let (payer, mut before) = (self.payer(who), Vec::new());
-        for pages in self.all_pages().await? {
-            match change_payer(&pages, payer.clone(), Enforcement::Limited).await {
-                Ok(old) => before.push((pages, old)),
-                Err(refusal) => {
-                    give_back(before).await;
-                    return Err(refusal);
-                }
-            }
-        }
-        Ok(())
+        let pages = self.all_pages().await?;
+        hand_over(&pages, &self.payer(who))
     }
 
     /// Every pages object that an area shows, once.
@@ -212,18 +196,5 @@ impl ClientState {
     /// OPTION, RLIMIT_MODE, SET: for everything mapped from now on.
     pub fn set_rlimit_mode(&self, mode: RlimitMode) {
         self.accounting.mode.set(mode);
-    }
-}
-
-async fn change_payer(pages: &PagesHandle, payer: Payer, enforcement: Enforcement) -> Result<Payer, Refusal> {
-    let changed = pages.pages().send(ChangePayer { payer, enforcement }).await;
-    changed.unwrap_or_else(|_| Err(poisoned("a pages object")))
-}
-
-/// Lets everybody pay who did before, whatever their limits.
-async fn give_back(before: Vec<(PagesHandle, Payer)>) {
-    for (pages, payer) in before {
-        let changed = change_payer(&pages, payer, Enforcement::Forced).await;
-        debug_assert!(changed.is_ok(), "an old payer does not pay again: {changed:?}");
     }
 }

@@ -23,7 +23,6 @@ use crate::error::{Coded, Errno};
 use crate::fault_points::{self, Injected, Point};
 use crate::storage::counts::{Charged, Delta};
 use crate::storage::source::Strength;
-use crate::storage::step::Enforcement;
 
 /// Why a charge was refused; nothing is charged then.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -199,6 +198,7 @@ impl Bill {
     pub fn is_paid_as(&self, other: &Self) -> bool {
         let same_process = Arc::ptr_eq(&self.process, &other.process);
         match self.mode {
+            _ if self.mode != other.mode => false,
             AccountMode::None => true,
             AccountMode::User => self.account.uid == other.account.uid && same_process,
             AccountMode::Mm => same_process,
@@ -216,9 +216,13 @@ impl Bill {
         strength: Strength,
         limit: Option<PageLimit>,
     ) -> Result<(), ChargeRefused> {
-        let Delta::More(pages) = delta else {
-            self.force(delta, strength);
-            return Ok(());
+        let pages = match delta {
+            Delta::None => return Ok(()),
+            Delta::Fewer(pages) => {
+                self.credit(pages.get(), strength);
+                return Ok(());
+            }
+            Delta::More(pages) => pages,
         };
         let uid = self.account.uid;
         fault_points::hit(Point::Charge).map_err(|cause| ChargeRefused::Injected { uid, cause })?;
@@ -259,49 +263,44 @@ impl Bill {
         wants.into_iter().flat_map(|(resource, needed)| self.account.node.standings(resource, Some(needed)))
     }
 
-    /// Changes the bill by `delta` whatever the limit: for pages that are held already, and for taking off.
-    pub fn force(&self, delta: Delta, strength: Strength) {
-        match delta {
-            Delta::None => {}
-            Delta::More(pages) => {
-                self.lock_anyway(pages.get());
-                self.account.node.take_anyway(&wants(pages.get(), strength));
-            }
-            Delta::Fewer(pages) => {
-                self.unlock(pages.get());
-                self.account.node.give_back(&wants(pages.get(), strength));
-            }
-        }
+    /// Takes `pages` pins of `strength` off the bill.
+    pub fn credit(&self, pages: u64, strength: Strength) {
+        self.unlock(pages);
+        self.account.node.give_back(&wants(pages, strength));
     }
 
-    /// Pays from now on for `pages` pins of `strength` that `old` has paid for. An account above both counts them on and
-    /// on, so that its limit does not stand in the way.
+    /// Pays for `pages` pins of `strength` that `old` pays for, too, until one of the two lets go. An account above both counts
+    /// them on and on, so that its limit does not stand in the way.
     ///
     /// # Errors
-    /// If limits apply and one would be passed; nothing changes then.
-    pub fn take_over(
+    /// If a limit would be passed; nothing changes then.
+    pub fn pay_too(
         &self,
         old: &Self,
         (pages, strength): (u64, Strength),
         limit: Option<PageLimit>,
-        enforcement: Enforcement,
     ) -> Result<(), ChargeRefused> {
-        let (node, wants) = (&self.account.node, wants(pages, strength));
-        let below = Some(&*old.account.node);
-        if enforcement == Enforcement::Limited && !self.is_paid_as(old) {
-            self.lock(pages, limit)?;
+        if self.is_paid_as(old) {
+            self.process.pinned.take_anyway(pages);
         } else {
-            self.lock_anyway(pages);
+            self.lock(pages, limit)?;
         }
-        match enforcement {
-            Enforcement::Forced => node.take_anyway_below(below, &wants),
-            Enforcement::Limited => {
-                node.take_below(below, &wants).inspect_err(|_| self.unlock(pages))?;
-            }
+        let taken = self.account.node.take_below(Some(&old.account.node), &wants(pages, strength));
+        Ok(taken.inspect_err(|_| self.unlock_beside(old, pages))?)
+    }
+
+    /// Pays no more for what `other` pays for, too.
+    pub fn let_go(&self, other: &Self, (pages, strength): (u64, Strength)) {
+        self.unlock_beside(other, pages);
+        self.account.node.give_back_below(Some(&other.account.node), &wants(pages, strength));
+    }
+
+    fn unlock_beside(&self, other: &Self, pages: u64) {
+        if self.is_paid_as(other) {
+            self.process.pinned.give_back(pages);
+        } else {
+            self.unlock(pages);
         }
-        old.unlock(pages);
-        old.account.node.give_back_below(Some(node), &wants);
-        Ok(())
     }
 
     /// What the kernel's rule counts.
@@ -321,11 +320,6 @@ impl Bill {
         }
         self.process.pinned.take_anyway(pages);
         Ok(())
-    }
-
-    fn lock_anyway(&self, pages: u64) {
-        self.counted().map(|counter| counter.take_anyway(pages));
-        self.process.pinned.take_anyway(pages);
     }
 
     fn unlock(&self, pages: u64) {
@@ -404,7 +398,7 @@ mod tests {
         let of_none = bill(&ledger, &process, AccountMode::None);
         of_none.charge(Delta::more(1000), HELD, LIMIT).unwrap();
         assert_eq!(figures(&of_none), [1000, 0, 1000, 0]);
-        of_none.force(Delta::fewer(1000), HELD);
+        of_none.credit(1000, HELD);
         assert_eq!(figures(&of_none), [0, 0, 0, 0]);
     }
 

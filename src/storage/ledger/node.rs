@@ -160,12 +160,7 @@ impl Node {
 
     /// Takes `wants` whatever the limits: they are in use already.
     pub fn take_anyway(&self, wants: &[Want]) {
-        self.take_anyway_below(None, wants);
-    }
-
-    /// Takes `wants` whatever the limits, where `other` does not count them, too.
-    pub fn take_anyway_below(&self, other: Option<&Self>, wants: &[Want]) {
-        for (node, (resource, needed)) in self.steps(other, wants) {
+        for (node, (resource, needed)) in self.steps(None, wants) {
             if node.counter(resource).take_anyway(needed) == Soft::Crossed {
                 node.tell_crossing(resource);
             }
