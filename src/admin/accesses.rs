@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use super::Shown;
 use super::json::shown;
-use super::parameters::{Filter, NumberPart, Parameters};
+use super::parameters::{UserPart, belongs};
 use super::problem::Problem;
 use crate::actors::figures::AccessStats;
 use crate::actors::registry::{Entry, Registry};
@@ -54,16 +54,7 @@ impl AccessRow {
 }
 
 pub(super) async fn list(request: HttpRequest, data: web::Data<Shown>) -> Result<HttpResponse, Problem> {
-    let mut parameters = Parameters::of(&request)?;
-    let part = NumberPart::take(&mut parameters)?;
-    let context = Filter::take(&mut parameters, "context")?;
-    let ioas = Filter::take(&mut parameters, "ioas")?;
-    parameters.finish()?;
-    let registry = &data.view.registry;
-    let mut accesses = registry.accesses();
-    accesses.retain(|entry| {
-        let of = entry.stats.ioas.get();
-        ioas.passes(of) && context.passes(registry.context_of(of))
-    });
-    Ok(shown(&part.list(&accesses, |entry| AccessRow::of(entry, registry))))
+    let (part, registry) = (UserPart::of(&request)?, &data.view.registry);
+    let row = |entry: &Entry<_>| AccessRow::of(entry, registry);
+    Ok(shown(&part.list(registry.accesses(), |stats| belongs(registry, stats.ioas), row)))
 }

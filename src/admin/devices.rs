@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use super::Shown;
 use super::json::{rfc3339, shown};
-use super::parameters::{self, Filter, NumberPart, Parameters};
+use super::parameters::{self, UserPart};
 use super::problem::Problem;
 use crate::actors::figures::{AttachedTo, DeviceKind, DeviceStats, Iommu};
 use crate::actors::registry::Entry;
@@ -78,17 +78,11 @@ fn row(Entry { number, stats }: &Entry<DeviceStats>) -> DeviceRow {
 }
 
 pub(super) async fn list(request: HttpRequest, data: web::Data<Shown>) -> Result<HttpResponse, Problem> {
-    let mut parameters = Parameters::of(&request)?;
-    let part = NumberPart::take(&mut parameters)?;
-    let context = Filter::take(&mut parameters, "context")?;
-    let ioas = Filter::take(&mut parameters, "ioas")?;
-    parameters.finish()?;
-    let mut devices = data.view.registry.devices();
-    devices.retain(|Entry { stats, .. }| {
-        let on = stats.attached().map(|attached| attached.ioas.get());
-        context.passes(stats.context.get()) && ioas.passes(on)
-    });
-    Ok(shown(&part.list(&devices, row)))
+    let part = UserPart::of(&request)?;
+    let belongs = |stats: &DeviceStats| {
+        (Some(stats.context.get()), stats.attached().map(|attached| attached.ioas.get()))
+    };
+    Ok(shown(&part.list(data.view.registry.devices(), belongs, row)))
 }
 
 pub(super) async fn one(request: HttpRequest, data: web::Data<Shown>) -> Result<HttpResponse, Problem> {

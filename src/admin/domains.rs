@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use super::Shown;
 use super::json::{Hex, shown};
-use super::parameters::{self, Filter, NumberPart, Parameters};
+use super::parameters::{self, UserPart, belongs};
 use super::problem::Problem;
 use crate::actors::figures::DomainStats;
 use crate::actors::messages::questions::{TableOf, TableReport};
@@ -74,18 +74,9 @@ pub(crate) struct DomainDetail {
 }
 
 pub(super) async fn list(request: HttpRequest, data: web::Data<Shown>) -> Result<HttpResponse, Problem> {
-    let mut parameters = Parameters::of(&request)?;
-    let part = NumberPart::take(&mut parameters)?;
-    let context = Filter::take(&mut parameters, "context")?;
-    let ioas = Filter::take(&mut parameters, "ioas")?;
-    parameters.finish()?;
-    let registry = &data.view.registry;
-    let mut domains = registry.domains();
-    domains.retain(|entry| {
-        let of = entry.stats.ioas.get();
-        ioas.passes(of) && context.passes(registry.context_of(of))
-    });
-    Ok(shown(&part.list(&domains, |entry| DomainRow::of(entry, registry))))
+    let (part, registry) = (UserPart::of(&request)?, &data.view.registry);
+    let row = |entry: &Entry<_>| DomainRow::of(entry, registry);
+    Ok(shown(&part.list(registry.domains(), |stats| belongs(registry, stats.ioas), row)))
 }
 
 pub(super) async fn one(request: HttpRequest, data: web::Data<Shown>) -> Result<HttpResponse, Problem> {

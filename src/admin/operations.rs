@@ -5,7 +5,6 @@
 //!
 //! Imports allowed: `actix_web`, `utoipa`, json, parameters, problem, door, the actors' view and operations.
 
-use std::convert::Infallible;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
@@ -28,6 +27,9 @@ use crate::actors::registry::Entry;
 
 /// How long the end of what was cancelled is waited for.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Letters of the longest name of a command.
+const COMMAND_MAX: usize = 40;
 
 /// The command of a request that nobody has looked at yet.
 const UNREAD: &str = "?";
@@ -116,14 +118,18 @@ fn row(Entry { number, stats }: &Entry<Operation>) -> OperationRow {
     }
 }
 
-/// A word to filter by.
-struct Word(String);
+/// The name of a command, to filter by.
+struct CommandName(String);
 
-impl FromStr for Word {
-    type Err = Infallible;
+impl FromStr for CommandName {
+    type Err = String;
 
-    fn from_str(text: &str) -> Result<Self, Infallible> {
-        Ok(Self(text.to_owned()))
+    fn from_str(text: &str) -> Result<Self, String> {
+        let is_name = text.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_');
+        match text.len() {
+            1..=COMMAND_MAX if is_name => Ok(Self(text.to_owned())),
+            _ => Err(format!("{text:?} is no name of a command, such as IOAS_MAP_FILE")),
+        }
     }
 }
 
@@ -131,7 +137,7 @@ pub(super) async fn list(request: HttpRequest, data: web::Data<Shown>) -> Result
     let mut parameters = Parameters::of(&request)?;
     let part = NumberPart::take(&mut parameters)?;
     let context = Filter::take(&mut parameters, "context")?;
-    let wanted = parameters.take::<Word>("command")?;
+    let wanted = parameters.take::<CommandName>("command")?;
     parameters.finish()?;
     let mut operations = data.view.registry.operations();
     operations.retain(|Entry { stats, .. }| {

@@ -2,7 +2,7 @@
 //!
 //! A parameter that is wrong, given twice or not known is a problem that names it.
 //!
-//! Imports allowed: `actix_web`, problem, json, the actors' registry.
+//! Imports allowed: `actix_web`, problem, json, the actors' registry and figures.
 
 use std::fmt::Display;
 use std::str::FromStr;
@@ -11,7 +11,9 @@ use actix_web::{HttpRequest, web};
 
 use super::json::{Hex, Listed};
 use super::problem::{Kind, Problem};
-use crate::actors::registry::Entry;
+use crate::actors::figures::IoasStats;
+use crate::actors::number::Number;
+use crate::actors::registry::{Entry, Registry};
 
 /// Rows in an answer when nobody says.
 pub(super) const LIMIT: usize = 100;
@@ -159,5 +161,47 @@ impl NumberPart {
         let items = rest.iter().take(self.limit).map(row).collect();
         let next = rest.get(self.limit.saturating_sub(1)).filter(|_| rest.len() > self.limit);
         Listed { items, next: next.map(|last| last.number.get().to_string()) }
+    }
+}
+
+/// The context and the address space that an object belongs to, by their numbers.
+pub(super) type Belongs = (Option<u64>, Option<u64>);
+
+/// What uses address space `ioas` belongs to it and to its context.
+pub(super) fn belongs(registry: &Registry, ioas: Number<IoasStats>) -> Belongs {
+    (registry.context_of(ioas.get()), Some(ioas.get()))
+}
+
+/// A part of a list of what uses address spaces, filtered by those and by contexts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct UserPart {
+    part: NumberPart,
+    context: Filter,
+    ioas: Filter,
+}
+
+impl UserPart {
+    /// What `request` wants, if it wants nothing else.
+    pub(super) fn of(request: &HttpRequest) -> Result<Self, Problem> {
+        let mut parameters = Parameters::of(request)?;
+        let part = NumberPart::take(&mut parameters)?;
+        let context = Filter::take(&mut parameters, "context")?;
+        let ioas = Filter::take(&mut parameters, "ioas")?;
+        parameters.finish()?;
+        Ok(Self { part, context, ioas })
+    }
+
+    /// This part of those of `entries` that are wanted.
+    pub(super) fn list<S, T>(
+        self,
+        mut entries: Vec<Entry<S>>,
+        belongs: impl Fn(&S) -> Belongs,
+        row: impl Fn(&Entry<S>) -> T,
+    ) -> Listed<T> {
+        entries.retain(|entry| {
+            let (context, ioas) = belongs(&entry.stats);
+            self.context.passes(context) && self.ioas.passes(ioas)
+        });
+        self.part.list(&entries, row)
     }
 }

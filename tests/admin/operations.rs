@@ -323,6 +323,13 @@ fn ten_thousand_operations_come_in_parts_and_by_context_and_command() {
     assert!(door.get("/metrics").body.contains("ioasd_operations{command=\"IOAS_MAP\"} 9000"));
     assert_eq!(said(&agent, &["operations"]).lines().count(), 10_001);
     door.get("/v1/operations/10001").assert_problem(404, "object-absent", Errno::NOENT);
+    for bad in ["", "ioas_map", "IOAS%20MAP"] {
+        door.get(&format!("/v1/operations?command={bad}")).assert_problem(
+            400,
+            "parameter-invalid",
+            Errno::INVAL,
+        );
+    }
     door.get("/v1/operations?ioas=1").assert_problem(400, "parameter-unknown", Errno::INVAL);
     drop(listed);
     assert!(operations(&agent).is_empty());

@@ -62,6 +62,12 @@ fn an_unmap_that_fails_names_the_walker_keeps_its_range_and_ends_on_its_own() {
     let walker = Helper::walker_in_burst(channel);
     walker.stop();
     assert_names(client.unmap(ioas, range(0x1_0000, 0x4000)), &walker);
+    let [rest] = &agent.registry().operations()[..] else { panic!("what goes on is not listed") };
+    let trouble = rest.stats.subject().trouble.unwrap();
+    assert!(
+        rest.stats.is_answered() && trouble.contains(&format!("process {}", walker.pid().as_raw_pid())),
+        "{trouble}"
+    );
     let retiring = agent.snapshot().pages[0].stats.retiring.get().get();
     assert_eq!((agent.pinned_and_charged(), retiring), ((0x4000, 0x4000), 0x4000));
 

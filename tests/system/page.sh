@@ -74,6 +74,7 @@ if need chromium chromium && need python3 python3; then
     check "the page shows who has the agent open" page_says 'Context 1: hold' '#/contexts/1'
     check "the page shows accounts" page_says "user $(id -u) 3 MiB" '#/accounts'
     check "the page shows the host" page_says 'What no figure here says' '#/host'
+    check "the page shows that nothing takes long" page_says 'Nothing takes long just now.' '#/operations'
     check "the page shows events" page_says 'opened by "hold"' ''
     check "the page walks an address" walk_is_shown
     check "the page says where a walk ends" page_says 'nothing is mapped at 0x7000000000: the entry of level' '?domain=1&iova=0x7000000000'
