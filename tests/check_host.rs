@@ -8,13 +8,17 @@ use rustix::thread::{CapabilitySet, remove_capability_from_bounding_set};
 use serde_json::Value;
 
 /// What must have a line, on every host.
-const FEATURES: [&str; 14] = [
+const FEATURES: [&str; 18] = [
     "long-term pins",
     "locked memory",
     "RLIMIT_MEMLOCK",
     "no swap",
     "strength auto",
     "process memory",
+    "io_uring for all",
+    "ptrace scope",
+    "bytes of processes",
+    "process_vm_writev",
     "physical frames",
     "huge pages",
     "RLIMIT_NOFILE",

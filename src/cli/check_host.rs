@@ -7,6 +7,7 @@
 
 pub mod peer;
 mod pins;
+mod processes;
 mod surroundings;
 
 use std::fmt;

@@ -15,6 +15,7 @@
 //! | [`pagemap`], [`faults`] | physical frames of pinned pages; whether pages were brought in meanwhile |
 //! | [`process_memory`], [`mapping_list`] | the memory of another process by its addresses; what is mapped there |
 //! | [`handed_ring`], [`ring_channel`] | a ring that another process made; moving bytes through it |
+//! | [`iommu_program`] | `/dev/iommu` as programs use it, for figures |
 //! | [`offers`] | what the host offers, found by using it |
 //! | [`own_memory`] | what this process may lock, what it holds, whether the host swaps |
 //! | [`own_process`] | what this process takes of the host |
@@ -39,6 +40,7 @@ pub mod handed_ring;
 pub mod hang_ups;
 pub mod host;
 pub mod identity;
+pub mod iommu_program;
 pub mod limits;
 pub mod listener;
 pub mod mapping;

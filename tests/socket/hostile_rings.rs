@@ -40,20 +40,35 @@ const SQPOLL: u32 = 1 << 1;
 /// What a hostile process makes of the request to pin.
 type Answering = fn(&PinMemory) -> Option<RawFd>;
 
-/// Each kind, and how a domain for its memory ends.
-const KINDS: &[(&str, Answering, Result<(), Errno>)] = &[
-    ("honest", honest, Ok(())),
-    ("scribbles", scribbles, Ok(())),
-    ("fills it beforehand", fills, Ok(())),
-    ("own files", own_files, Err(Errno::FAULT)),
-    ("own restrictions", own_restrictions, Err(Errno::FAULT)),
-    ("enabled", enabled, Err(Errno::FAULT)),
-    ("a thread submits", thread_submits, Err(Errno::FAULT)),
-    ("nothing pinned", nothing_pinned, Err(Errno::FAULT)),
-    ("less pinned", less_pinned, Err(Errno::FAULT)),
-    ("no ring", no_ring, Err(Errno::FAULT)),
-    ("no descriptor", no_descriptor, Err(Errno::FAULT)),
-    ("refuses", refuses, Err(Errno::FAULT)),
+/// How a domain for the memory of a hostile process ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Pinned,
+    Refused,
+    /// The process races with the agent.
+    Either,
+    /// There is no process any more.
+    Gone,
+}
+
+/// Each kind, and its end.
+const KINDS: &[(&str, Answering, End)] = &[
+    ("honest", honest, End::Pinned),
+    ("scribbles", scribbles, End::Pinned),
+    ("fills it beforehand", fills, End::Pinned),
+    ("own files", own_files, End::Refused),
+    ("own restrictions", own_restrictions, End::Refused),
+    ("enabled", enabled, End::Refused),
+    ("a thread submits", thread_submits, End::Refused),
+    ("nothing pinned", nothing_pinned, End::Refused),
+    ("less pinned", less_pinned, End::Refused),
+    ("no ring", no_ring, End::Refused),
+    ("no descriptor", no_descriptor, End::Refused),
+    ("refuses", refuses, End::Refused),
+    ("goes on using it", goes_on, End::Either),
+    ("exits when it is asked", exits, End::Gone),
+    ("exits when it has pinned", pins_and_exits, End::Gone),
+    ("exits while bytes move", honest, End::Gone),
 ];
 
 #[test]
@@ -100,12 +115,11 @@ fn play(mut client: Connection) {
     map_private(&mut client, ioas, memory).unwrap();
     let device = client.device_create(ioasd_client::formats::FormatId::AmdV1, Iommu::Shared).unwrap();
     let attached = client.device_attach(device, ObjectId::new(ioas.get()));
-    match wanted {
-        Ok(()) => {
-            attached.unwrap();
-            use_it(&mut client, ioas);
-        }
-        Err(wanted) => assert_eq!(errno(attached), *wanted),
+    match (wanted, attached) {
+        (End::Pinned | End::Either, Ok(_)) => use_it(&mut client, ioas),
+        (End::Refused | End::Either, attached) => assert_eq!(errno(attached), Errno::FAULT),
+        (End::Gone, _) => use_it_until_the_end(&mut client, ioas),
+        (End::Pinned, attached) => drop(attached.unwrap()),
     }
     assert!(!memory.windows(SECRET.len()).any(|bytes| bytes == SECRET), "the agent's bytes are here");
     client.unmap_all(ioas).unwrap();
@@ -121,6 +135,24 @@ fn use_it(client: &mut Connection, ioas: IoasId) {
         let honest = crate::helper::own_part().ends_with("honest");
         assert!(!honest || (read.is_ok() && written.is_ok()), "{read:?} {written:?}");
     }
+}
+
+/// Ends in the middle of whatever the agent does for it.
+fn use_it_until_the_end(client: &mut Connection, ioas: IoasId) {
+    let access = client.access_create(ioas, AccessKind::Bytes).unwrap();
+    for round in 0..u64::MAX {
+        if round == 9 {
+            thread::spawn(end);
+        }
+        drop(client.access_read(access, Iova::new(IOVA), &mut [0; 40_000]));
+    }
+}
+
+/// Ends this process at once, having played its part.
+fn end() {
+    println!("{}", crate::helper::READY);
+    // SAFETY: nothing is left to be done.
+    unsafe { libc::_exit(0) }
 }
 
 fn private_memory() -> &'static mut [u8] {
@@ -277,6 +309,47 @@ fn fills(wanted: &PinMemory) -> Option<RawFd> {
     half(rings, ring.submit[1]).store(1, Ordering::Release);
     half(rings, ring.done[1]).store(1, Ordering::Release);
     Some(ring.fd)
+}
+
+/// Submits entries of its own, and changes what it can, before and after the ring was taken.
+fn goes_on(wanted: &PinMemory) -> Option<RawFd> {
+    const UNREGISTER: usize = 1;
+    let ring = pinned_with(R_DISABLED, wanted);
+    let (rings, entries) = (shared(&ring, 0), shared(&ring, 0x1000_0000));
+    let (fd, at) = (ring.fd, wanted.start.get());
+    thread::spawn(move || {
+        let number = fd.cast_unsigned() as usize;
+        let mut was_enabled = false;
+        for round in (0..64_u64).cycle() {
+            for (place, word) in entries.iter().zip(theft(round, at)) {
+                place.store(word, Ordering::Relaxed);
+            }
+            half(rings, ring.submit[1]).fetch_add(1, Ordering::Release);
+            was_enabled |= syscall(libc::SYS_io_uring_enter, [number, 1, 0, 0]).is_ok();
+            let own = [fd; 4];
+            for operation in [UNREGISTER, 2, 11] {
+                let place = if operation == UNREGISTER { 0 } else { own.as_ptr().expose_provenance() };
+                let count = usize::from(operation != UNREGISTER);
+                let changed = syscall(libc::SYS_io_uring_register, [number, operation, place, count]);
+                if was_enabled && changed.is_ok() {
+                    eprintln!("operation {operation} on a ring that was taken");
+                    std::process::abort();
+                }
+            }
+        }
+    });
+    Some(fd)
+}
+
+fn exits(_: &PinMemory) -> Option<RawFd> {
+    end();
+    None
+}
+
+fn pins_and_exits(wanted: &PinMemory) -> Option<RawFd> {
+    let ring = pinned_with(R_DISABLED, wanted).fd;
+    thread::spawn(end);
+    Some(ring)
 }
 
 fn own_files(wanted: &PinMemory) -> Option<RawFd> {

@@ -34,6 +34,8 @@ pub(super) enum Bare {
     ClearEntry,
     /// The place of a page looked up in an array that fits into a cache.
     LookUp,
+    /// A page of a program's own memory registered with a ring.
+    PinPage,
     /// A message of 64 bytes to another process and back, with credentials, on one CPU.
     Echo,
 }
@@ -46,6 +48,7 @@ impl Bare {
             Self::CopyEntry => 0.25,
             Self::ClearEntry => 0.23,
             Self::LookUp => 1.5,
+            Self::PinPage => 80.0,
             Self::Echo => 10_050.0,
         }
     }

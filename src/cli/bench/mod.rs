@@ -15,9 +15,10 @@
 //! | `check` | whether tables say what they should |
 //! | `fan_out`, `mapping`, `longterm`, `attach`, `access`, `footprint`, `small`, `vectored` | the scenarios of the engine |
 //! | `translate`, `rewriting` | those of walkers |
-//! | `socket_bed` | an agent in another process and a client of it |
+//! | `process`, `program` | the scenario of programs under the shim, and that program |
+//! | `socket_bed`, `echo` | an agent in another process and a client of it; an echo for comparison |
 //! | `busy`, `cpus` | walkers that are never idle; which CPUs threads run on |
-//! | [`peer`] | the other process: an agent, or an echo |
+//! | [`peer`] | the other process: an agent, an echo, or a program |
 //!
 //! Imports allowed: everything.
 
@@ -27,6 +28,7 @@ mod bed;
 mod busy;
 mod check;
 mod cpus;
+mod echo;
 mod fan_out;
 mod floor;
 mod footprint;
@@ -35,6 +37,8 @@ mod longterm;
 mod mapping;
 mod memory;
 pub mod peer;
+mod process;
+mod program;
 mod report;
 mod rewriting;
 mod sample;

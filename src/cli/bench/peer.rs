@@ -1,6 +1,7 @@
-//! The other process of a bench: an agent that serves one client, or an echo. Its socket is its standard input.
+//! The other process of a bench: an agent that serves one client, an echo, or a program. The
+//! socket of the first two is their standard input.
 //!
-//! Imports allowed: actors, bed, cli, rustix.
+//! Imports allowed: actors, bed, cli, program, rustix.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -9,6 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use ioasd_client::units::ByteLen;
 use rustix::io::retry_on_intr;
 use rustix::net::sockopt::set_socket_passcred;
 use rustix::net::{
@@ -17,11 +19,12 @@ use rustix::net::{
 };
 use rustix::process::{Signal, set_parent_process_death_signal};
 
-use super::BenchError;
 use super::bed::engine_settings;
+use super::{BenchError, program};
 use crate::actors::engine::Engine;
 use crate::actors::registry::Registry;
 use crate::cli::{Exit, with_causes};
+use crate::config::values::parse_size;
 use crate::storage::source::Strength;
 
 /// Bytes of an echoed message.
@@ -36,6 +39,12 @@ pub struct BenchPeerArgs {
     /// What to be.
     #[arg(long)]
     pub role: Role,
+    /// Memory of a program.
+    #[arg(long, default_value = "16MiB", value_parser = parse_size)]
+    pub size: ByteLen,
+    /// How often a program times each case.
+    #[arg(long, default_value_t = 1)]
+    pub rounds: u32,
 }
 
 /// What the other process is.
@@ -43,6 +52,8 @@ pub struct BenchPeerArgs {
 pub enum Role {
     /// An agent.
     Agent,
+    /// A program that uses `/dev/iommu`, and has no socket.
+    Program,
     /// It sends back whatever it receives, and looks who sent it.
     Echo,
 }
@@ -52,16 +63,18 @@ impl Role {
         match self {
             Self::Agent => "agent",
             Self::Echo => "echo",
+            Self::Program => "program",
         }
     }
 }
 
 /// Runs the other process until its peer hangs up.
 pub fn run(args: &BenchPeerArgs) -> Exit {
-    let served = own_socket().and_then(|socket| match args.role {
-        Role::Agent => serve(socket),
-        Role::Echo => echo(socket.as_fd()).map_err(BenchError::io("echo")),
-    });
+    let served = match args.role {
+        Role::Agent => own_socket().and_then(serve),
+        Role::Echo => own_socket().and_then(|socket| echo(socket.as_fd()).map_err(BenchError::io("echo"))),
+        Role::Program => program::run(args.size, args.rounds),
+    };
     match served {
         Ok(()) => Exit::Ok,
         Err(error) => {

@@ -9,8 +9,8 @@ use serde::Serialize;
 
 use super::report::Row;
 use super::{
-    BenchError, Plan, access, attach, fan_out, footprint, longterm, mapping, rewriting, small, translate,
-    vectored,
+    BenchError, Plan, access, attach, fan_out, footprint, longterm, mapping, process, rewriting, small,
+    translate, vectored,
 };
 
 /// A scenario.
@@ -27,6 +27,8 @@ pub enum Scenario {
     MapFile,
     /// The same, pinned by the kernel.
     MapLongterm,
+    /// Memory of a program of its own, through `/dev/iommu`.
+    MapProcess,
     /// A domain attached to an address space that is full.
     Attach,
     /// An area shown in another address space as well.
@@ -58,6 +60,7 @@ pub(super) enum Group {
     FanOut,
     Mapping,
     Longterm,
+    Process,
     Attach,
     Small,
     Vectored,
@@ -73,6 +76,7 @@ impl Scenario {
             Self::Fanout | Self::FanoutMarginal | Self::Unmap => Group::FanOut,
             Self::MapFile | Self::Copy => Group::Mapping,
             Self::MapLongterm => Group::Longterm,
+            Self::MapProcess => Group::Process,
             Self::Attach => Group::Attach,
             Self::Small => Group::Small,
             Self::Vectored => Group::Vectored,
@@ -103,6 +107,7 @@ impl Group {
             Self::FanOut => fan_out::measure(plan),
             Self::Mapping => mapping::measure(plan),
             Self::Longterm => longterm::measure(plan),
+            Self::Process => process::measure(plan),
             Self::Attach => attach::measure(plan),
             Self::Small => small::measure(plan),
             Self::Vectored => vectored::measure(plan),

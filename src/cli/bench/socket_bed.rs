@@ -2,9 +2,7 @@
 //!
 //! With more CPUs figures would tell how far apart these are.
 //!
-//! Imports allowed: cpus, peer, memory, floor, sample, the client crate, rustix.
-
-use std::os::fd::{AsFd, OwnedFd};
+//! Imports allowed: cpus, echo, peer, memory, floor, the client crate.
 
 use ioasd_client::calls::{ExportChannel, Iommu};
 use ioasd_client::connection::Connection;
@@ -12,24 +10,23 @@ use ioasd_client::formats::FormatId;
 use ioasd_client::ids::{HwptId, IoasId};
 use ioasd_client::units::{ByteLen, Iova};
 use ioasd_client::walker::Walker;
-use rustix::net::{SendFlags, send};
 
 use super::BenchError;
 use super::cpus::OneCpu;
+use super::echo::Echo;
 use super::floor::Floor;
 use super::memory::{Memory, PAGE};
-use super::peer::{ECHOED, Peer, Role, receive};
-use super::sample::timed_by_the_wall;
+use super::peer::{Peer, Role};
 
 /// Both peers, and an address space with a domain.
 pub(super) struct SocketBed {
-    echo: OwnedFd,
+    echo: Echo,
     /// The client.
     pub(super) client: Connection,
     /// Its address space.
     pub(super) ioas: IoasId,
     hwpt: HwptId,
-    _peers: [Peer; 2],
+    _peer: Peer,
     pub(super) one: OneCpu,
 }
 
@@ -37,28 +34,17 @@ impl SocketBed {
     /// Starts everything.
     pub(super) fn new() -> Result<Self, BenchError> {
         let one = OneCpu::enter()?;
-        let (mut echo, mut agent) = (Peer::start(Role::Echo)?, Peer::start(Role::Agent)?);
+        let (echo, mut agent) = (Echo::start()?, Peer::start(Role::Agent)?);
         let mut client = Connection::from_fd(agent.take_socket()?);
         let ioas = client.ioas_alloc()?;
         let device = client.device_create(FormatId::AmdV1, Iommu::Own)?;
         let hwpt = client.device_attach(device, ioas)?;
-        Ok(Self { echo: echo.take_socket()?, client, ioas, hwpt, _peers: [echo, agent], one })
+        Ok(Self { echo, client, ioas, hwpt, _peer: agent, one })
     }
 
     /// Sends a message to the echo and waits for it, some times.
     pub(super) fn echo(&self, floor: &mut Floor, times: u32) -> Result<(), BenchError> {
-        for _ in 0..times {
-            let (time, echoed) = timed_by_the_wall(|| self.echo_once());
-            echoed.map_err(BenchError::io("send to the echo"))?;
-            floor.samples().add(time, 1);
-        }
-        Ok(())
-    }
-
-    fn echo_once(&self) -> std::io::Result<()> {
-        let mut message = [7; ECHOED];
-        send(&self.echo, &message, SendFlags::NOSIGNAL)?;
-        receive(self.echo.as_fd(), &mut message).map(drop)
+        self.echo.measure(floor, times)
     }
 
     /// Fails unless a device sees the pages of `memory`, in order, each at its place.

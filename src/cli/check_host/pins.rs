@@ -1,11 +1,11 @@
-//! What can hold memory here: each strength on a page of our own, physical frames, and another process's memory.
+//! What can hold memory here: each strength on a page of our own, physical frames, and memory of other processes.
 //!
-//! Imports allowed: units, `sources::strength`, sys, the peer.
+//! Imports allowed: units, `sources::strength`, sys, processes.
 
 use ioasd_client::units::{ByteLen, Pfn};
 
 use super::Finding;
-use super::peer;
+use super::processes;
 use crate::cli::with_causes;
 use crate::sources::strength::{Abilities, Ladder};
 use crate::storage::source::StrengthSetting;
@@ -20,8 +20,6 @@ const MEMLOCK: &str =
 const AUTO: &str =
     "enable one of the above, turn swap off, or set strength = \"resident\" and live with swapping";
 const FRAMES: &str = "only needed for frames = \"physical\": CAP_SYS_ADMIN in the first user namespace";
-const PROCESS: &str = "as for long-term pins, and the right to trace clients: the same user, kernel.yama.ptrace_scope=0 or clients \
-                       that allow it (PR_SET_PTRACER), or CAP_SYS_PTRACE";
 
 /// Everything about pins.
 pub(super) fn findings() -> Vec<Finding> {
@@ -33,7 +31,7 @@ pub(super) fn findings() -> Vec<Finding> {
             "make /proc and a page of memory available",
         )],
     };
-    findings.push(Finding::tried("process memory", peer::try_handover(), PROCESS));
+    findings.extend(processes::findings());
     findings.push(Finding::tried("physical frames", offers::physical_frame().map(shown), FRAMES));
     findings
 }
