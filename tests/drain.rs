@@ -1,13 +1,11 @@
 //! The end of an agent as a process: what SIGTERM and SIGINT do, and what a second one does.
 #![expect(clippy::unwrap_used, reason = "a failed test helper is a failed test")]
 
-use std::io::{Read, Write};
+#[path = "agent_process/mod.rs"]
+#[expect(dead_code, reason = "each test uses a part of it")]
+mod agent_process;
+
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
 
 use ioasd_client::calls::{ExportChannel, FileSlice, Iommu, Placement};
 use ioasd_client::connection::Connection;
@@ -15,88 +13,21 @@ use ioasd_client::formats::FormatId;
 use ioasd_client::units::{ByteLen, Iova, Permission};
 use ioasd_client::walker::Walker;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+use agent_process::{Agent, wait_until};
 
-/// An agent; killed if a test gives up on it.
-struct Agent {
-    folder: tempfile::TempDir,
-    child: Child,
+/// An agent whose contexts may take `drain` to leave and `close` to be taken down.
+fn start(drain: &str, close: &str) -> Agent {
+    Agent::start(&format!("drain_timeout = {drain:?}\nclose_timeout = {close:?}\n"), "")
 }
 
-impl Drop for Agent {
-    fn drop(&mut self) {
-        let killed = self.child.kill().and_then(|()| self.child.wait());
-        assert!(killed.is_ok() || self.child.try_wait().is_ok());
-    }
-}
-
-impl Agent {
-    /// An agent whose contexts may take `drain` to leave and `close` to be taken down.
-    fn start(drain: &str, close: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let admin = folder.path().join("admin.sock");
-        let config = folder.path().join("ioasd.toml");
-        let text = format!(
-            "[server]\ndrain_timeout = {drain:?}\nclose_timeout = {close:?}\n[admin]\nlisten = \"off\"\nsocket = {admin:?}\n"
-        );
-        std::fs::write(&config, text).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_ioasd"));
-        for variable in ["IOASD_SOCKET", "IOASD_CONFIG", "IOASD_LOG"] {
-            command.env_remove(variable);
-        }
-        let socket = folder.path().join("ioasd.sock");
-        command.arg("serve").arg("--config").arg(&config).arg("--socket").arg(socket);
-        let child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        let agent = Self { folder, child };
-        wait_until("the agent is ready", || agent.status("/readyz") == Some(200));
-        agent
-    }
-
-    fn socket(&self) -> PathBuf {
-        self.folder.path().join("ioasd.sock")
-    }
-
-    fn connect(&self) -> Connection {
-        Connection::connect(&self.socket()).unwrap()
-    }
-
-    /// What the admin server answers, if it does.
-    fn status(&self, path: &str) -> Option<u16> {
-        let mut stream = UnixStream::connect(self.folder.path().join("admin.sock")).ok()?;
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok()?;
-        answer.split(' ').nth(1)?.parse().ok()
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).unwrap();
-    }
-
-    /// Sends a signal and waits until the agent has begun to stop.
-    fn begin_to_stop(&self, signal: Signal) {
-        self.signal(signal);
-        wait_until("the agent is not ready any more", || self.status("/readyz") == Some(503));
-        assert_eq!(self.status("/livez"), Some(200));
-        wait_until("nobody is accepted", || Connection::connect(&self.socket()).is_err());
-    }
-
-    /// Waits for its end; gives the exit code and the log.
-    fn ended(&mut self) -> (Option<i32>, String) {
-        let mut log = String::new();
-        self.child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
-        (self.child.wait().unwrap().code(), log)
-    }
-}
-
-fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !holds() {
-        assert!(Instant::now() < deadline, "still not so: {what}");
-        sleep(Duration::from_millis(5));
-    }
+/// Sends a signal and waits until the agent has begun to stop.
+fn begin_to_stop(agent: &Agent, signal: Signal) {
+    agent.signal(signal);
+    wait_until("the agent is not ready any more", || agent.status("/readyz") == Some(503));
+    assert_eq!(agent.status("/livez"), Some(200));
+    wait_until("nobody is accepted", || Connection::connect(&agent.path("ioasd.sock")).is_err());
 }
 
 fn memory() -> OwnedFd {
@@ -119,25 +50,25 @@ fn map_and_export(client: &mut Connection) -> OwnedFd {
 
 #[test]
 fn contexts_may_leave_on_their_own_and_work_until_then() {
-    let mut agent = Agent::start("1h", "1h");
+    let mut agent = start("1h", "1h");
     let mut client = agent.connect();
     drop(map_and_export(&mut client));
-    agent.begin_to_stop(Signal::TERM);
+    begin_to_stop(&agent, Signal::TERM);
     client.ioas_alloc().unwrap();
     drop(client);
     let (code, log) = agent.ended();
     assert_eq!(code, Some(0), "{log}");
     assert!(log.contains("the grace is over") && log.contains("Empty"), "{log}");
-    assert!(!agent.socket().exists());
+    assert!(!agent.path("ioasd.sock").exists());
 }
 
 #[test]
 fn a_second_signal_skips_the_grace_and_those_left_are_hung_up_on() {
     for (first, second) in [(Signal::TERM, Signal::TERM), (Signal::INT, Signal::TERM)] {
-        let mut agent = Agent::start("1h", "1h");
+        let mut agent = start("1h", "1h");
         let mut client = agent.connect();
         drop(map_and_export(&mut client));
-        agent.begin_to_stop(first);
+        begin_to_stop(&agent, first);
         client.ioas_alloc().unwrap();
         agent.signal(second);
         let (code, log) = agent.ended();
@@ -149,7 +80,7 @@ fn a_second_signal_skips_the_grace_and_those_left_are_hung_up_on() {
 
 #[test]
 fn when_the_grace_is_over_those_left_are_hung_up_on() {
-    let mut agent = Agent::start("50ms", "1h");
+    let mut agent = start("50ms", "1h");
     let mut client = agent.connect();
     drop(map_and_export(&mut client));
     agent.signal(Signal::TERM);
@@ -161,7 +92,7 @@ fn when_the_grace_is_over_those_left_are_hung_up_on() {
 
 #[test]
 fn a_walker_that_never_leaves_does_not_keep_the_agent_but_is_its_exit_code() {
-    let mut agent = Agent::start("0s", "200ms");
+    let mut agent = start("0s", "200ms");
     let mut client = agent.connect();
     let walker = Walker::attach(ExportChannel::from_fd(map_and_export(&mut client))).unwrap();
     let mut stream = walker.stream().unwrap();

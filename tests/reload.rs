@@ -1,15 +1,16 @@
 //! The configuration read again while the agent runs: by SIGHUP, over the admin socket, by `ioasd ctl`.
 #![expect(clippy::unwrap_used, reason = "a failed test helper is a failed test")]
 
+#[path = "agent_process/mod.rs"]
+#[expect(dead_code, reason = "each test uses a part of it")]
+mod agent_process;
+
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::Output;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::{scope, sleep};
-use std::time::{Duration, Instant};
+use std::thread::scope;
 
 use ioasd_client::calls::{FileSlice, Iommu, Placement};
 use ioasd_client::connection::Connection;
@@ -19,114 +20,37 @@ use ioasd_client::ids::IoasId;
 use ioasd_client::units::{ByteLen, Iova, Permission};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use serde_json::Value;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+use agent_process::{Agent, ioasd, wait_until};
 
-/// An agent with a configuration that a test changes; killed if a test gives up on it.
-struct Agent {
-    folder: tempfile::TempDir,
-    child: Child,
+fn json(agent: &Agent, method: &str, path: &str) -> (u16, Value) {
+    let (status, body) = agent.ask(method, path).unwrap();
+    (status, serde_json::from_str(&body).unwrap())
 }
 
-impl Drop for Agent {
-    fn drop(&mut self) {
-        let killed = self.child.kill().and_then(|()| self.child.wait());
-        assert!(killed.is_ok() || self.child.try_wait().is_ok());
-    }
+/// The texts of all events of a kind.
+fn events(agent: &Agent, kind: &str) -> Vec<String> {
+    let (_, events) = json(agent, "GET", "/v1/events");
+    let field = |event: &Value, name: &str| event.get(name).and_then(Value::as_str).unwrap().to_owned();
+    let events = events.get("items").and_then(Value::as_array).unwrap();
+    events.iter().filter(|event| field(event, "kind") == kind).map(|event| field(event, "text")).collect()
 }
 
-fn ioasd() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_ioasd"));
-    for variable in ["IOASD_SOCKET", "IOASD_CONFIG", "IOASD_LOG"] {
-        command.env_remove(variable);
-    }
-    command.stdin(Stdio::null());
-    command
+/// Finds the agent by the file, which may be wrong.
+fn ctl(agent: &Agent, arguments: &[&str]) -> Output {
+    ioasd().arg("ctl").arg("--config").arg(agent.path("ioasd.toml")).args(arguments).output().unwrap()
 }
 
-fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !holds() {
-        assert!(Instant::now() < deadline, "still not so: {what}");
-        sleep(Duration::from_millis(5));
-    }
-}
-
-impl Agent {
-    fn start(rest: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let mut command = ioasd();
-        command.arg("serve").arg("--config").arg(folder.path().join("ioasd.toml"));
-        write(&folder.path().join("ioasd.toml"), folder.path(), rest);
-        let log = std::fs::File::create(folder.path().join("log")).unwrap();
-        let child = command.stderr(log).spawn().unwrap();
-        let agent = Self { folder, child };
-        wait_until("the agent is ready", || {
-            agent.ask("GET", "/readyz").is_some_and(|(status, _)| status == 200)
-        });
-        agent
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    /// Changes what the file says besides where the agent listens.
-    fn write(&self, rest: &str) {
-        write(&self.path("ioasd.toml"), self.folder.path(), rest);
-    }
-
-    fn ask(&self, method: &str, path: &str) -> Option<(u16, String)> {
-        let mut stream = UnixStream::connect(self.path("admin.sock")).ok()?;
-        let head =
-            "Host: localhost\r\nContent-Type: application/json\r\nContent-Length: 0\r\nConnection: close";
-        write!(stream, "{method} {path} HTTP/1.1\r\n{head}\r\n\r\n").ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok()?;
-        let (head, body) = answer.split_once("\r\n\r\n")?;
-        Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
-    }
-
-    fn json(&self, method: &str, path: &str) -> (u16, Value) {
-        let (status, body) = self.ask(method, path).unwrap();
-        (status, serde_json::from_str(&body).unwrap())
-    }
-
-    /// The texts of all events of a kind.
-    fn events(&self, kind: &str) -> Vec<String> {
-        let (_, events) = self.json("GET", "/v1/events");
-        let field = |event: &Value, name: &str| event.get(name).and_then(Value::as_str).unwrap().to_owned();
-        let events = events.get("items").and_then(Value::as_array).unwrap();
-        events.iter().filter(|event| field(event, "kind") == kind).map(|event| field(event, "text")).collect()
-    }
-
-    fn hang_up(&self) {
-        kill_process(Pid::from_child(&self.child), Signal::HUP).unwrap();
-    }
-
-    /// Finds the agent by the file, which may be wrong.
-    fn ctl(&self, arguments: &[&str]) -> Output {
-        ioasd().arg("ctl").arg("--config").arg(self.path("ioasd.toml")).args(arguments).output().unwrap()
-    }
-
-    fn connect(&self) -> Client {
-        let mut connection = Connection::connect(&self.path("ioasd.sock")).unwrap();
-        let ioas = connection.ioas_alloc().unwrap();
-        let device = connection.device_create(FormatId::AmdV1, Iommu::Own).unwrap();
-        connection.device_attach(device, ioas).unwrap();
-        let file = memfd_create("reload-test", MemfdFlags::CLOEXEC).unwrap();
-        assert_eq!(rustix::io::pwrite(&file, &[7; 0x4000], 0), Ok(0x4000));
-        Client { connection, ioas, file }
-    }
-}
-
-fn write(file: &std::path::Path, folder: &std::path::Path, rest: &str) {
-    let (socket, admin) = (folder.join("ioasd.sock"), folder.join("admin.sock"));
-    let text =
-        format!("[server]\nsocket = {socket:?}\n[admin]\nlisten = \"off\"\nsocket = {admin:?}\n{rest}");
-    std::fs::write(file, text).unwrap();
+fn client(agent: &Agent) -> Client {
+    let mut connection = agent.connect();
+    let ioas = connection.ioas_alloc().unwrap();
+    let device = connection.device_create(FormatId::AmdV1, Iommu::Own).unwrap();
+    connection.device_attach(device, ioas).unwrap();
+    let file = memfd_create("reload-test", MemfdFlags::CLOEXEC).unwrap();
+    assert_eq!(rustix::io::pwrite(&file, &[7; 0x4000], 0), Ok(0x4000));
+    Client { connection, ioas, file }
 }
 
 /// A client with a table and four pages of memory.
@@ -156,29 +80,29 @@ fn tenant(rest: &str) -> String {
 
 #[test]
 fn after_sighup_a_new_limit_binds_a_client_that_is_there_and_takes_nothing_from_it() {
-    let agent = Agent::start(&tenant("limits = { pinned = \"1MiB\" }"));
-    let mut client = agent.connect();
+    let agent = Agent::start("", &tenant("limits = { pinned = \"1MiB\" }"));
+    let mut client = client(&agent);
     client.map(0x10_0000).unwrap();
     agent.write(&tenant("limits = { pinned = \"20KiB\" }"));
-    agent.hang_up();
-    wait_until("it is told", || !agent.events("changed").is_empty());
-    assert_eq!(agent.events("changed"), ["configuration read again for SIGHUP: changed tenant.vms.limits"]);
+    agent.signal(Signal::HUP);
+    wait_until("it is told", || !events(&agent, "changed").is_empty());
+    assert_eq!(events(&agent, "changed"), ["configuration read again for SIGHUP: changed tenant.vms.limits"]);
     let refused = client.map(0x20_0000).unwrap_err();
     assert_eq!(errno(&refused), Errno::NOMEM);
     assert!(refused.to_string().contains("its tenant has 16384 of the 20480 it may have"), "{refused}");
-    let (_, pages) = agent.json("GET", "/v1/pages");
+    let (_, pages) = json(&agent, "GET", "/v1/pages");
     assert_eq!(pages["items"][0]["pinned_bytes"], 0x4000, "{pages}");
     agent.write(&tenant("limits = { pinned = \"64KiB\" }"));
-    agent.hang_up();
+    agent.signal(Signal::HUP);
     wait_until("the client may have more", || client.map(0x20_0000).is_ok());
 }
 
 #[test]
 fn rights_count_at_once_for_a_context_that_is_there_and_for_one_that_comes() {
-    let agent = Agent::start(&tenant(""));
-    let _client = agent.connect();
+    let agent = Agent::start("", &tenant(""));
+    let _client = client(&agent);
     agent.write(&tenant("connect = false"));
-    let (status, answer) = agent.json("POST", "/v1/reload");
+    let (status, answer) = json(&agent, "POST", "/v1/reload");
     assert_eq!((status, &answer["applied"]), (200, &serde_json::json!(["tenant.vms.connect"])), "{answer}");
     let denied = Connection::connect(&agent.path("ioasd.sock")).unwrap().ioas_alloc().unwrap_err();
     let uid = rustix::process::getuid().as_raw();
@@ -192,28 +116,28 @@ fn rights_count_at_once_for_a_context_that_is_there_and_for_one_that_comes() {
     );
     assert!(denied.to_string().contains(&line), "{denied}");
     agent.write(&tenant(""));
-    assert_eq!(agent.json("POST", "/v1/reload").1["applied"], serde_json::json!(["tenant.vms.connect"]));
-    drop(agent.connect());
+    assert_eq!(json(&agent, "POST", "/v1/reload").1["applied"], serde_json::json!(["tenant.vms.connect"]));
+    drop(client(&agent));
 }
 
 /// What may be mapped binds the maps that follow; what is mapped stays.
 #[test]
 fn a_source_that_is_denied_is_refused_from_then_on_with_one_text_everywhere() {
-    let agent = Agent::start(&tenant(""));
-    let mut client = agent.connect();
+    let agent = Agent::start("", &tenant(""));
+    let mut client = client(&agent);
     client.map(0x10_0000).unwrap();
     agent.write(&tenant("sources = [\"hugetlb\"]"));
-    let (_, answer) = agent.json("POST", "/v1/reload");
+    let (_, answer) = json(&agent, "POST", "/v1/reload");
     assert_eq!(answer["applied"], serde_json::json!(["tenant.vms.sources"]), "{answer}");
     let refused = client.map(0x20_0000).unwrap_err();
     let CallError::Refused { errno, code, text, .. } = &refused else { panic!("{refused}") };
     assert_eq!((*errno, code.as_str()), (Errno::PERM, "source-denied"));
-    assert_eq!(agent.events("refused").last(), Some(text));
-    let explained = agent.ctl(&["--json", "explain", "1", "--length", "16KiB", "--source", "memfd"]);
+    assert_eq!(events(&agent, "refused").last(), Some(text));
+    let explained = ctl(&agent, &["--json", "explain", "1", "--length", "16KiB", "--source", "memfd"]);
     let explained: Value = serde_json::from_slice(&explained.stdout).unwrap();
     let refusal = &explained["refusal"];
     assert_eq!((&refusal["code"], refusal["text"].as_str()), (&"source-denied".into(), Some(text.as_str())));
-    let (_, pages) = agent.json("GET", "/v1/pages");
+    let (_, pages) = json(&agent, "GET", "/v1/pages");
     assert_eq!(pages["items"][0]["pinned_bytes"], 0x4000, "{pages}");
     assert_eq!(client.connection.unmap_all(client.ioas).unwrap().get(), 0x4000);
 }
@@ -229,18 +153,18 @@ fn the_token_is_read_again_and_the_one_before_is_refused() {
     };
     put("the-first-token-1\n", 0o600);
     let port = free_port();
-    let agent = Agent::start(&format!("remote = \"127.0.0.1:{port}\"\ntoken_file = {token:?}\n"));
+    let agent = Agent::start("", &format!("remote = \"127.0.0.1:{port}\"\ntoken_file = {token:?}\n"));
     let status = |token: &str| ask_over_tcp(port, token);
     assert_eq!((status("the-first-token-1"), status("the-second-token-2")), (200, 401));
     put("the-second-token-2\n", 0o644);
-    let (refused, problem) = agent.json("POST", "/v1/reload");
+    let (refused, problem) = json(&agent, "POST", "/v1/reload");
     assert!(
         refused == 409 && problem["detail"].as_str().unwrap().contains("nobody else may read it"),
         "{problem}"
     );
     assert_eq!(status("the-first-token-1"), 200, "the old one is in force");
     put("the-second-token-2\n", 0o600);
-    let (_, answer) = agent.json("POST", "/v1/reload");
+    let (_, answer) = json(&agent, "POST", "/v1/reload");
     assert_eq!(answer["applied"], serde_json::json!(["what admin.token_file holds"]), "{answer}");
     assert_eq!((status("the-first-token-1"), status("the-second-token-2")), (401, 200));
 }
@@ -262,49 +186,50 @@ fn ask_over_tcp(port: u16, token: &str) -> u16 {
 
 #[test]
 fn a_wrong_file_leaves_the_old_configuration_in_force_and_is_told_everywhere() {
-    let agent = Agent::start(&tenant("limits = { pinned = \"20KiB\" }"));
-    let mut client = agent.connect();
+    let agent = Agent::start("", &tenant("limits = { pinned = \"20KiB\" }"));
+    let mut client = client(&agent);
     client.map(0x10_0000).unwrap();
     agent.write(&tenant("limits = { pined = \"1GiB\" }\nexprot = false"));
-    agent.hang_up();
-    wait_until("it is told", || !agent.events("not-reloaded").is_empty());
-    let (status, problem) = agent.json("POST", "/v1/reload");
+    agent.signal(Signal::HUP);
+    wait_until("it is told", || !events(&agent, "not-reloaded").is_empty());
+    let (status, problem) = json(&agent, "POST", "/v1/reload");
     assert_eq!(
         (status, problem["type"].as_str()),
         (409, Some("urn:ioasd:error:configuration-invalid")),
         "{problem}"
     );
     assert_eq!(problem["errno"], Errno::INVAL.raw_os_error());
-    let asked = agent.ctl(&["reload"]);
+    let asked = ctl(&agent, &["reload"]);
     assert_eq!(asked.status.code(), Some(1), "{asked:?}");
     let said = String::from_utf8(asked.stderr).unwrap();
     let log = std::fs::read_to_string(agent.path("log")).unwrap();
-    for told in [problem["detail"].as_str().unwrap(), &said, &log, &agent.events("not-reloaded").join(" ")] {
+    for told in [problem["detail"].as_str().unwrap(), &said, &log, &events(&agent, "not-reloaded").join(" ")]
+    {
         assert!(told.contains("unknown limit") && told.contains("did you mean pinned?"), "{told}");
         assert!(told.contains("tenant.exprot: unknown key, did you mean export?"), "{told}");
     }
     assert_eq!(errno(&client.map(0x20_0000).unwrap_err()), Errno::NOMEM, "the old limit is in force");
     std::fs::remove_file(agent.path("ioasd.toml")).unwrap();
-    let (status, problem) = agent.json("POST", "/v1/reload");
+    let (status, problem) = json(&agent, "POST", "/v1/reload");
     assert!(status == 409 && problem["detail"].as_str().unwrap().contains("cannot read"), "{problem}");
 }
 
 #[test]
 fn what_needs_a_restart_is_named_until_there_is_one() {
-    let agent = Agent::start("");
+    let agent = Agent::start("", "");
     agent.write("[engine]\npin_threads = 3\n[limits]\nhost = { areas = 7 }\ncredits_per_channel = 3\n");
-    let said = String::from_utf8(agent.ctl(&["reload"]).stdout).unwrap();
+    let said = String::from_utf8(ctl(&agent, &["reload"]).stdout).unwrap();
     for line in
         ["applied        limits.host", "needs_restart  limits.credits_per_channel", "engine.pin_threads"]
     {
         assert!(said.contains(line), "{said}");
     }
-    let (_, config) = agent.json("GET", "/v1/config");
+    let (_, config) = json(&agent, "GET", "/v1/config");
     let row = |key: &str| {
         config["items"].as_array().unwrap().iter().find(|row| row["key"] == key).unwrap()["value"].clone()
     };
     assert_eq!((row("pin_threads"), row("host")), ("0".into(), "{ areas = 7 }".into()));
-    let (_, again) = agent.json("POST", "/v1/reload");
+    let (_, again) = json(&agent, "POST", "/v1/reload");
     assert_eq!(
         (again["applied"].to_string(), again["needs_restart"].as_array().unwrap().len()),
         ("[]".into(), 2)
@@ -316,12 +241,12 @@ fn what_needs_a_restart_is_named_until_there_is_one() {
 fn limits_change_while_many_clients_charge_and_no_page_is_lost() {
     const GREAT: u64 = 0x1_0000;
     let limits = [0x8000, GREAT].map(|pinned| tenant(&format!("limits = {{ pinned = {pinned} }}")));
-    let agent = Agent::start(&limits[1]);
+    let agent = Agent::start("", &limits[1]);
     let (mapped, done) = (AtomicU64::new(0), AtomicBool::new(false));
     scope(|threads| {
         for _ in 0..6 {
             threads.spawn(|| {
-                let mut client = agent.connect();
+                let mut client = client(&agent);
                 while !done.load(Ordering::Relaxed) {
                     if let Err(error) = client.map(0x10_0000) {
                         assert_eq!(errno(&error), Errno::NOMEM);
@@ -336,13 +261,13 @@ fn limits_change_while_many_clients_charge_and_no_page_is_lost() {
         }
         for turn in 0..20 {
             agent.write(&limits[turn % 2]);
-            let (status, answer) = agent.json("POST", "/v1/reload");
+            let (status, answer) = json(&agent, "POST", "/v1/reload");
             assert_eq!(status, 200, "{answer}");
         }
         done.store(true, Ordering::Relaxed);
     });
     wait_until("all is given back", || {
-        let (_, accounts) = agent.json("GET", "/v1/accounts");
+        let (_, accounts) = json(&agent, "GET", "/v1/accounts");
         accounts["items"].as_array().unwrap().iter().all(|row| row["counters"]["pinned"]["used"] == 0)
     });
 }

@@ -1,18 +1,21 @@
 //! The agent under a service manager: what it tells, and the sockets it inherits.
 #![expect(clippy::unwrap_used, reason = "a failed test helper is a failed test")]
 
+#[path = "agent_process/mod.rs"]
+#[expect(dead_code, reason = "each test uses a part of it")]
+mod agent_process;
+
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::Duration;
 
 use ioasd_client::connection::Connection;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, bind, listen, socket};
 use rustix::process::{Pid, Signal, kill_process};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+use agent_process::{PATIENCE, ioasd};
 
 /// A service that a test starts: a folder for its files, its configuration, the manager's end of the conversation.
 struct Service {
@@ -60,10 +63,6 @@ impl Service {
         }
         all
     }
-}
-
-fn ioasd() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_ioasd"))
 }
 
 /// Starts the agent with what is its standard input and output as descriptors 3 and 4, as a service manager does.
