@@ -4,6 +4,7 @@
 //!   client ──DOMAIN_EXPORT──▶ Domain makes a socket pair ──▶ export channel to the client, who may pass it on
 //!   walker ──WALKER_OPEN on the channel──▶ arena, slots of its own, windows and backing files that the domain shows now
 //!   walker ──WALKER_FILE on the channel──▶ the backing file that lies behind an address now, with its windows
+//!   client ──DOMAIN_FAULTS──▶ fault channel: what its walkers could not reach, for whoever holds it
 //!   hang-up of the channel ──▶ its walkers are forgotten; nobody waits for them any more
 //! ```
 //!
@@ -27,7 +28,8 @@ use ioasd_client::wire::own::{WALKER_OPEN_FDS, WalkerFile, WalkerOpen};
 
 use super::exported_files::{self, UnsafeFiles};
 use super::fan_out::{FanOut, WithTable};
-use super::figures::{ContextStats, DomainStats};
+use super::fault_channel::{self, CHANNELS_MAX};
+use super::figures::{ContextStats, Depth, DomainStats};
 use super::frame_service::FrameService;
 use super::guard::poisoned;
 use super::ioas::Ioas;
@@ -59,6 +61,7 @@ const WALKERS_MAX: usize = 64;
 /// The control face of one table.
 pub struct Domain {
     parts: Arc<DomainParts>,
+    fault_channels: Arc<Depth>,
 }
 
 /// What a domain is made of.
@@ -83,7 +86,7 @@ impl Domain {
     /// The face of a table that the FanOut has.
     #[must_use]
     pub fn new(parts: DomainParts) -> Self {
-        Self { parts: Arc::new(parts) }
+        Self { parts: Arc::new(parts), fault_channels: Arc::default() }
     }
 }
 
@@ -102,6 +105,11 @@ pub struct Export {
     /// The address space that the domain shows, which an export channel does not keep.
     pub ioas: WeakAddr<Ioas>,
 }
+
+/// Makes a fault channel.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<OwnedFd, Refusal>")]
+pub struct TellFaults;
 
 /// Ends the actor; its channels hang up.
 #[derive(Debug, Message)]
@@ -124,6 +132,23 @@ impl Handler<Export> for Domain {
             credentials: None,
         };
         context.spawn(exported.serve(channel).into_actor(self));
+        Ok(given)
+    }
+}
+
+impl Handler<TellFaults> for Domain {
+    type Result = Result<OwnedFd, Refusal>;
+
+    fn handle(&mut self, TellFaults: TellFaults, context: &mut Self::Context) -> Self::Result {
+        if self.fault_channels.get() >= CHANNELS_MAX {
+            let text = format!("the domain has {CHANNELS_MAX} fault channels already: close one of them");
+            return Err(Refusal::new(Errno::MFILE, "too-many-channels", text));
+        }
+        let (own, given) = socket::pair().map_err(|error| refused("cannot make a fault channel", &error))?;
+        let channel = Watched::new(own).map_err(|error| refused("cannot watch a fault channel", &error))?;
+        let faults = Arc::clone(self.parts.epochs.faults());
+        let place = self.fault_channels.enter();
+        context.spawn(fault_channel::serve(channel, faults, place).into_actor(self));
         Ok(given)
     }
 }

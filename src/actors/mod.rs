@@ -48,6 +48,7 @@ pub mod domain;
 pub mod engine;
 pub mod exported_files;
 pub mod fan_out;
+mod fault_channel;
 pub mod figures;
 pub mod frame_service;
 pub mod guard;

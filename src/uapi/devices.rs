@@ -5,6 +5,7 @@
 use ioasd_client::formats::FormatId;
 use ioasd_client::ids::DeviceId;
 use ioasd_client::units::Flag;
+use ioasd_client::wire::channels::DomainFaults;
 use ioasd_client::wire::command::Command;
 use ioasd_client::wire::own::{
     DEVICE_OWN_IOMMU, DeviceAttach, DeviceCreate, DeviceDetach, DeviceReplace, DomainExport,
@@ -60,6 +61,16 @@ impl Serve for DeviceDetach {
         check_reserved(Self::NAME, self.reserved)?;
         call.client.device_detach(self.device_id.into()).await?;
         Ok(Done::value(self))
+    }
+}
+
+impl Serve for DomainFaults {
+    async fn serve(self, call: Call<'_>) -> Result<Done<Self>, Refusal> {
+        check_no_fds(Self::NAME, &call.fds)?;
+        check_flags(Self::NAME, self.flags, 0)?;
+        check_reserved(Self::NAME, self.reserved)?;
+        let channel = call.client.domain_faults(self.hwpt_id.into()).await?;
+        Ok(Done::value(self).with_fd(channel))
     }
 }
 

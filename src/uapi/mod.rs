@@ -49,7 +49,7 @@ use std::rc::Rc;
 
 use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
-use ioasd_client::wire::channels::{ChannelOpen, MemoryServe, RegionOpen};
+use ioasd_client::wire::channels::{ChannelOpen, DomainFaults, MemoryServe, RegionOpen};
 use ioasd_client::wire::command::{Argument, Command, Decoded};
 use ioasd_client::wire::frame::{Echo, Reply, Request};
 use ioasd_client::wire::mock::TestCmd;
@@ -269,6 +269,7 @@ async fn carry_out(request: Request<'_>, call: Call<'_>) -> (&'static str, Resul
             HwQueueAlloc,
             DeviceDetach,
             DomainExport,
+            DomainFaults,
             AccessCreate,
             AccessAttach,
             AccessReplace,

@@ -5,7 +5,7 @@ use ioasd_client::connection::Connection;
 use ioasd_client::ids::{AccessId, DeviceId, HwptId, IoasId, ObjectId};
 use ioasd_client::units::{ByteLen, Iova};
 use ioasd_client::wire::FRAME_MAX;
-use ioasd_client::wire::channels::{ChannelOpen, MemoryServe, Notice, PinMemory};
+use ioasd_client::wire::channels::{ChannelOpen, DomainFaults, Faults, MemoryServe, Notice, PinMemory};
 use ioasd_client::wire::command::{Command, Visitor};
 use ioasd_client::wire::frame::{Echo, REQUEST_HEADER, Tag};
 use ioasd_client::wire::own::{
@@ -24,7 +24,7 @@ use crate::memory::{Bystander, Memory, at, attach_new, map};
 use crate::raw::{call_argument, call_message, refusal, request};
 
 /// Number and size of every command whose flags and reserved fields are looked at here.
-const WITH_FLAGS: [(u32, usize); 21] = [
+const WITH_FLAGS: [(u32, usize); 22] = [
     (Destroy::NUMBER, Destroy::SIZE),
     (IoasAlloc::NUMBER, IoasAlloc::SIZE),
     (IoasCopy::NUMBER, IoasCopy::SIZE),
@@ -34,6 +34,7 @@ const WITH_FLAGS: [(u32, usize); 21] = [
     (DeviceAttach::NUMBER, DeviceAttach::SIZE),
     (DeviceDetach::NUMBER, DeviceDetach::SIZE),
     (DomainExport::NUMBER, DomainExport::SIZE),
+    (DomainFaults::NUMBER, DomainFaults::SIZE),
     (AccessCreate::NUMBER, AccessCreate::SIZE),
     (AccessPin::NUMBER, AccessPin::SIZE),
     (AccessUnpin::NUMBER, AccessUnpin::SIZE),
@@ -49,7 +50,8 @@ const WITH_FLAGS: [(u32, usize); 21] = [
 ];
 
 /// Commands that are declared and not served on a channel.
-const NOT_SERVED: [u32; 4] = [WalkerOpen::NUMBER, WalkerFile::NUMBER, Notice::NUMBER, PinMemory::NUMBER];
+const NOT_SERVED: [u32; 5] =
+    [WalkerOpen::NUMBER, WalkerFile::NUMBER, Notice::NUMBER, PinMemory::NUMBER, Faults::NUMBER];
 
 /// Commands that give descriptors to whoever asks.
 const GIVING: [u32; 3] = [ChannelOpen::NUMBER, MemoryServe::NUMBER, FaultQueueAlloc::NUMBER];
@@ -259,6 +261,7 @@ fn ids_of_nothing_and_of_another_kind_are_absent() {
     }
     for id in objects.wrong(objects.hwpt) {
         objects.expect(id, DomainExport { hwpt_id: HwptId::new(id), ..Default::default() });
+        objects.expect(id, DomainFaults { hwpt_id: HwptId::new(id), ..Default::default() });
     }
     for id in objects.wrong(objects.access) {
         let access_id = AccessId::new(id);
@@ -321,6 +324,7 @@ fn unknown_flags_and_reserved_fields_are_unsupported_before_anything_else() {
     let reserved = [
         DeviceDetach::NUMBER,
         DomainExport::NUMBER,
+        DomainFaults::NUMBER,
         AccessPin::NUMBER,
         AccessUnpin::NUMBER,
         AccessRw::NUMBER,

@@ -7,11 +7,15 @@ use std::sync::atomic::Ordering;
 
 use ioasd::domains::walker_faults::{FaultPart, KEPT};
 use ioasd_client::calls::{ExportChannel, Iommu};
+use ioasd_client::error::{CallError, ProtocolError};
+use ioasd_client::faults::{FaultChannel, Faults};
 use ioasd_client::layout::{Access, COUNTS_OFFSET, FaultKind, WALKER_BYTES};
 use ioasd_client::mapping::{MapAccess, SharedMapping};
 use ioasd_client::units::{ByteLen, Iova};
+use ioasd_client::walker::Stream;
+use rustix::io::Errno;
 
-use crate::fixture::{Agent, eventually};
+use crate::fixture::{Agent, errno, eventually};
 use crate::helper::{Helper, READY};
 use crate::memory::{Memory, at, attach_new, client_with_domain, map};
 use crate::walking::open;
@@ -118,4 +122,52 @@ fn what_a_liar_tells_harms_its_own_domain_alone() {
     walker.kill();
     drop(client);
     agent.assert_clean();
+}
+
+#[test]
+fn a_handler_is_told_of_the_faults_of_another_process() {
+    let agent = Agent::start();
+    let (mut client, _, hwpt) = client_with_domain(&agent);
+    let mut handlers: Vec<_> = (0..4).map(|_| client.domain_faults(hwpt).unwrap()).collect();
+    assert_eq!(errno(client.domain_faults(hwpt)), Errno::MFILE);
+    let mut handler = FaultChannel::from_fd(handlers.remove(0));
+    assert_eq!(handler.try_receive().unwrap(), None);
+    drop(handlers);
+    assert!(eventually(|| client.domain_faults(hwpt).is_ok()), "places are free again");
+    let walker = Helper::checker("faulter", client.domain_export(hwpt).unwrap());
+    let (mut told, mut missed, mut last) = (0, 0, None);
+    while last != Some(NOWHERE + ((FAULTS - 1) << 12)) {
+        let Faults { missed: more, faults } = handler.receive().unwrap();
+        assert!(faults.iter().all(|fault| fault.kind() == Some(FaultKind::NotPresent)));
+        assert!(faults.iter().all(|fault| fault.access() == Access::Read && fault.times == 1));
+        told += faults.len() as u64;
+        missed += more;
+        last = faults.last().map(|fault| fault.iova.get());
+    }
+    assert_eq!(known(&agent, 0).faults.last().unwrap().number, told + missed);
+    walker.kill();
+    drop(client);
+    assert!(matches!(handler.receive(), Err(CallError::Protocol(ProtocolError::Closed))));
+    agent.assert_clean();
+}
+
+#[test]
+fn a_handler_that_does_not_read_costs_nothing_and_is_told_what_it_missed() {
+    let agent = Agent::start();
+    let (mut client, _, hwpt) = client_with_domain(&agent);
+    let mut handler = FaultChannel::from_fd(client.domain_faults(hwpt).unwrap());
+    let walker = open(client.domain_export(hwpt).unwrap());
+    let mut stream = walker.stream().unwrap();
+    let fault = |stream: &mut Stream, page: u64| {
+        assert!(stream.enter().read(Iova::new(page << 12), &mut [0]).is_err());
+        agent.snapshot().domains[0].stats.faults.look();
+    };
+    (0..40 * KEPT as u64).for_each(|page| fault(&mut stream, page));
+    let (mut told, mut missed, end) = (0, 0, known(&agent, 0).faults.last().unwrap().number);
+    while told + missed < end {
+        let Faults { missed: more, faults } = handler.receive().unwrap();
+        told += faults.len() as u64;
+        missed += more;
+    }
+    assert!(missed > 0 && told > 0, "{told} told, {missed} missed");
 }

@@ -77,6 +77,7 @@
 pub mod calls;
 pub mod connection;
 pub mod error;
+pub mod faults;
 pub mod formats;
 pub mod ids;
 pub mod layout;

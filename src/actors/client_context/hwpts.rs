@@ -11,7 +11,7 @@ use actix::prelude::*;
 use ioasd_client::ids::ObjectId;
 
 use super::state::ClientState;
-use crate::actors::domain::{Close, Domain, DomainParts, Export};
+use crate::actors::domain::{Close, Domain, DomainParts, Export, TellFaults};
 use crate::actors::fan_out::{AddTable, RemoveTable};
 use crate::actors::figures::{DomainIdentity, DomainStats, IoasStats};
 use crate::actors::guard::poisoned;
@@ -217,5 +217,14 @@ impl ClientState {
         self.may(Deed::Export)?;
         let ioas = hwpt.ioas.ioas.downgrade();
         hwpt.domain.send(Export { ioas }).await.unwrap_or_else(|_| Err(poisoned("a domain")))
+    }
+
+    /// Makes a fault channel of a domain.
+    ///
+    /// # Errors
+    /// ENOENT without such a HWPT; what the kernel says about sockets.
+    pub async fn domain_faults(&self, hwpt: ObjectId) -> Result<OwnedFd, Refusal> {
+        let hwpt = self.look(|objects| objects.hwpt(hwpt))?;
+        hwpt.domain.send(TellFaults).await.unwrap_or_else(|_| Err(poisoned("a domain")))
     }
 }

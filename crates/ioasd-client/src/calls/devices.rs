@@ -9,6 +9,7 @@ use crate::connection::Connection;
 use crate::error::CallError;
 use crate::formats::FormatId;
 use crate::ids::{DeviceId, HwptId, IoasId, ObjectId};
+use crate::wire::channels::DomainFaults;
 use crate::wire::command::Command;
 use crate::wire::own::{
     DEVICE_OWN_IOMMU, DeviceAttach, DeviceCreate, DeviceDetach, DeviceReplace, DomainExport,
@@ -106,5 +107,16 @@ impl Connection {
         let export = DomainExport { hwpt_id: hwpt, ..DomainExport::default() };
         let answer = self.call(&export, &[], &[], |_| 1)?;
         Ok(only_descriptor(DomainExport::NAME, answer.fds)?)
+    }
+
+    /// Makes a channel that tells of the faults which the walkers of the domain behind `hwpt` meet from now on
+    /// ([`FaultChannel`](crate::faults::FaultChannel)).
+    ///
+    /// # Errors
+    /// [`CallError::Refused`]; the socket's.
+    pub fn domain_faults(&mut self, hwpt: HwptId) -> Result<OwnedFd, CallError> {
+        let faults = DomainFaults { hwpt_id: hwpt, ..DomainFaults::default() };
+        let answer = self.call(&faults, &[], &[], |_| 1)?;
+        Ok(only_descriptor(DomainFaults::NAME, answer.fds)?)
     }
 }

@@ -1,4 +1,4 @@
-//! Leases, channels, notices, upcalls, and what a lease is mapped as: numbers 0x3bd0 to 0x3bd4.
+//! Leases, channels, notices, upcalls, and what a lease is mapped as: numbers 0x3bd0 to 0x3bd6.
 //!
 //! The socket that a client has connected is the *lease* of its context and a channel as well. CHANNEL_OPEN, on any
 //! channel, answers with one descriptor: a further channel of the same context.
@@ -16,10 +16,14 @@
 //! A program maps pages of a vIOMMU through its lease; a front end asks REGION_OPEN for a descriptor to map in place of it.
 //! The vIOMMU is in use as long as there is a copy of that descriptor, or a mapping of it.
 //!
+//! DOMAIN_FAULTS answers with one descriptor, a *fault channel*, on which the agent sends FAULTS and wants no answer. Whoever holds
+//! it learns of the faults that the walkers of a domain meet from then on, a moment later. Nothing is kept for a reader that does
+//! not read but the last faults of the domain; it is told how many it missed.
+//!
 //! Imports allowed: units, ids, command.
 
 use super::command::commands;
-use crate::ids::AccessId;
+use crate::ids::{AccessId, HwptId};
 use crate::units::{ByteLen, Iova, UserAddr};
 
 /// What the abstract name of a lease begins with, if a front end opened it as `/dev/iommu`; [`LEASE_KEY_BYTES`] follow.
@@ -82,6 +86,24 @@ commands! {
         offset: ByteLen = 8,
         /// Its bytes.
         length: ByteLen = 16,
+    }
+
+    /// Makes a fault channel of a domain; it is the one descriptor of the reply.
+    DomainFaults = 0x3bd5 "DOMAIN_FAULTS", min 16, size 16 {
+        /// Must be 0.
+        flags: u32 = 4,
+        /// The HWPT that wraps the domain.
+        hwpt_id: HwptId = 8,
+        /// Must be 0.
+        reserved: u32 = 12,
+    }
+
+    /// From the agent, on a fault channel: faults, as payload an array of [`ToldFault`](super::record::ToldFault).
+    Faults = 0x3bd6 "FAULTS", min 16, size 16 {
+        /// Faults in the array.
+        count: u32 = 4,
+        /// Faults before the first of them that were not told.
+        missed: u64 = 8,
     }
 }
 

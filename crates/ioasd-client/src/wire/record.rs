@@ -113,6 +113,30 @@ records! {
         last: Iova = 8,
     }
 
+    /// A fault of a walker, on a fault channel.
+    ToldFault, bytes 64 {
+        /// Its number in the domain.
+        number: u64 = 0,
+        /// The address.
+        iova: Iova = 8,
+        /// The last entry read on the way; 0 if none was.
+        entry: u64 = 16,
+        /// When, in nanoseconds since 1970.
+        at: u64 = 24,
+        /// How often in a row the same was met.
+        times: u64 = 32,
+        /// The walker, by its number in the domain.
+        walker: u64 = 40,
+        /// Its process; 0 if that is not certain.
+        pid: u32 = 48,
+        /// [`ACCESS_WRITE`](super::own::ACCESS_WRITE), or 0 for a read.
+        access: u32 = 52,
+        /// Why: 0 not present, 1 permission, 2 malformed, 3 not exported, 4 outside of the aperture, 5 dead.
+        cause: u32 = 56,
+        /// The level of that entry, 0 at the leaf.
+        level: u32 = 60,
+    }
+
     /// Data of HWPT_ALLOC with type [`HWPT_DATA_SOFTWARE`](super::own::HWPT_DATA_SOFTWARE): what the table of a software
     /// device shall be. A client may have more or fewer bytes of it, by the size rules of commands; what is missing is zero.
     TableChoice, bytes 32 {
