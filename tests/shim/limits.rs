@@ -114,7 +114,8 @@ fn of_a_user() {
         let more = || fork_as(user(), LIMIT, || map(&device, ioas, pages(&memory, 0, 24), START << 4));
         assert_eq!(exit_code(more()), ENOMEM, "{kind:?}: what a process has pinned outlives it");
         assert_eq!(unmap(&device, ioas, START, 12 * PAGE), Ok(12 * PAGE));
-        assert_eq!(exit_code(more()), 0, "{kind:?}: an unmap gives it back");
+        // The kernel counts what a ring held until it has taken the ring apart, some time after it was closed.
+        assert!(eventually(|| exit_code(more()) == 0), "{kind:?}: an unmap gives it back");
     }
 }
 

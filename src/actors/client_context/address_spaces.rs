@@ -109,6 +109,7 @@ impl ClientState {
         let FileSlice { file, start, length } = slice;
         let pages = pages_of(start, length)?;
         if let Some(source) = self.mock_source(file.as_fd(), (start, length), target)? {
+            self.may_mock()?;
             let piece = self.device_piece(source, (start, length), (pages, payer))?;
             return Ok(Map { pieces: vec![piece], permission, placement });
         }
