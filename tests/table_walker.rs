@@ -44,6 +44,7 @@ impl Setup {
         let parts = DomainParts {
             arena: self.table.export().unwrap(),
             slots: self.table.epochs().register_walker().unwrap().0,
+            log: None,
             windows: vec![window(1), window(0)],
             files: self.files.iter().map(backing).collect(),
         };

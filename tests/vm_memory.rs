@@ -31,6 +31,7 @@ fn device() -> (Memory, Table<ArmS2>) {
     let walker = Walker::open(DomainParts {
         arena: table.export().unwrap(),
         slots: table.epochs().register_walker().unwrap().0,
+        log: None,
         windows: vec![window],
         files: vec![BackingFile { fd, access: MapAccess::ReadWrite }],
     });

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   client ──DOMAIN_EXPORT──▶ Domain makes a socket pair ──▶ export channel to the client, who may pass it on
-//!   walker ──WALKER_OPEN on the channel──▶ arena, slots of its own, windows and backing files that the domain shows now
+//!   walker ──WALKER_OPEN on the channel──▶ arena, slots and dirty log of its own, windows and backing files shown now
 //!   walker ──WALKER_FILE on the channel──▶ the backing file that lies behind an address now, with its windows
 //!   client ──DOMAIN_FAULTS──▶ fault channel: what its walkers could not reach, for whoever holds it
 //!   hang-up of the channel ──▶ its walkers are forgotten; nobody waits for them any more
@@ -11,7 +11,7 @@
 //! The table itself belongs to the FanOut of the same arbiter. An export channel is served like a client's: what it asks the
 //! Ioas is asked from outside, nobody in the engine waits for it.
 //!
-//! Imports allowed: domains, storage, sources, sys, exported_files, fan_out, frame_service, figures, ioas, journal.
+//! Imports allowed: domains, storage, sources, sys, exported_files, fan_out, frame_service, figures, ioas, journal, tables.
 
 use std::collections::VecDeque;
 use std::io;
@@ -20,11 +20,12 @@ use std::sync::Arc;
 
 use actix::WeakAddr;
 use actix::prelude::*;
-use ioasd_client::layout::{FrameWindow, WINDOW_BYTES};
+use ioasd_client::layout::{FrameWindow, LogShape, WINDOW_BYTES};
+use ioasd_client::units::IovaRange;
 use ioasd_client::wire::FRAME_MAX;
 use ioasd_client::wire::command::{Command, Decoded};
 use ioasd_client::wire::frame::{Echo, Reply, Request};
-use ioasd_client::wire::own::{WALKER_OPEN_FDS, WalkerFile, WalkerOpen};
+use ioasd_client::wire::own::{WALKER_LOG, WALKER_OPEN_FDS, WalkerFile, WalkerOpen};
 
 use super::exported_files::{self, UnsafeFiles};
 use super::fan_out::{FanOut, WithTable};
@@ -36,7 +37,10 @@ use super::ioas::Ioas;
 use super::journal::{Happening, Journal};
 use super::messages::ioas::{Look, LookAtTable};
 use super::number::Number;
+use super::tables::TURN;
 use crate::domains::epoch::{Epochs, WalkerId};
+use crate::domains::spec::Recording;
+use crate::domains::table::Budget;
 use crate::error::{Coded, Errno};
 use crate::sources::file::FileSource;
 use crate::storage::frame_window::{FileKey, Window};
@@ -49,7 +53,7 @@ use crate::sys::watched::Watched;
 /// Bytes of the longest message on an export channel.
 const MESSAGE_MAX: usize = 4096;
 
-/// Backing files that one answer can carry.
+/// Backing files that one answer can carry; one less beside a dirty log.
 const FILES_MAX: usize = socket::FDS_SENT_MAX - WALKER_OPEN_FDS;
 
 /// Windows that one answer can carry. Walkers ask again for files whose windows were left out.
@@ -80,6 +84,23 @@ pub struct DomainParts {
     pub unsafe_files: UnsafeFiles,
     /// The context it belongs to, and where that a walker opened it is told.
     pub owner: (Number<ContextStats>, Arc<Journal>),
+}
+
+impl DomainParts {
+    /// Takes over what walkers wrote that are gone, so that their logs need not be kept. If a log cannot be read it is, until
+    /// the next channel ends.
+    async fn take_over_logs(&self) {
+        let logs = Arc::new(self.epochs.left_behind());
+        let mut rest = Some(IovaRange::ALL);
+        while let Some(range) = rest.filter(|_| !logs.is_empty()) {
+            let these = Arc::clone(&logs);
+            let work =
+                WithTable::new(self.id, move |table| table.take_over(&these, range, &mut Budget::new(TURN)));
+            let Ok(Some(Ok(next))) = self.fan_out.send(work).await else { return };
+            rest = next.and_then(|next| IovaRange::new(next, range.last()));
+        }
+        self.epochs.forget(&logs);
+    }
 }
 
 impl Domain {
@@ -131,7 +152,12 @@ impl Handler<Export> for Domain {
             asking: None,
             credentials: None,
         };
-        context.spawn(exported.serve(channel).into_actor(self));
+        let parts = Arc::clone(&self.parts);
+        let served = async move {
+            exported.serve(channel).await;
+            parts.take_over_logs().await;
+        };
+        context.spawn(served.into_actor(self));
         Ok(given)
     }
 }
@@ -178,8 +204,15 @@ struct Exported {
 struct Answer {
     body: Vec<u8>,
     windows: Vec<u8>,
-    /// Arena and slots, if it opens the domain.
+    /// Arena, slots and dirty log, if it opens the domain.
     made: Vec<OwnedFd>,
+    files: Vec<Arc<FileSource>>,
+}
+
+/// What there is to see in a domain.
+struct Shown {
+    arena: OwnedFd,
+    log: Option<OwnedFd>,
     files: Vec<Arc<FileSource>>,
 }
 
@@ -239,18 +272,19 @@ impl Exported {
             return Err(Refusal::new(Errno::MFILE, "too-many-walkers", text));
         }
         let (slots, walker) = self.register()?;
-        let opened = self.shown().await;
+        let opened = self.shown(walker).await;
         if opened.is_err() {
             self.walkers.retain(|known| *known != walker);
             self.forget(walker);
         }
-        let (arena, files) = opened?;
+        let Shown { arena, log, files } = opened?;
         self.tell();
         let windows = self.windows(&files);
-        let answer =
-            WalkerOpen { flags: 0, out_windows: count(windows.len()), out_files: count(files.len()) };
+        let flags = if log.is_some() { WALKER_LOG } else { 0 };
+        let answer = WalkerOpen { flags, out_windows: count(windows.len()), out_files: count(files.len()) };
         let body = decoded.reply_body(&answer);
-        Ok(Answer { body, windows: windows.concat(), made: vec![arena, slots], files })
+        let made = [arena, slots].into_iter().chain(log).collect();
+        Ok(Answer { body, windows: windows.concat(), made, files })
     }
 
     /// Registers a walker. From here on windows that it is told of are not given to other files before it has left.
@@ -279,15 +313,21 @@ impl Exported {
         self.parts.stats.walkers.set(self.parts.stats.walkers.get().saturating_sub(1));
     }
 
-    /// The tables, and the files that the domain shows.
-    async fn shown(&mut self) -> Result<(OwnedFd, Vec<Arc<FileSource>>), Refusal> {
+    /// What the domain shows to `walker`, which gets a dirty log if the domain records what is written.
+    async fn shown(&mut self, walker: WalkerId) -> Result<Shown, Refusal> {
+        let look = WithTable::new(self.parts.id, |table| (table.spec(), table.export()));
         let rule = self.parts.unsafe_files;
         let mut files = self.ask(Box::new(move |table| exported_files::shown(table, rule))).await?;
-        files.truncate(FILES_MAX);
+        let looked = self.parts.fan_out.send(look).await;
+        let (spec, arena) = looked.ok().flatten().ok_or_else(|| poisoned("a domain"))?;
+        let log = match spec.recording() {
+            Recording::Nothing => None,
+            Recording::Writes => Some(self.parts.epochs.add_log(walker, LogShape::of(spec.geometry()))),
+        };
+        files.truncate(FILES_MAX - usize::from(log.is_some()));
         self.keep(&files);
-        let looked = self.parts.fan_out.send(WithTable::new(self.parts.id, |table| table.export())).await;
-        let arena = looked.ok().flatten().ok_or_else(|| poisoned("a domain"))?;
-        Ok((arena.map_err(|error| Refusal::of(&error))?, files))
+        let log = log.transpose().map_err(|error| Refusal::of(&error))?;
+        Ok(Shown { arena: arena.map_err(|error| Refusal::of(&error))?, log, files })
     }
 
     async fn file(&mut self, decoded: Decoded<'_, WalkerFile>) -> Result<Answer, Refusal> {

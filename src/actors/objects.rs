@@ -41,6 +41,7 @@ pub use super::figures::{DeviceIdentity, DeviceKind, Iommu};
 use super::ioas::{Ioas, IoasCell};
 use super::number::Number;
 use super::registry::Registered;
+use crate::domains::dirty::Tracking;
 use crate::domains::spec::{Recording, TableSpec};
 use crate::error::{Coded, Errno};
 use crate::fault_points::{self, Injected, Point};
@@ -82,16 +83,6 @@ pub enum Sharing {
     Shared(FormatId),
     /// The one device with this number.
     Only(Number<DeviceStats>),
-}
-
-/// Whether what devices write through a HWPT is being tracked.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Tracking {
-    /// It is.
-    On,
-    /// It is not.
-    #[default]
-    Off,
 }
 
 /// A domain as the uAPI sees it.
@@ -139,7 +130,7 @@ pub struct DeviceObject {
     pub stats: Registered<DeviceStats>,
     /// How many PASIDs it has.
     pub pasids: u32,
-    /// What it marks in tables. What a program writes that walks a table is not recorded in it.
+    /// What it leaves behind where it writes: mock hardware in tables, a program that walks them in its dirty log.
     pub recording: Recording,
     attached: RefCell<Attached>,
     /// Held while that changes.
@@ -155,7 +146,7 @@ impl DeviceObject {
     #[must_use]
     pub fn new(stats: Registered<DeviceStats>, spec: TableSpec) -> Self {
         let (attached, changing, vdevice, mock) = Default::default();
-        let (pasids, recording) = (0, Recording::Nothing);
+        let (pasids, recording) = (0, Recording::Writes);
         Self { id: stats.object, spec, stats, pasids, recording, attached, changing, vdevice, mock }
     }
 

@@ -13,6 +13,7 @@ use ioasd_client::units::{ByteLen, Iova, IovaRange, PAGE_SIZE, Permission, PhysA
 use super::error::MapError;
 use super::map::MapRun;
 use super::table::{Budget, DomainTable, Table};
+use super::written::Written;
 use crate::storage::area::AreaShape;
 use crate::storage::io_pagetable::LargePages;
 use crate::storage::pfn::PfnBatch;
@@ -38,6 +39,8 @@ pub struct BatchWriter {
     done: u64,
     /// Where the current run begins.
     start: Iova,
+    /// What was written to where nothing was mapped; `None` before anything is.
+    forgotten: Option<Written>,
 }
 
 impl BatchWriter {
@@ -50,7 +53,7 @@ impl BatchWriter {
         large_pages: LargePages,
     ) -> Self {
         let start = shape.start_of(batch.first());
-        Self { batch, shape, permission, large_pages, run: 0, done: 0, start }
+        Self { batch, shape, permission, large_pages, run: 0, done: 0, start, forgotten: None }
     }
 
     /// Writes on as far as the budget goes.
@@ -71,6 +74,7 @@ impl BatchWriter {
         table: &mut Table<F>,
         budget: &mut Budget,
     ) -> Result<Progress, MapError> {
+        self.begin_clean(table)?;
         loop {
             self.write_short_runs(table, budget);
             let Some((run, length)) = self.current_run() else { return Ok(Progress::Finished) };
@@ -81,10 +85,24 @@ impl BatchWriter {
                 Ok(mapped) => self.note(length, mapped),
                 Err(error) => {
                     self.take_out(table, run.iova);
+                    self.forgotten.iter().for_each(|forgotten| table.put_back(forgotten));
                     return Err(error);
                 }
             }
         }
+    }
+
+    /// Has the leaves of the batch begin clean, before the first of them is written.
+    #[inline]
+    fn begin_clean<F: Format>(&mut self, table: &mut Table<F>) -> Result<(), MapError> {
+        if self.forgotten.is_none() {
+            let into_page = self.shape.offset_of(self.start).get() % PAGE_SIZE;
+            let length = ByteLen::new(self.batch.pages() * PAGE_SIZE - into_page);
+            let range = IovaRange::from_length(self.start, length);
+            let range = range.unwrap_or(IovaRange::ALL).intersection(self.shape.iova());
+            self.forgotten = range.map(|range| table.forget_written(range)).transpose()?;
+        }
+        Ok(())
     }
 
     /// Writes the next runs as long as they are short and lie in the table written to last.

@@ -13,13 +13,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ioasd_client::layout::{
-    ALIVE_OFFSET, EPOCH_OFFSET, FIRST_EPOCH, GENERATION_OFFSET, IS_ALIVE, IS_DEAD, OPENED_OFFSET, SlotIndex,
-    WALKER_BYTES, WINDOWS_OFFSET, protocol,
+    ALIVE_OFFSET, EPOCH_OFFSET, FIRST_EPOCH, GENERATION_OFFSET, IS_ALIVE, IS_DEAD, IS_LOGGED, LogShape,
+    OPENED_OFFSET, SlotIndex, WALKER_BYTES, WINDOWS_OFFSET, protocol,
 };
 use ioasd_client::units::ByteLen;
 use parking_lot::RwLock;
 
+use super::dirty::Tracking;
 use super::walker_faults::WalkerFaults;
+use super::walker_log::WalkerLog;
 use crate::sys::failure::SysError;
 use crate::sys::mapping::{MapAccess, SharedMapping, map_shared};
 use crate::sys::memfd::{self, Seals};
@@ -62,6 +64,18 @@ impl fmt::Display for Lagging {
     }
 }
 
+/// Dirty logs of walkers that are gone.
+#[derive(Debug)]
+pub struct LeftBehind(pub(super) Vec<Arc<WalkerLog>>);
+
+impl LeftBehind {
+    /// Whether there are none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
 /// The walkers of one domain and the live words of its arena.
 #[derive(Debug)]
 pub struct Epochs {
@@ -74,6 +88,8 @@ pub struct Epochs {
 struct Registered {
     next: u64,
     walkers: Vec<Walker>,
+    /// What walkers that are gone wrote, and nobody has gone through yet.
+    left_behind: Vec<Arc<WalkerLog>>,
 }
 
 #[derive(Debug)]
@@ -81,6 +97,7 @@ struct Walker {
     id: WalkerId,
     slots: Arc<SharedMapping>,
     process: Option<Arc<PidFd>>,
+    log: Option<Arc<WalkerLog>>,
 }
 
 impl Epochs {
@@ -119,9 +136,29 @@ impl Epochs {
         Ok((fd, walker))
     }
 
-    /// Forgets a walker, whatever its slots say: it has closed the domain, or is dead.
+    /// Makes the dirty log of a walker. The descriptor is for the walker.
+    ///
+    /// # Errors
+    /// If the kernel refuses the memory.
+    pub fn add_log(&self, walker: WalkerId, shape: LogShape) -> Result<OwnedFd, SysError> {
+        let log = WalkerLog::new(shape)?;
+        let fd = log.export()?;
+        let mut registered = self.registered.write();
+        let walker = registered.walkers.iter_mut().find(|registered| registered.id == walker);
+        if let Some(walker) = walker {
+            walker.log = Some(Arc::new(log));
+        }
+        Ok(fd)
+    }
+
+    /// Forgets a walker, whatever its slots say: it has closed the domain, or is dead. What it has written is not forgotten.
     pub fn unregister(&self, walker: WalkerId) {
-        self.registered.write().walkers.retain(|registered| registered.id != walker);
+        {
+            let registered = &mut *self.registered.write();
+            let gone = registered.walkers.extract_if(.., |registered| registered.id == walker);
+            let logs = gone.filter_map(|walker| walker.log).filter(|log| log.is_used());
+            registered.left_behind.extend(logs);
+        }
         self.faults.forget(walker);
     }
 
@@ -129,6 +166,34 @@ impl Epochs {
     #[must_use]
     pub const fn faults(&self) -> &Arc<WalkerFaults> {
         &self.faults
+    }
+
+    /// The dirty logs of all walkers, also of those that are gone.
+    pub(super) fn logs(&self) -> Vec<Arc<WalkerLog>> {
+        let registered = self.registered.read();
+        let walkers = registered.walkers.iter().filter_map(|walker| walker.log.clone());
+        walkers.chain(registered.left_behind.iter().cloned()).collect()
+    }
+
+    /// The logs that walkers left behind which are gone.
+    #[must_use]
+    pub fn left_behind(&self) -> LeftBehind {
+        LeftBehind(self.registered.read().left_behind.clone())
+    }
+
+    /// Forgets logs whose bits have all been taken.
+    pub fn forget(&self, LeftBehind(logs): &LeftBehind) {
+        let is_done = |log: &Arc<WalkerLog>| logs.iter().any(|done| Arc::ptr_eq(done, log));
+        self.registered.write().left_behind.retain(|log| !is_done(log));
+    }
+
+    /// Tells walkers whether to log what they write. Begin a new epoch and wait: then all of them do.
+    pub fn track(&self, tracking: Tracking) {
+        let state = match tracking {
+            Tracking::On => IS_LOGGED,
+            Tracking::Off => IS_ALIVE,
+        };
+        protocol::set_alive(self.word(ALIVE_OFFSET), state);
     }
 
     /// Whether anybody may be walking.
@@ -199,7 +264,7 @@ impl Registered {
     fn add(&mut self, slots: Arc<SharedMapping>, process: Option<Arc<PidFd>>) -> WalkerId {
         let id = WalkerId(self.next);
         self.next += 1;
-        self.walkers.push(Walker { id, slots, process });
+        self.walkers.push(Walker { id, slots, process, log: None });
         id
     }
 }

@@ -12,6 +12,7 @@
 //! | [`table`] | the table of one domain, and the trait its writer knows it by |
 //! | [`batch`] | a batch of frames on its way into one table, all or nothing |
 //! | [`map`], `unmap`, [`dirty`], `read_back`, `walk`, `check` | what a table can do, generic over the format |
+//! | [`written`], `walker_log` | which pages were written to: what is known here, and what a walker logs |
 //! | [`dirty_bitmap`] | which pages were written to, as a client is told |
 //! | [`error`] | what can go wrong, with errno and code |
 //!
@@ -31,3 +32,5 @@ pub mod table;
 mod unmap;
 mod walk;
 pub mod walker_faults;
+mod walker_log;
+pub mod written;

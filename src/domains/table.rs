@@ -16,16 +16,17 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use ioasd_client::formats::{Entry, Format, FormatVisitor, Level, Rights, TableAddr};
-use ioasd_client::layout::{ArenaHeader, BootId, protocol};
+use ioasd_client::layout::{ArenaHeader, BootId, LogShape, protocol};
 use ioasd_client::units::{ByteLen, IndexRange, Iova, IovaRange, Permission, PhysAddr};
 
 use super::arena::{Arena, ArenaSize};
 use super::batch::{BatchWriter, Progress};
 use super::dirty::{Cleaning, Marked};
-use super::epoch::Epochs;
+use super::epoch::{Epochs, LeftBehind};
 use super::error::{ArenaError, MapError, ReadBackError, UnmapError};
 use super::map::MapRun;
 use super::spec::TableSpec;
+use super::written::Written;
 use crate::storage::area::AreaShape;
 use crate::storage::ledger::node::Allowance;
 use crate::storage::ledger::resource::Resource;
@@ -121,16 +122,35 @@ pub trait DomainTable: Send {
         batch: &mut PfnBatch,
     ) -> Result<(), ReadBackError>;
 
-    /// Goes from the start of the range through as many leaves as the budget allows and reports those that something was
-    /// written through, whole leaves; tells where to go on. A leaf that is reported is cleaned, if asked for, by a sweep
-    /// that reaches its end, so that sweeps side by side lose nothing.
+    /// Goes from the start of the range through as many leaves as the budget allows and reports what was written to: of a
+    /// leaf that is marked all that lies in the range, and else the pages that walkers have logged. Tells where to go on.
+    /// What is reported is clean, if asked for, but for marked leaves that end behind the range; walkers may still write to
+    /// it: begin a new epoch and wait.
+    ///
+    /// # Errors
+    /// If a log cannot be read. What was reported before is clean nevertheless: see [`DomainTable::put_back`].
     fn sweep_dirty(
         &mut self,
         range: IovaRange,
         cleaning: Cleaning,
         budget: &mut Budget,
         report: &mut dyn FnMut(IovaRange),
-    ) -> Option<Iova>;
+    ) -> Result<Option<Iova>, SysError>;
+
+    /// Has pages reported by the next sweep, whatever else is known of them.
+    fn put_back(&mut self, written: &Written);
+
+    /// Takes what is mapped in the range out of the logs of walkers that are gone, as far as the budget goes, so that the
+    /// logs need not be kept. Tells where to go on.
+    ///
+    /// # Errors
+    /// If a log cannot be read.
+    fn take_over(
+        &mut self,
+        logs: &LeftBehind,
+        range: IovaRange,
+        budget: &mut Budget,
+    ) -> Result<Option<Iova>, SysError>;
 
     /// Marks the leaf at `iova` as hardware does that writes through it; whether there is one.
     fn mark_dirty(&mut self, iova: Iova) -> Marked;
@@ -199,6 +219,8 @@ pub struct Table<F> {
     pub(super) mapped: u64,
     /// The table mapped to last, so that short runs side by side need no walk.
     pub(super) recent: Option<Recent>,
+    /// What was written to and was not told, beside what entries and the logs of walkers say.
+    pub(super) written: Written,
     format: PhantomData<F>,
 }
 
@@ -221,8 +243,8 @@ impl<F: Format> Table<F> {
         let mut arena = Arena::new(size, budget)?;
         let root = arena.allocate()?.into_address();
         arena.write_header(&ArenaHeader { geometry: spec.geometry(), root, length: size.bytes(), boot });
-        let live = LiveCounts::default();
-        Ok(Self { spec, arena, root, live, mapped: 0, recent: None, format: PhantomData })
+        let (live, written) = (LiveCounts::default(), Written::nothing(LogShape::of(spec.geometry())));
+        Ok(Self { spec, arena, root, live, mapped: 0, recent: None, written, format: PhantomData })
     }
 
     /// The lowest entry on the way to `iova`.
@@ -342,7 +364,7 @@ impl<F: Format> DomainTable for Table<F> {
     }
 
     fn map(&mut self, run: &MapRun, budget: &mut Budget) -> Result<ByteLen, MapError> {
-        self.map_run(run, budget)
+        self.map_clean(run, budget)
     }
 
     fn write_batch(&mut self, writer: &mut BatchWriter, budget: &mut Budget) -> Result<Progress, MapError> {
@@ -368,8 +390,21 @@ impl<F: Format> DomainTable for Table<F> {
         cleaning: Cleaning,
         budget: &mut Budget,
         report: &mut dyn FnMut(IovaRange),
-    ) -> Option<Iova> {
+    ) -> Result<Option<Iova>, SysError> {
         self.sweep(range, cleaning, budget, report)
+    }
+
+    fn put_back(&mut self, written: &Written) {
+        self.written.add_all(written);
+    }
+
+    fn take_over(
+        &mut self,
+        logs: &LeftBehind,
+        range: IovaRange,
+        budget: &mut Budget,
+    ) -> Result<Option<Iova>, SysError> {
+        self.gather(logs, range, budget)
     }
 
     fn mark_dirty(&mut self, iova: Iova) -> Marked {

@@ -25,6 +25,20 @@ pub fn map_shared(
     call(Point::Mmap, "mmap", name, || SharedMapping::new(fd, length, access))
 }
 
+/// Maps `length` bytes of `fd` from `from` on, both multiples of the size of a page.
+///
+/// # Errors
+/// If the kernel refuses.
+pub fn map_part(
+    fd: impl AsFd,
+    name: &'static str,
+    from: ByteLen,
+    length: ByteLen,
+    access: MapAccess,
+) -> Result<SharedMapping, SysError> {
+    call(Point::Mmap, "mmap", name, || SharedMapping::part(fd, from, length, access))
+}
+
 /// Allocates and maps `length` bytes at `offset`, so that a lack of memory is an error and not a signal.
 ///
 /// # Errors

@@ -12,8 +12,7 @@ use ioasd_client::wire::uapi::{
 };
 
 use super::{Call, Done, Serve, check_flags, check_no_fds, check_reserved};
-use crate::actors::objects::Tracking;
-use crate::domains::dirty::Cleaning;
+use crate::domains::dirty::{Cleaning, Tracking};
 use crate::domains::dirty_bitmap::{DirtyBitmap, DirtyPages};
 use crate::error::Errno;
 use crate::storage::io_pagetable::check_range;

@@ -65,7 +65,7 @@ impl Info {
                 data_type: HW_INFO_SOFTWARE,
                 data: store_all(&[abilities(device.spec)]),
                 max_pasid_log2: 0,
-                capabilities: 0,
+                capabilities: dirty_capability(device),
             },
             DeviceKind::Mock => Self {
                 data_type: HW_INFO_MOCK,
@@ -75,12 +75,16 @@ impl Info {
                     .checked_ilog2()
                     .and_then(|log2| u8::try_from(log2).ok())
                     .unwrap_or(0),
-                capabilities: match device.recording {
-                    Recording::Nothing => HW_CAP_NO_ATS,
-                    Recording::Writes => HW_CAP_NO_ATS | HW_CAP_DIRTY_TRACKING,
-                },
+                capabilities: HW_CAP_NO_ATS | dirty_capability(device),
             },
         }
+    }
+}
+
+const fn dirty_capability(device: &DeviceObject) -> u64 {
+    match device.recording {
+        Recording::Nothing => 0,
+        Recording::Writes => HW_CAP_DIRTY_TRACKING,
     }
 }
 

@@ -51,10 +51,10 @@ impl Serve for HwptAlloc {
     }
 }
 
-/// A software device has nothing of what the flags ask for.
+/// A software device has nothing of what the flags ask for, but for dirty tracking.
 fn check_paging_flags(alloc: &HwptAlloc, device: &DeviceObject) -> Result<(), Refusal> {
     let known = match device.stats.kind {
-        DeviceKind::Software => 0,
+        DeviceKind::Software => HWPT_DIRTY_TRACKING,
         DeviceKind::Mock => HWPT_NEST_PARENT | HWPT_DIRTY_TRACKING | HWPT_FAULT_ID_VALID | HWPT_PASID,
     };
     check_flags(HwptAlloc::NAME, alloc.flags, known)?;

@@ -6,6 +6,7 @@
 #![expect(unreachable_pub, reason = "the pieces are public where they live")]
 #![expect(clippy::unwrap_used, reason = "a failed helper of a model is a failed model")]
 
+mod dirty;
 mod faults;
 mod memory;
 mod walkers;

@@ -113,6 +113,14 @@ impl Word for Eye<'_> {
         self.word.fetch_add(value, self.storing(order))
     }
 
+    fn fetch_or(&self, bits: u64, order: Ordering) -> u64 {
+        self.word.fetch_or(bits, order)
+    }
+
+    fn fetch_and(&self, bits: u64, order: Ordering) -> u64 {
+        self.word.fetch_and(bits, order)
+    }
+
     fn fetch_update(
         &self,
         stored: Ordering,
@@ -154,6 +162,14 @@ impl Word for X86<'_> {
 
     fn fetch_add(&self, value: u64, order: Ordering) -> u64 {
         self.0.fetch_add(value, order)
+    }
+
+    fn fetch_or(&self, bits: u64, order: Ordering) -> u64 {
+        self.0.fetch_or(bits, order)
+    }
+
+    fn fetch_and(&self, bits: u64, order: Ordering) -> u64 {
+        self.0.fetch_and(bits, order)
     }
 
     fn fetch_update(

@@ -16,10 +16,10 @@ use crate::world::{
     other_leaf,
 };
 
-const RIGHT: Weakened = (Step::None, Weak::Nothing);
+pub(crate) const RIGHT: Weakened = (Step::None, Weak::Nothing);
 
 /// Words of an Arm-like machine: only a fence is a fence.
-fn arm(eye: Eye<'_>) -> Eye<'_> {
+pub(crate) fn arm(eye: Eye<'_>) -> Eye<'_> {
     eye
 }
 

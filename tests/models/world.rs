@@ -72,6 +72,9 @@ struct Page {
 pub(crate) struct World {
     pub(crate) arena: Words,
     pub(crate) slots: Words,
+    /// A word of the walker's dirty log, and the memory that it writes to.
+    pub(crate) log: Words,
+    pub(crate) written: Words,
     page: Rc<Page>,
     /// The bytes of the table, as those who write them privately and those who walk them touch them.
     table: Rc<UnsafeCell<()>>,
@@ -116,6 +119,8 @@ impl World {
         Self {
             arena: Words::new(live.into_iter().chain(tables)),
             slots: Words::new(slots),
+            log: Words::new([(0, 0)]),
+            written: Words::new([(0, 0)]),
             page,
             table: Rc::new(UnsafeCell::new(())),
             weak,

@@ -203,6 +203,7 @@ fn plays_its_part() {
         Ok("checker") => crate::remapping::play_checker(),
         Ok("forking-checker") => crate::remapping::play_forking_checker(),
         Ok("changeling") => crate::remapping::play_changeling(),
+        Ok("writer-in-burst") => play_writer(),
         Ok("scribbler") => crate::remapping::play_scribbler(),
         Ok("faulter") => crate::faults::play_faulter(),
         Ok("liar") => crate::faults::play_liar(),
@@ -258,6 +259,15 @@ fn play_walker() {
     let mut bytes = [0; 64];
     burst.read(Iova::new(0x1_0000), &mut bytes).unwrap();
     assert_eq!(bytes[..], Memory::bytes(0, 64));
+    stay();
+}
+
+/// Stays inside of a burst which may write to the second and the third page.
+fn play_writer() {
+    let walker = open(stdin().as_fd().try_clone_to_owned().unwrap());
+    let mut stream = walker.stream().unwrap();
+    let burst = stream.enter();
+    burst.write(Iova::new(0x1_1fff), b"xy").unwrap();
     stay();
 }
 

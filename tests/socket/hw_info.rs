@@ -9,7 +9,7 @@ use ioasd_client::units::ByteLen;
 use ioasd_client::wire::command::Command;
 use ioasd_client::wire::own::HW_INFO_SOFTWARE;
 use ioasd_client::wire::record::{Record, TableAbilities, TableChoice};
-use ioasd_client::wire::uapi::{GetHwInfo, HW_INFO_TYPE_VALID};
+use ioasd_client::wire::uapi::{GetHwInfo, HW_CAP_DIRTY_TRACKING, HW_INFO_TYPE_VALID};
 use rustix::io::Errno;
 
 use crate::fixture::Agent;
@@ -26,7 +26,10 @@ fn it_tells_what_hwpt_alloc_may_choose_from() {
         let ask = GetHwInfo { dev_id: device, data_len: 40, ..GetHwInfo::default() };
         let answer = call_with(&mut client, &ask, &[], &[]);
         let told = GetHwInfo::load(&answer.body);
-        assert_eq!((told.data_len, told.data_type, told.out_capabilities), (32, HW_INFO_SOFTWARE, 0));
+        assert_eq!(
+            (told.data_len, told.data_type, told.out_capabilities),
+            (32, HW_INFO_SOFTWARE, HW_CAP_DIRTY_TRACKING)
+        );
         assert_eq!((answer.payload.len(), &answer.payload[32..]), (40, &[0; 8][..]), "zero behind the data");
         let can = TableAbilities::load(&answer.payload);
         assert_eq!(can.format, format.number());

@@ -10,9 +10,7 @@ use ioasd_client::units::{ByteLen, Iova};
 use ioasd_client::wire::command::Command;
 use ioasd_client::wire::own::{DeviceAttach, DeviceReplace, HWPT_DATA_SOFTWARE};
 use ioasd_client::wire::record::{TableChoice, store_all};
-use ioasd_client::wire::uapi::{
-    HWPT_DIRTY_TRACKING, HWPT_FAULT_ID_VALID, HWPT_NEST_PARENT, HWPT_PASID, HwptAlloc,
-};
+use ioasd_client::wire::uapi::{HWPT_FAULT_ID_VALID, HWPT_NEST_PARENT, HWPT_PASID, HwptAlloc};
 use rustix::io::Errno;
 
 use crate::fixture::{Agent, errno};
@@ -73,7 +71,6 @@ fn hwpt_alloc_checks_in_the_order_of_the_kernel() {
         (HwptAlloc { pt_id: device.into(), flags: 16, ..good }, Errno::INVAL),
         (HwptAlloc { flags: 16, ..good }, Errno::OPNOTSUPP),
         (HwptAlloc { flags: HWPT_NEST_PARENT, ..good }, Errno::OPNOTSUPP),
-        (HwptAlloc { flags: HWPT_DIRTY_TRACKING, ..good }, Errno::OPNOTSUPP),
         (HwptAlloc { flags: HWPT_FAULT_ID_VALID | HWPT_NEST_PARENT, ..good }, Errno::OPNOTSUPP),
         (HwptAlloc { flags: HWPT_PASID, ..good }, Errno::OPNOTSUPP),
         (HwptAlloc { flags: HWPT_NEST_PARENT, data_type: 1, data_len: 1, ..of_hwpt }, Errno::OPNOTSUPP),

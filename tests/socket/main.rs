@@ -15,6 +15,7 @@ mod commands;
 mod credits;
 mod death;
 mod devices;
+mod dirty;
 mod examples;
 mod faults;
 mod fixture;

@@ -49,7 +49,7 @@ pub struct OutOfMapping {
     pub mapped: ByteLen,
 }
 
-/// A shared mapping of the beginning of a file.
+/// A shared mapping of a file, or of a part of it.
 #[derive(Debug)]
 pub struct SharedMapping {
     base: NonNull<u8>,
@@ -68,13 +68,21 @@ impl SharedMapping {
     /// # Errors
     /// What the kernel says; `EINVAL` for a length of 0.
     pub fn new<Fd: AsFd>(fd: Fd, length: ByteLen, access: MapAccess) -> Result<Self, Errno> {
+        Self::part(fd, ByteLen::new(0), length, access)
+    }
+
+    /// Maps `length` bytes of `fd` from `from` on, a multiple of the size of a page; offsets count from there.
+    ///
+    /// # Errors
+    /// As [`SharedMapping::new`]; `EINVAL` if `from` is no such multiple.
+    pub fn part<Fd: AsFd>(fd: Fd, from: ByteLen, length: ByteLen, access: MapAccess) -> Result<Self, Errno> {
         let length = usize::try_from(length.get()).map_err(|_| Errno::NOMEM)?;
         let protection = match access {
             MapAccess::ReadOnly => ProtFlags::READ,
             MapAccess::ReadWrite => ProtFlags::READ | ProtFlags::WRITE,
         };
         // SAFETY: the kernel chooses the place, so no existing mapping is touched.
-        let base = unsafe { mmap(ptr::null_mut(), length, protection, MapFlags::SHARED, fd, 0) }?;
+        let base = unsafe { mmap(ptr::null_mut(), length, protection, MapFlags::SHARED, fd, from.get()) }?;
         let base = NonNull::new(base.cast::<u8>()).ok_or(Errno::NOMEM)?;
         Ok(Self { base, length, access })
     }

@@ -16,7 +16,7 @@ use crate::wire::own::{
     HWPT_DATA_SOFTWARE,
 };
 use crate::wire::record::{TableChoice, store_all};
-use crate::wire::uapi::HwptAlloc;
+use crate::wire::uapi::{HWPT_DIRTY_TRACKING, HwptAlloc};
 
 /// Which IOMMU a software device is behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +82,25 @@ impl Connection {
         choice: Option<TableChoice>,
     ) -> Result<HwptId, CallError> {
         let alloc = HwptAlloc { dev_id: device, pt_id: ioas.into(), ..HwptAlloc::default() };
+        self.hwpt_alloc_as(alloc, choice)
+    }
+
+    /// The same, of a domain for which it can be tracked what is written: see [`dirty`](super::dirty).
+    ///
+    /// # Errors
+    /// [`CallError::Refused`] as HWPT_ALLOC; the socket's.
+    pub fn hwpt_alloc_tracked(
+        &mut self,
+        device: DeviceId,
+        ioas: IoasId,
+        choice: Option<TableChoice>,
+    ) -> Result<HwptId, CallError> {
+        let flags = HWPT_DIRTY_TRACKING;
+        let alloc = HwptAlloc { flags, dev_id: device, pt_id: ioas.into(), ..HwptAlloc::default() };
+        self.hwpt_alloc_as(alloc, choice)
+    }
+
+    fn hwpt_alloc_as(&mut self, alloc: HwptAlloc, choice: Option<TableChoice>) -> Result<HwptId, CallError> {
         let data = choice.map(|choice| store_all(&[choice])).unwrap_or_default();
         let alloc = match u32::try_from(data.len()) {
             Ok(data_len @ 1..) => HwptAlloc { data_type: HWPT_DATA_SOFTWARE, data_len, ..alloc },

@@ -5,7 +5,8 @@
 //! | [`ioas`] | `ioas_alloc`, `map_file`, `unmap`, `unmap_all`, `copy`, `destroy` |
 //! | [`rules`] | `allow_iovas`, `iova_ranges`, `large_pages`, `set_large_pages`, `rlimit_mode`, `set_rlimit_mode`, `change_process` |
 //! | [`lists`] | `map_files`, `unmap_ranges` |
-//! | [`devices`] | `device_create`, `device_attach`, `device_replace`, `device_detach`, `hwpt_alloc`, `domain_export` |
+//! | [`devices`] | `device_create`, `device_attach`, `device_replace`, `device_detach`, `hwpt_alloc`, `hwpt_alloc_tracked`, `domain_export` |
+//! | [`dirty`] | `set_dirty_tracking`, `dirty_bitmap` |
 //! | [`accesses`] | `access_create`, `access_create_with_notices`, `access_attach`, `access_replace`, `access_detach`, `access_pin`, `access_unpin`, `access_read`, `access_write` |
 //! | [`channels`] | `open_channel`, `into_lease` |
 //! | [`walkers`] | [`ExportChannel::open`](walkers::ExportChannel::open) |
@@ -16,6 +17,7 @@ pub mod accesses;
 mod array;
 pub mod channels;
 pub mod devices;
+pub mod dirty;
 pub mod ioas;
 pub mod lists;
 pub mod rules;
@@ -24,6 +26,7 @@ pub mod walkers;
 pub use accesses::{AccessKind, PinIntent};
 pub use channels::OpenedChannel;
 pub use devices::Iommu;
+pub use dirty::{Told, Tracking};
 pub use ioas::{FileSlice, Placement};
 pub use rules::{LargePages, RlimitMode};
 pub use walkers::{DomainParts, ExportChannel, FileParts};

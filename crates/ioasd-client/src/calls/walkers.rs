@@ -8,7 +8,7 @@ use super::require_payload;
 use crate::connection::Connection;
 use crate::error::{CallError, ProtocolError};
 use crate::units::Iova;
-use crate::wire::own::{FRAME_WINDOW_BYTES, WALKER_OPEN_FDS, WalkerFile, WalkerOpen};
+use crate::wire::own::{FRAME_WINDOW_BYTES, WALKER_LOG, WALKER_OPEN_FDS, WalkerFile, WalkerOpen};
 
 /// The right to open one domain as a walker, in this process or another.
 #[derive(Debug)]
@@ -21,6 +21,8 @@ pub struct DomainParts {
     pub arena: OwnedFd,
     /// This walker's slots.
     pub slots: OwnedFd,
+    /// This walker's dirty log, if writes to the domain can be tracked.
+    pub log: Option<OwnedFd>,
     /// Frame windows, 32 bytes each.
     pub windows: Vec<u8>,
     /// The backing files, by the index the windows use.
@@ -48,7 +50,8 @@ impl ExportChannel {
     /// # Errors
     /// [`CallError::Refused`], EMFILE if too many walkers were opened through this channel; the socket's.
     pub fn open(&mut self) -> Result<DomainParts, CallError> {
-        let expected = |open: &WalkerOpen| u64::from(open.out_files) + WALKER_OPEN_FDS as u64;
+        let own = |open: &WalkerOpen| WALKER_OPEN_FDS as u64 + u64::from(open.flags & WALKER_LOG != 0);
+        let expected = |open: &WalkerOpen| u64::from(open.out_files) + own(open);
         let answer = self.0.call(&WalkerOpen::default(), &[], &[], expected)?;
         require_payload("WALKER_OPEN", windows_bytes(answer.value.out_windows), &answer.payload)?;
         let mut fds = answer.fds.into_iter();
@@ -56,7 +59,8 @@ impl ExportChannel {
             let wanted = WALKER_OPEN_FDS as u64;
             return Err(ProtocolError::Descriptors { command: "WALKER_OPEN", wanted, found: 0 }.into());
         };
-        Ok(DomainParts { arena, slots, windows: answer.payload, files: fds.collect() })
+        let log = if answer.value.flags & WALKER_LOG == 0 { None } else { fds.next() };
+        Ok(DomainParts { arena, slots, log, windows: answer.payload, files: fds.collect() })
     }
 
     /// The file that lies behind `iova` now.

@@ -35,6 +35,9 @@ pub const WINDOWS_OFFSET: u64 = 152;
 /// The alive word of a domain that is served.
 pub const IS_ALIVE: u64 = 1;
 
+/// The alive word of a domain that is served, and of which walkers log what they write.
+pub const IS_LOGGED: u64 = 2;
+
 /// The alive word of a domain that is gone.
 pub const IS_DEAD: u64 = 0;
 
@@ -49,7 +52,7 @@ const _: () = {
 };
 
 const MAGIC: u64 = u64::from_le_bytes(*b"ioasdTBL");
-const VERSION: u64 = 2;
+const VERSION: u64 = 4;
 
 /// Tells one life of the host from another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -189,8 +192,8 @@ mod tests {
         let length = header().length.get();
         let bad = [
             (0, 0),
-            (1, 1),
-            (1, 3),
+            (1, VERSION - 1),
+            (1, VERSION + 1),
             (2, 77),
             (3, 7),
             (4, 64),

@@ -10,9 +10,14 @@
 //!   renew     windows + 1, then as an unmap; frames that named nothing may then name other files
 //!   recycle   unlink, full fence, note the epoch
 //!             reuse when a later one began and every slot has_left
+//!   log       say that writes are logged             write   set the bit in the log, then give out memory
+//!             as unmap, but for the entries
+//!   read log  take the bits
+//!             as unmap, but for the entries
 //! ```
 //!
 //! Either the agent sees the slot, and waits, or the walker sees the cleared entries: both fences cannot come first.
+//! In the same way either the agent takes a bit, and waits for whoever relied on it, or the walker sees that it is not set.
 //! Each step is written once, here, over a [`Word`], which is an atomic of the machine in agent and walker, and one of a
 //! model checker in `tests/models`, which also shows that no ordering here can be weakened.
 //!
@@ -42,6 +47,12 @@ pub trait Word {
 
     /// Adds to it; gives what was there.
     fn fetch_add(&self, value: u64, order: Ordering) -> u64;
+
+    /// Sets bits in it; gives what was there.
+    fn fetch_or(&self, bits: u64, order: Ordering) -> u64;
+
+    /// Clears the bits in it that are not in `bits`; gives what was there.
+    fn fetch_and(&self, bits: u64, order: Ordering) -> u64;
 
     /// Changes it to what `change` makes of it, unless that is nothing; gives what was there.
     ///
@@ -79,6 +90,16 @@ impl Word for AtomicU64 {
     #[inline]
     fn fetch_add(&self, value: u64, order: Ordering) -> u64 {
         self.fetch_add(value, order)
+    }
+
+    #[inline]
+    fn fetch_or(&self, bits: u64, order: Ordering) -> u64 {
+        self.fetch_or(bits, order)
+    }
+
+    #[inline]
+    fn fetch_and(&self, bits: u64, order: Ordering) -> u64 {
+        self.fetch_and(bits, order)
     }
 
     #[inline]
@@ -203,4 +224,27 @@ pub fn epoch_after_unlinking(epoch: &impl Word) -> u64 {
     // The unlinking must be visible before the epoch is read: who enters in a later epoch then cannot see the table.
     epoch.full_fence();
     look(epoch).wrapping_add(1)
+}
+
+/// Notes in a word of a dirty log that pages are written to from here on, until this thread leaves.
+#[inline]
+pub fn note_written(word: &impl Word, bits: u64) {
+    if word.load(Ordering::Relaxed) & bits != bits {
+        word.fetch_or(bits, Ordering::Relaxed);
+    }
+}
+
+/// Takes bits out of a word of a dirty log; gives those that were set. Who relies on one of them has left once every slot
+/// [`has_left`] for an epoch that begins after this.
+#[inline]
+pub fn take_written(word: &impl Word, bits: u64) -> u64 {
+    word.fetch_and(!bits, Ordering::Relaxed) & bits
+}
+
+/// Tells walkers by the alive word whether to log what they write; whether the domain is alive. All of them do once every
+/// slot [`has_left`] for an epoch that begins after this.
+#[inline]
+pub fn set_alive(alive: &impl Word, state: u64) -> bool {
+    let change = |alive| (alive != IS_DEAD).then_some(state);
+    alive.fetch_update(Ordering::Relaxed, Ordering::Relaxed, change).is_ok()
 }

@@ -5,12 +5,13 @@
 use std::iter::FusedIterator;
 
 use super::fault::{FaultKind, WalkFault};
+use super::log::{DirtyLog, Writes};
 use super::reach::HostSlice;
 use super::stream::{Access, Generation, Stream};
 use super::walk::Leaf;
 use crate::formats::{Level, Rights};
 use crate::layout::protocol;
-use crate::mapping::MapAccess;
+use crate::mapping::{MapAccess, SharedSlice};
 use crate::units::{ByteLen, Iova, IovaRange, PAGE_SHIFT, PAGE_SIZE, Permission, PhysAddr};
 
 /// A short time in which translations stay good. Ends when dropped.
@@ -21,6 +22,8 @@ pub struct Burst<'a> {
     pub(super) generation: Option<Generation>,
     /// The addresses that may be walked.
     pub(super) translated: Translated,
+    /// Whether what is written is logged.
+    pub(super) writes: Writes,
 }
 
 /// The aperture of a domain that is served: none of one that is not.
@@ -93,7 +96,7 @@ impl Burst<'_> {
     /// If the first byte cannot be reached by this access.
     #[inline(always)]
     pub fn by_tables(&self, iova: Iova, length: ByteLen, access: Access) -> Result<HostSlice<'_>, WalkFault> {
-        Ok(self.walk_to(iova, access)?.first(at_most(length)))
+        self.walk_to(iova, length, access)
     }
 
     /// The same, if it is remembered; without an IOTLB nothing is. Needs neither the tables nor a stack.
@@ -112,14 +115,15 @@ impl Burst<'_> {
         let extent = self.stream.reach.extent(leaf.phys());
         let (extent, into) = extent.ok_or_else(|| self.fault(iova, access, FaultKind::NotExported))?;
         self.check(iova, access, leaf.rights(), extent.access)?;
-        let left = leaf.left_from(iova.get()).min(extent.length - into);
+        let left = leaf.left_from(iova.get()).min(extent.length - into).min(length.get());
         let permission = leaf.rights().permission();
         let permission = permission.ok_or_else(|| self.fault(iova, access, FaultKind::Permission))?;
+        self.note(iova, left, access);
         Ok(Translation {
             phys: leaf.phys(),
             file: extent.file,
             offset: ByteLen::new(extent.offset.get() + into),
-            length: length.min(ByteLen::new(left)),
+            length: ByteLen::new(left),
             permission,
         })
     }
@@ -152,27 +156,55 @@ impl Burst<'_> {
         Ok(())
     }
 
-    /// The memory from `iova` to the end of what lies together, by the tables. Inlined, so that its answer need not go
-    /// through memory.
+    /// The memory of the `length` bytes at `iova`, or of the first of them, by the tables. Inlined, so that its answer need
+    /// not go through memory.
     #[inline(always)]
-    fn walk_to(&self, iova: Iova, access: Access) -> Result<HostSlice<'_>, WalkFault> {
+    fn walk_to(&self, iova: Iova, length: ByteLen, access: Access) -> Result<HostSlice<'_>, WalkFault> {
         let leaf = self.leaf(iova, access)?;
-        if self.stream.reach.remembers() && leaf.covers_pages_of(PAGE_SHIFT) {
-            self.remember(iova, leaf);
+        if self.stream.reach.remembers() && length.get() > 0 && leaf.covers_pages_of(PAGE_SHIFT) {
+            self.remember(iova, leaf, access);
         }
         let memory = self.stream.reach.memory(leaf.phys());
         let memory = memory.ok_or_else(|| self.fault(iova, access, FaultKind::NotExported))?;
         self.check(iova, access, leaf.rights(), memory.access())?;
-        let left = usize::try_from(leaf.left_from(iova.get())).unwrap_or(usize::MAX);
-        Ok(HostSlice::new(memory.first(left), leaf.rights(), access))
+        let left = leaf.left_from(iova.get()).min(length.get());
+        let memory = memory.first(at_most(ByteLen::new(left)));
+        self.note(iova, memory.len() as u64, access);
+        Ok(HostSlice::new(memory, leaf.rights(), access))
     }
 
     /// Remembers the whole page of `iova`, which lies in one leaf.
-    fn remember(&self, iova: Iova, leaf: Leaf) {
+    fn remember(&self, iova: Iova, leaf: Leaf, access: Access) {
         let skipped = iova.get() & (PAGE_SIZE - 1);
         if let Some(memory) = self.stream.reach.memory(PhysAddr::new(leaf.phys().get() - skipped)) {
-            let left = usize::try_from(leaf.left_from(iova.get() - skipped)).unwrap_or(usize::MAX);
-            self.stream.reach.remember(iova, memory.first(left), leaf.rights());
+            let memory = memory.first(at_most(ByteLen::new(leaf.left_from(iova.get() - skipped))));
+            self.stream.reach.remember(iova, self.logged_part(memory, access), leaf.rights());
+        }
+    }
+
+    /// What may be remembered of memory that is accessed at its first page: to be written only what is in the log by then.
+    fn logged_part<'m>(&self, memory: SharedSlice<'m>, access: Access) -> SharedSlice<'m> {
+        match (self.log(), access) {
+            (None, _) => memory,
+            (Some(log), Access::Write) if log.is_of_pages() => memory.first(at_most(ByteLen::new(PAGE_SIZE))),
+            (Some(_), _) => memory.read_only(),
+        }
+    }
+
+    /// The log, if what is written is to be found there.
+    #[inline]
+    fn log(&self) -> Option<&DirtyLog> {
+        match self.writes {
+            Writes::Unlogged => None,
+            Writes::Logged => self.stream.domain().log.as_ref(),
+        }
+    }
+
+    /// Memory is about to be given out: the one place where what is written is logged.
+    #[inline]
+    fn note(&self, iova: Iova, length: u64, access: Access) {
+        if let (Access::Write, Some(log)) = (access, self.log()) {
+            log.note(iova, length);
         }
     }
 

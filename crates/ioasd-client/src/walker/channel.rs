@@ -146,6 +146,7 @@ impl Walker {
         let parts = DomainParts {
             arena: parts.arena,
             slots: parts.slots,
+            log: parts.log,
             windows: decode(&parts.windows)?,
             files: parts.files.into_iter().map(BackingFile::of).collect::<Result<_, _>>()?,
         };

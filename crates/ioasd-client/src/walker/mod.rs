@@ -11,6 +11,7 @@
 //! |---|---|
 //! | `open`, `channel` | an exported domain, from its parts or from the agent; learning of new files |
 //! | `stream`, `burst` | slots, and what is done inside |
+//! | `log` | what was written, when the agent wants to know |
 //! | `walk`, `walk_cache` | through the tables to a frame, from the root or from a table near it that is remembered |
 //! | `report` | what is told of faults, in the walker's own memory |
 //! | `vm_memory` | for devices written with that crate; a feature |
@@ -48,6 +49,7 @@ mod channel;
 mod era;
 mod fault;
 mod iotlb;
+mod log;
 mod open;
 mod reach;
 mod report;

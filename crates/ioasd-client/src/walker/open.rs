@@ -11,12 +11,13 @@ use rustix::io::Errno;
 
 use super::backing::{Backing, WindowsError, WindowsNumber};
 use super::channel::Learning;
+use super::log::{DirtyLog, Writes};
 use super::stream::{NoSlot, Stream};
 use super::walk::Walks;
 use crate::formats::Geometry;
 use crate::layout::{
-    ArenaHeader, FrameWindow, HEADER_BYTES, HEADER_WORDS, HeaderError, OPENED_OFFSET, WALKER_BYTES,
-    WINDOWS_OFFSET,
+    ArenaHeader, FrameWindow, HEADER_BYTES, HEADER_WORDS, HeaderError, IS_ALIVE, IS_LOGGED, OPENED_OFFSET,
+    WALKER_BYTES, WINDOWS_OFFSET,
 };
 use crate::mapping::{MapAccess, SharedMapping};
 use crate::units::ByteLen;
@@ -37,6 +38,8 @@ pub struct DomainParts {
     pub arena: OwnedFd,
     /// The memfd of this walker's slots.
     pub slots: OwnedFd,
+    /// The memfd of this walker's dirty log, if writes to the domain can be tracked.
+    pub log: Option<OwnedFd>,
     /// Which frames are which pages of which file.
     pub windows: Vec<FrameWindow>,
     /// The files, in the order of their numbers.
@@ -95,6 +98,7 @@ pub(super) struct OpenDomain {
     pub(super) walks: Walks,
     pub(super) slots: SharedMapping,
     pub(super) slots_taken: AtomicU64,
+    pub(super) log: Option<DirtyLog>,
     pub(super) learning: Learning,
 }
 
@@ -112,14 +116,15 @@ impl Walker {
         parts: DomainParts,
         learning: impl FnOnce(Arc<Backing>) -> Learning,
     ) -> Result<Self, OpenError> {
-        let DomainParts { arena, slots, windows, files } = parts;
+        let DomainParts { arena, slots, log, windows, files } = parts;
         let (arena, header) = open_arena(&arena)?;
         let files = files.iter().map(open_file).collect::<Result<_, _>>()?;
         let (slots, slots_taken) = (open_slots(&slots)?, AtomicU64::new(0));
         let number = WindowsNumber(slots.load(OPENED_OFFSET).unwrap_or(0));
         let learning = learning(Arc::new(Backing::new(&windows, files, number)?));
+        let log = log.map(|log| DirtyLog::open(&log, header.geometry)).transpose()?;
         let walks = Walks::of(header.geometry.format);
-        Ok(Self { domain: Arc::new(OpenDomain { arena, header, walks, slots, slots_taken, learning }) })
+        Ok(Self { domain: Arc::new(OpenDomain { arena, header, walks, slots, slots_taken, log, learning }) })
     }
 
     /// Takes a slot for this thread.
@@ -141,6 +146,16 @@ impl OpenDomain {
     /// Under which number what is learned from here on is right.
     pub(super) fn windows(&self) -> WindowsNumber {
         WindowsNumber(self.arena.load(WINDOWS_OFFSET).unwrap_or(0))
+    }
+
+    /// What the alive word says of writes; `None` if the domain is not served, or wants logged what cannot be logged here.
+    #[inline]
+    pub(super) const fn writes(&self, alive: u64) -> Option<Writes> {
+        match alive {
+            IS_ALIVE => Some(Writes::Unlogged),
+            IS_LOGGED if self.log.is_some() => Some(Writes::Logged),
+            _ => None,
+        }
     }
 }
 
@@ -191,14 +206,22 @@ fn check_geometry(geometry: Geometry) -> Result<(), OpenError> {
 }
 
 fn open_slots(fd: &OwnedFd) -> Result<SharedMapping, OpenError> {
-    const PART: &str = "slots memfd";
-    let (found, expected) = (sealed_size(fd, PART)?, ByteLen::new(WALKER_BYTES));
+    open_own(fd, "slots memfd", ByteLen::new(WALKER_BYTES))
+}
+
+/// Maps what only this walker writes.
+pub(super) fn open_own(
+    fd: &OwnedFd,
+    part: &'static str,
+    expected: ByteLen,
+) -> Result<SharedMapping, OpenError> {
+    let found = sealed_size(fd, part)?;
     if found != expected {
-        return Err(OpenError::Size { part: PART, found, expected });
+        return Err(OpenError::Size { part, found, expected });
     }
-    let slots = map(fd, PART, found, MapAccess::ReadWrite)?;
-    slots.keep_from_children().map_err(failed("madvise(MADV_DONTFORK)", PART))?;
-    Ok(slots)
+    let own = map(fd, part, found, MapAccess::ReadWrite)?;
+    own.keep_from_children().map_err(failed("madvise(MADV_DONTFORK)", part))?;
+    Ok(own)
 }
 
 pub(super) fn open_file(file: &BackingFile) -> Result<SharedMapping, OpenError> {
@@ -267,7 +290,7 @@ pub(super) mod tests {
         let file = BackingFile { fd: memfd(0x4000, SealFlags::SHRINK), access: MapAccess::ReadWrite };
         let window = FrameWindow { first: Pfn::new(0x100), pages: 4, file: 0, file_page: PageIndex::new(0) };
         let slots = memfd(WALKER_BYTES, SealFlags::SHRINK);
-        (DomainParts { arena, slots, windows: vec![window], files: vec![file] }, writer)
+        (DomainParts { arena, slots, log: None, windows: vec![window], files: vec![file] }, writer)
     }
 
     fn refusal(change: impl FnOnce(&mut DomainParts), header: ArenaHeader) -> OpenError {

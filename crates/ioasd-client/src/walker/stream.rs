@@ -11,12 +11,13 @@ use std::sync::atomic::AtomicU64;
 
 use super::backing::WindowsNumber;
 use super::burst::{Burst, Translated};
+use super::log::Writes;
 use super::open::OpenDomain;
 use super::reach::Reach;
 use super::report::NewFiles;
 pub use crate::layout::Access;
 use crate::layout::protocol::{self, Entered};
-use crate::layout::{IS_ALIVE, SLOTS, SlotIndex};
+use crate::layout::{SLOTS, SlotIndex};
 use crate::units::Iova;
 
 const _: () = assert!(SLOTS == u64::BITS, "slots in use are the bits of one word");
@@ -70,10 +71,11 @@ impl Stream {
     #[inline]
     pub fn enter(&mut self) -> Burst<'_> {
         let Entered { generation, alive, windows } = protocol::enter(self.slot_word(), &self.domain.arena);
-        let generation = (alive == IS_ALIVE).then_some(Generation(generation));
+        let writes = self.domain.writes(alive);
+        let generation = writes.map(|_| Generation(generation));
         self.reach.begin(generation, WindowsNumber(windows));
         let translated = Translated::new(self.domain.header.geometry.aperture, generation);
-        Burst { stream: self, generation, translated }
+        Burst { stream: self, generation, translated, writes: writes.unwrap_or(Writes::Unlogged) }
     }
 
     #[inline]
@@ -101,16 +103,18 @@ impl Drop for Stream {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use std::os::fd::OwnedFd;
     use std::sync::atomic::Ordering;
 
     use super::super::burst::Translation;
     use super::super::fault::{FaultKind, WalkFault};
-    use super::super::open::Walker;
     use super::super::open::tests::{TABLES, header, parts};
+    use super::super::open::{DomainParts, Walker};
     use super::*;
     use crate::formats::{AmdV1, Format, Level, TABLE_BYTES, TABLE_ENTRIES, TableAddr};
     use crate::layout::{
-        ALIVE_OFFSET, EPOCH_OFFSET, GENERATION_OFFSET, HEADER_BYTES, IS_DEAD, OUTSIDE, WINDOWS_OFFSET,
+        ALIVE_OFFSET, EPOCH_OFFSET, GENERATION_OFFSET, HEADER_BYTES, IS_ALIVE, IS_DEAD, OUTSIDE,
+        WINDOWS_OFFSET,
     };
     use crate::mapping::SharedMapping;
     use crate::units::{ByteLen, Permission, PhysAddr};
@@ -123,17 +127,22 @@ pub(super) mod tests {
 
     /// A walker, and the view through which its arena is written. The domain is alive.
     pub(in crate::walker) fn domain() -> (Walker, SharedMapping) {
+        domain_with(None)
+    }
+
+    /// The same, of a walker that has this log.
+    pub(in crate::walker) fn domain_with(log: Option<OwnedFd>) -> (Walker, SharedMapping) {
         let (parts, writer) = parts(header());
         set(&writer, EPOCH_OFFSET, 7);
         set(&writer, ALIVE_OFFSET, IS_ALIVE);
-        (Walker::open(parts).unwrap(), writer)
+        (Walker::open(DomainParts { log, ..parts }).unwrap(), writer)
     }
 
     pub(in crate::walker) fn set(writer: &SharedMapping, offset: u64, value: u64) {
         writer.word(offset).unwrap().store(value, Ordering::SeqCst);
     }
 
-    fn table(number: u64) -> TableAddr {
+    pub(in crate::walker) fn table(number: u64) -> TableAddr {
         TableAddr::new(HEADER_BYTES + number * TABLE_BYTES)
     }
 

@@ -32,6 +32,7 @@ use vm_memory::{
 
 use super::backing::Extent;
 use super::burst::{Burst, Translated, Translation};
+use super::log::Writes;
 use super::stream::{Access, Generation, NoSlot, Stream};
 use super::{WalkFault, Walker};
 use crate::mapping::SharedMapping;
@@ -48,6 +49,7 @@ struct Inside {
     stream: Stream,
     generation: Option<Generation>,
     translated: Translated,
+    writes: Writes,
 }
 
 /// Tells the domains of a process apart.
@@ -91,8 +93,9 @@ impl WalkerIommu {
     pub fn enter(&self) -> Result<InBurst, NoSlot> {
         let (domain, mut stream) = (self.domain(), self.walker.stream()?);
         let burst = ManuallyDrop::new(stream.enter());
-        let (generation, translated) = (burst.generation, burst.translated);
-        INSIDE.with_borrow_mut(|inside| inside.push(Inside { domain, stream, generation, translated }));
+        let (generation, translated, writes) = (burst.generation, burst.translated, burst.writes);
+        let inside = Inside { domain, stream, generation, translated, writes };
+        INSIDE.with_borrow_mut(|all| all.push(inside));
         Ok(InBurst { domain, stays_here: PhantomData })
     }
 
@@ -131,8 +134,8 @@ impl WalkerIommu {
                 let reason = "frames name other files than before: learn the address, and give the device WalkerIommu::memory again";
                 return Err(Error::IommuMisconfigured { reason: reason.to_owned() });
             }
-            let Inside { stream, generation, translated, .. } = inside;
-            let burst = Burst { stream, generation: *generation, translated: *translated };
+            let Inside { stream, generation, translated, writes, .. } = inside;
+            let burst = Burst { stream, generation: *generation, translated: *translated, writes: *writes };
             fill(&ManuallyDrop::new(burst), range, access)
         })
     }

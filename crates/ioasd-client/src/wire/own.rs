@@ -33,6 +33,8 @@ pub const DIRTY_PART_MAX: usize = 32 * 1024;
 pub const FRAME_WINDOW_BYTES: usize = 32;
 /// Descriptors that precede the backing files in WALKER_OPEN's reply: arena, slots.
 pub const WALKER_OPEN_FDS: usize = 2;
+/// A dirty log follows the slots in WALKER_OPEN's reply: writes to the domain can be tracked.
+pub const WALKER_LOG: u32 = 1;
 
 const _: () = assert!(
     REPLY_HEADER + AccessRw::SIZE + ACCESS_RW_MAX <= FRAME_MAX,
@@ -83,9 +85,10 @@ commands! {
     /// Opens the domain of an export channel as a walker.
     ///
     /// The reply carries `out_windows` frame windows as payload (32 bytes each: first pfn u64, pages u64, file index
-    /// u32, flags u32, file page u64) and the descriptors of arena, slots and `out_files` backing files, in index order.
+    /// u32, flags u32, file page u64) and the descriptors of arena, slots, the dirty log if there is one, and `out_files`
+    /// backing files, in index order.
     WalkerOpen = 0x3bc4 "WALKER_OPEN", min 16, size 16 {
-        /// Must be 0.
+        /// In: must be 0; out: [`WALKER_LOG`].
         flags: u32 = 4,
         /// Out: windows in the payload.
         out_windows: u32 = 8,

@@ -202,7 +202,7 @@ commands! {
         reserved: u8 = 29,
         /// Must be 0.
         reserved2: u16 = 30,
-        /// Out: `HW_CAP_*`; a software device has none.
+        /// Out: `HW_CAP_*`.
         out_capabilities: u64 = 32,
     }
 

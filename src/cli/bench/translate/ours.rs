@@ -100,6 +100,7 @@ fn walker_of(table: &dyn DomainTable, layout: Layout) -> Result<Walker, BenchErr
     let walker = Walker::open(DomainParts {
         arena: table.export()?,
         slots: table.epochs().register_walker()?.0,
+        log: None,
         windows: vec![window],
         files: vec![BackingFile { fd, access: MapAccess::ReadWrite }],
     });
