@@ -3,12 +3,12 @@
 use std::fs::File;
 use std::ops::Range;
 
-use libc::{EADDRINUSE, EFAULT, EINVAL, ENOENT};
+use libc::{EADDRINUSE, EINVAL, ENOENT};
 
 use crate::device::{COPY, FIXED, READABLE, Struct, WRITEABLE, destroy, memory, shared};
+use crate::kinds;
 use crate::mock::{PAGE, check_map, check_refs, create_access, map, mock_domain, pin, unpin};
 use crate::program::{Part, play_with_mock};
-use crate::traps::huge;
 use crate::vfio::{MAP_DMA, SET_IOMMU, UNMAP_DMA, container, map_dma, number, unmap_dma};
 
 pub(crate) const PARTS: &[Part] = &[
@@ -96,12 +96,15 @@ fn of_a_file() {
 }
 
 #[test]
-fn parts_of_memory_without_a_file_are_unmapped() {
+fn parts_of_every_kind_of_memory_are_unmapped() {
     play_with_mock("cuts of no file");
 }
 
 fn of_no_file() {
-    skip_unless_privileged(both_kinds(shared(None, 4 * PAGE), 4096));
+    for kind in kinds::ORDINARY {
+        let memory = kind.memory(4).unwrap();
+        both_kinds(&memory, 4096).unwrap_or_else(|errno| panic!("{kind:?}: {errno}"));
+    }
 }
 
 #[test]
@@ -110,16 +113,9 @@ fn parts_of_huge_pages_are_unmapped() {
 }
 
 fn of_huge_pages() {
-    match huge() {
-        Some(own) => skip_unless_privileged(both_kinds(own, 1 << 20)),
-        None => ioasd::skip!("parts_of_huge_pages_are_unmapped: the host has no huge pages to spare"),
-    }
-}
-
-fn skip_unless_privileged(outcome: Result<(), i32>) {
-    if outcome != Ok(()) {
-        assert_eq!(outcome, Err(EFAULT));
-        ioasd::skip!("cuts: shared memory without a file takes the privilege to open map_files");
+    for kind in kinds::HUGE {
+        let Some(memory) = kind.memory(1024) else { continue };
+        both_kinds(&memory, 1 << 20).unwrap_or_else(|errno| panic!("{kind:?}: {errno}"));
     }
 }
 

@@ -24,6 +24,8 @@ pub(crate) const PARTS: &[Part] = &[
     ("private unshared", unshared),
     ("private constant", constant),
     ("private of a disk", of_a_disk),
+    ("private moved", moved),
+    ("private given back", given_back),
     ("private forks", forks),
     ("private of the dead", of_the_dead),
     ("private exec", after_exec),
@@ -251,6 +253,56 @@ fn constant() {
     let writable = Struct::new(40).u32(4, READABLE | 2).u32(8, ioas).u64(16, address).u64(24, PAGE);
     assert_eq!(writable.clone().call(&device, MAP), Err(EFAULT), "it may not be written");
     wait_for_the_end();
+}
+
+#[test]
+fn memory_that_moves_is_where_it_was_for_devices_and_gone_for_later_pins() {
+    play_with_mock("private moved");
+}
+
+fn moved() {
+    let (device, memory) = (open(), private(8));
+    let ((ioas, _), lazy) = (with_domain(&device), without_domain(&device));
+    let (iova, later) = (map(&device, ioas, memory).unwrap(), map(&device, lazy, memory).unwrap());
+    let access = create_access(&device, ioas, 0).unwrap();
+    let (start, length) = (memory.as_mut_ptr().cast(), memory.len());
+    let elsewhere: *mut u8 = private(8).as_mut_ptr();
+    let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+    // SAFETY: both mappings are ours; the old one is not used again, and of the new one nothing is kept.
+    let new = unsafe { libc::mremap(start, length, length, flags, elsewhere) };
+    assert_eq!(new.cast(), elsewhere);
+    // SAFETY: the mapping is ours and stays.
+    let memory: &mut [u8] = unsafe { std::slice::from_raw_parts_mut(new.cast(), length) };
+    memory[4096..4099].fill(0x77);
+    assert_eq!(read_pinned(&device, &access, iova + PAGE, 3), Ok(vec![0x77; 3]), "the pages are the same");
+    assert_eq!(read(&device, &access, iova + PAGE, 3), Err(EFAULT), "the address is not");
+    let user = create_access(&device, lazy, 1).unwrap();
+    assert_eq!(pin(&device, &user, later, PAGE, None), Err(EFAULT), "nothing is there to be pinned");
+    assert_eq!(read_pinned(&device, &user, later, 3), Err(EFAULT));
+    assert_eq!(mock_domain(&device, lazy).err(), Some(EFAULT));
+    assert_eq!(unmap(&device, ioas, iova, 8 * PAGE), Ok(8 * PAGE));
+}
+
+#[test]
+fn memory_that_was_given_back_stays_with_devices_and_is_new_for_later_pins() {
+    play_with_mock("private given back");
+}
+
+fn given_back() {
+    for advice in [libc::MADV_DONTNEED, libc::MADV_FREE] {
+        let (device, memory) = (open(), private(4));
+        let ((ioas, _), lazy) = (with_domain(&device), without_domain(&device));
+        let (iova, later) = (map(&device, ioas, memory).unwrap(), map(&device, lazy, memory).unwrap());
+        // SAFETY: the memory is ours, and reads as zeros or as it was.
+        assert_eq!(unsafe { libc::madvise(memory.as_mut_ptr().cast(), memory.len(), advice) }, 0);
+        let access = create_access(&device, ioas, 0).unwrap();
+        assert_eq!(read_pinned(&device, &access, iova + PAGE, 3), Ok(vec![1; 3]), "advice {advice}");
+        memory[4096..4099].fill(0x66);
+        let user = create_access(&device, lazy, 1).unwrap();
+        let item = pin(&device, &user, later + PAGE, PAGE, None).unwrap();
+        assert_eq!(read_pinned(&device, &user, later + PAGE, 3), Ok(vec![0x66; 3]), "advice {advice}");
+        unpin(&device, &user, item).unwrap();
+    }
 }
 
 #[test]

@@ -48,7 +48,7 @@ impl Bare {
             Self::CopyEntry => 0.25,
             Self::ClearEntry => 0.23,
             Self::LookUp => 1.5,
-            Self::PinPage => 80.0,
+            Self::PinPage => 70.0,
             Self::Echo => 10_050.0,
         }
     }
