@@ -17,6 +17,7 @@ pub(crate) const PARTS: &[Part] = &[
     ("mock devices", devices),
     ("mock map", mapped),
     ("mock refs", refs),
+    ("mock huge refs", huge_refs),
     ("mock pins", pins),
     ("mock moves", moves),
     ("mock numbered areas", numbered),
@@ -93,7 +94,12 @@ fn without_mock_hardware_there_is_no_test_command() {
 }
 
 fn no_mock() {
-    assert_eq!(mock_domain(&open(), 1), Err(ENOTTY));
+    let device = open();
+    assert_eq!(mock_domain(&device, 1), Err(ENOTTY));
+    assert_eq!(Struct::new(8).call(&device, TEST), Err(ENOTTY), "too small");
+    for command in [TEST, TEST - 1] {
+        assert_eq!(crate::device::raw(device.as_raw_fd(), command, std::ptr::null_mut()), Err(ENOTTY));
+    }
 }
 
 #[test]
@@ -134,6 +140,12 @@ fn devices() {
         [Ok(()), Err(EINVAL), Ok(())]
     );
     assert_eq!(test(99, ioas).call(&device, TEST), Err(EOPNOTSUPP));
+    assert_eq!(Struct::new(67).call(&device, TEST), Err(EINVAL), "too small");
+    for (command, errno) in [(TEST, EFAULT), (TEST - 1, EFAULT), (TEST + 1, ENOTTY)] {
+        let bad = crate::device::raw(device.as_raw_fd(), command, std::ptr::null_mut());
+        assert_eq!(bad, Err(errno), "{command:#x}: the table ends with the test command");
+    }
+    assert_eq!(Struct::new(8).call(&device, TEST - 1), Err(ENOTTY));
     assert_eq!(test(9, 0).u32(16, 11).call(&device, TEST), Err(EINVAL));
     assert_eq!(test(9, 0).u32(16, 16).call(&device, TEST), Ok(()));
 }
@@ -216,6 +228,22 @@ fn refs() {
     }
     drop(device);
     assert_eq!(check_refs(&open(), own, 0), Ok(()));
+}
+
+#[test]
+fn pins_of_huge_pages_are_not_counted() {
+    play_with_mock("mock huge refs");
+}
+
+fn huge_refs() {
+    for kind in crate::kinds::HUGE {
+        let Some(memory) = kind.memory(1) else { continue };
+        let device = open();
+        let ioas = ioas_alloc(&device).unwrap();
+        mock_domain(&device, ioas).unwrap();
+        map(&device, ioas, &memory).unwrap();
+        assert_eq!([0, 1, 7].map(|refs| check_refs(&device, &memory[..8192], refs)), [Ok(()); 3], "{kind:?}");
+    }
 }
 
 #[test]

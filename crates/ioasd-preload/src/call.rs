@@ -21,6 +21,9 @@ use crate::{dirty, events, invalidate, mock, pinning, vfio};
 /// Commands of the table, known or not: for these a bad argument is noticed before an empty place is.
 const TABLE: std::ops::RangeInclusive<u32> = 0x80..=0x95;
 
+/// What the table has besides where there is mock hardware: the test command is its last.
+const MOCK_TABLE: std::ops::RangeInclusive<u32> = 0x96..=0xa0;
+
 /// Bytes that are sent of data that a command takes only a few of: it refuses more by their number.
 const DATA_MAX: usize = 4096;
 
@@ -34,9 +37,12 @@ const TAIL_PIECE: usize = 256;
 pub(crate) fn ioctl(lease: Lease, command: u32, argument: Address) -> Result<i32, Errno> {
     let Some(shape) = shape::of(command) else {
         let answered = vfio::ioctl(lease, command, argument.0);
-        return answered.unwrap_or_else(|| Err(unknown(command, argument)));
+        return answered.unwrap_or_else(|| Err(unknown(lease, command, argument)));
     };
-    let given = Given::read(shape, argument)?;
+    let given = match Given::read(shape, argument) {
+        Err(_) if command == TestCmd::NUMBER && !mock::is_there(lease) => return Err(Errno::NOTTY),
+        given => given?,
+    };
     match command {
         TestCmd::NUMBER => return mock::test(lease, &given),
         HwptInvalidate::NUMBER => return invalidate::ioctl(lease, &given),
@@ -66,10 +72,10 @@ pub(crate) fn ioctl(lease: Lease, command: u32, argument: Address) -> Result<i32
     Ok(0)
 }
 
-fn unknown(command: u32, argument: Address) -> Errno {
-    let readable = memory::read(argument, &mut [0; 4]);
-    match readable {
-        Err(errno) if TABLE.contains(&(command & 0xff)) => errno,
+fn unknown(lease: Lease, command: u32, argument: Address) -> Errno {
+    let in_table = |number| TABLE.contains(&number) || MOCK_TABLE.contains(&number) && mock::is_there(lease);
+    match memory::read(argument, &mut [0; 4]) {
+        Err(errno) if in_table(command & 0xff) => errno,
         _ => Errno::NOTTY,
     }
 }

@@ -56,6 +56,13 @@ pub(crate) fn test(lease: Lease, given: &Given) -> Result<c_int, Errno> {
     }
 }
 
+/// Whether there is mock hardware: without, the agent does not know the command, however it is sent.
+pub(crate) fn is_there(lease: Lease) -> bool {
+    let nothing = Outbound { command: TestCmd::NUMBER, argument: &[], payload: None, fd: None };
+    let reply = channels::call(lease, |channel| exchange(channel, nothing, None));
+    !reply.is_ok_and(|reply| reply.errno == Errno::NOTTY.raw_os_error())
+}
+
 /// The command with the access's object id in place of its descriptor.
 fn for_access(command: &TestCmd) -> TestCmd {
     TestCmd { id: access_of(command.id.cast_signed()).unwrap_or(0), ..*command }

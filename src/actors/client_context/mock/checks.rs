@@ -176,8 +176,8 @@ impl ClientState {
         Ok(())
     }
 
-    /// Whether every page of the program's memory is pinned by so many pages objects. Contexts that have hung up are
-    /// taken down before.
+    /// Whether every page of the program's memory is pinned by so many pages objects; those of huge pages are not looked at, as in
+    /// the kernel. Contexts that have hung up are taken down before.
     ///
     /// # Errors
     /// EIO if not, EFAULT where there is no memory.
@@ -190,13 +190,14 @@ impl ClientState {
         self.agent.leases.reap().await;
         for index in 0..pages {
             let page = memory.page(index)?;
-            let mut found = 0_u32;
+            let (mut found, mut huge) = (0_u32, false);
             for (pages, backing) in hardware.pages() {
                 let here = index_in(&backing, page, memory);
                 let here = here.or_else(|| index_in(&backing, memory.own(index), memory));
+                huge |= here.is_some() && backing.huge_page().is_some();
                 found += u32::from(pins(&pages, here).await);
             }
-            if found != wanted {
+            if found != wanted && !huge {
                 let text = format!("page {index} is pinned {found} times, not {wanted}");
                 return Err(Refusal::new(Errno::IO, "pins-differ", text));
             }
