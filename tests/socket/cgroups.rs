@@ -5,7 +5,7 @@
 use std::fs;
 use std::io::Read;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use ioasd_client::calls::Iommu;
 use ioasd_client::connection::Connection;
@@ -13,6 +13,7 @@ use ioasd_client::units::PAGE_SIZE;
 use rustix::process::Signal;
 
 use crate::fixture::{Agent, eventually};
+use crate::group::Group;
 use crate::helper::{GROUP, Helper, own_socket, ready};
 use crate::memory::{Bystander, Memory, at, attach_new, map};
 
@@ -22,55 +23,9 @@ const PINNED: u64 = 8 << 20;
 /// What its group may have.
 const MAX: u64 = 48 << 20;
 
-/// A memory control group of this test.
-struct Group {
-    folder: PathBuf,
-    usage: &'static str,
-}
-
-impl Group {
-    /// One that may have [`MAX`] bytes and no swap, if this host lets the test have it.
-    fn new() -> Result<Self, String> {
-        let unified = ("/sys/fs/cgroup", "memory.max", "memory.swap.max", "memory.current");
-        let of_memory =
-            ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.swappiness", "memory.usage_in_bytes");
-        let mut why = String::new();
-        for (root, max, no_swap, usage) in [unified, of_memory] {
-            let folder = Path::new(root).join(format!("ioasd-test-{}", std::process::id()));
-            if let Err(error) = fs::create_dir(&folder) {
-                why += &format!("{}: {error}; ", folder.display());
-                continue;
-            }
-            let group = Self { folder, usage };
-            let set = group.set(max, MAX).and_then(|()| group.set(no_swap, 0));
-            match set {
-                Ok(()) => return Ok(group),
-                Err(error) => why += &error,
-            }
-        }
-        Err(why)
-    }
-
-    fn set(&self, key: &str, value: u64) -> Result<(), String> {
-        let written = fs::write(self.folder.join(key), value.to_string());
-        written.map_err(|error| format!("{}/{key}: {error}; ", self.folder.display()))
-    }
-
-    fn usage(&self) -> u64 {
-        fs::read_to_string(self.folder.join(self.usage)).unwrap().trim().parse().unwrap()
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        let gone = eventually(|| fs::remove_dir(&self.folder).is_ok());
-        assert!(gone || std::thread::panicking(), "{} stays", self.folder.display());
-    }
-}
-
 #[test]
 fn a_client_that_its_group_kills_leaves_no_pin_and_its_group_gets_all_back() {
-    let group = match Group::new() {
+    let group = match Group::new("client", MAX) {
         Ok(group) => group,
         Err(why) => {
             ioasd::skip!("a_client_that_its_group_kills_leaves_no_pin_and_its_group_gets_all_back: {why}");
@@ -81,7 +36,7 @@ fn a_client_that_its_group_kills_leaves_no_pin_and_its_group_gets_all_back() {
     let mut bystander = Bystander::new(&agent);
     let others = agent.pinned_and_charged().0;
     let (input, go_on) = std::io::pipe().unwrap();
-    let client = Helper::in_group("glutton", &agent.socket(), &group.folder, OwnedFd::from(input));
+    let client = Helper::in_group("glutton", &agent.socket(), group.folder(), OwnedFd::from(input));
     assert_eq!(agent.pinned_and_charged(), (others + PINNED, others + PINNED));
     let full = group.usage();
     assert!((PINNED..=MAX).contains(&full), "the group has {full} bytes");

@@ -20,6 +20,8 @@ mod examples;
 mod faults;
 mod fixture;
 mod formats;
+#[path = "../strengths/group.rs"]
+mod group;
 mod helper;
 mod hostile_rings;
 mod hung;

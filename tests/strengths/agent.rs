@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -32,7 +33,7 @@ impl Agent {
     /// Starts one whose pins have `strength`; `None`, loudly, if this host cannot do that.
     pub(crate) fn start(test: &str, strength: &str, lock: Lock) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
-        let mut agent = spawn(folder, &format!("strength = \"{strength}\"\n"), lock);
+        let mut agent = spawn(folder, &format!("strength = \"{strength}\"\n"), (lock, None));
         let deadline = Instant::now() + PATIENCE;
         while agent.get("/readyz").is_none() {
             if agent.child.try_wait().unwrap().is_some() {
@@ -47,9 +48,25 @@ impl Agent {
         Some(agent)
     }
 
+    /// Starts one in a control group.
+    pub(crate) fn in_group(group: &Path, engine: &str) -> Self {
+        let agent = spawn(tempfile::tempdir().unwrap(), engine, (Lock::Anything, Some(group)));
+        let deadline = Instant::now() + PATIENCE;
+        while agent.get("/readyz").is_none() {
+            assert!(Instant::now() < deadline, "the agent is not ready");
+            thread::sleep(Duration::from_millis(5));
+        }
+        agent
+    }
+
+    /// The signal that ends it.
+    pub(crate) fn ended_by(&mut self) -> Option<i32> {
+        self.wait().signal()
+    }
+
     /// Starts one with `engine` in its configuration and tells why it ends.
     pub(crate) fn refuses_to_start(what: &str, engine: &str, lock: Lock) -> String {
-        let mut agent = spawn(tempfile::tempdir().unwrap(), engine, lock);
+        let mut agent = spawn(tempfile::tempdir().unwrap(), engine, (lock, None));
         let status = agent.wait();
         assert!(!status.success(), "{what}: the agent ended well");
         agent.complaints()
@@ -135,7 +152,7 @@ impl Drop for Agent {
     }
 }
 
-fn spawn(folder: TempDir, engine: &str, lock: Lock) -> Agent {
+fn spawn(folder: TempDir, engine: &str, (lock, group): (Lock, Option<&Path>)) -> Agent {
     let config = folder.path().join("ioasd.toml");
     let at = |name: &str| folder.path().join(name).display().to_string();
     let text = format!(
@@ -144,12 +161,14 @@ fn spawn(folder: TempDir, engine: &str, lock: Lock) -> Agent {
         at("admin.sock")
     );
     std::fs::write(&config, text).unwrap();
-    let child = thread::spawn(move || serve(&config, lock)).join().unwrap();
+    let join =
+        group.map(|group| format!("echo $$ > {}/cgroup.procs && ", group.display())).unwrap_or_default();
+    let child = thread::spawn(move || serve(&config, lock, &join)).join().unwrap();
     Agent { folder, child }
 }
 
 /// A thread without the capability has children without it.
-fn serve(config: &Path, lock: Lock) -> Child {
+fn serve(config: &Path, lock: Lock, join: &str) -> Child {
     let limit = match lock {
         Lock::Anything => String::new(),
         Lock::Kibibytes(kibibytes) => {
@@ -161,7 +180,7 @@ fn serve(config: &Path, lock: Lock) -> Child {
     let mut command = Command::new("sh");
     command
         .arg("-c")
-        .arg(format!("{limit}exec \"$0\" serve --config \"$1\""))
+        .arg(format!("{join}{limit}exec \"$0\" serve --config \"$1\""))
         .arg(env!("CARGO_BIN_EXE_ioasd"))
         .arg(config);
     command.env_remove("IOASD_SOCKET").env_remove("IOASD_LOG");

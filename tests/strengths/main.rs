@@ -2,8 +2,10 @@
 #![expect(clippy::unwrap_used, reason = "a failed test helper is a failed test")]
 
 mod agent;
+mod group;
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use ioasd_client::calls::{FileSlice, Iommu, Placement};
 use ioasd_client::connection::Connection;
@@ -16,8 +18,10 @@ use rustix::fs::{
     FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, ftruncate, memfd_create,
 };
 use rustix::io::Errno;
+use rustix::process::Signal;
 
 use crate::agent::{Agent, Lock};
+use crate::group::Group;
 
 /// The kernel counts long-term pins by user, over all its processes: agents under a limit run one at a time.
 static LIMITED: Mutex<()> = Mutex::new(());
@@ -147,4 +151,36 @@ fn an_agent_that_cannot_do_what_it_is_told_does_not_start() {
     assert!(said.contains("physical frames need long-term pins"), "{said}");
     let said = Agent::refuses_to_start("no locks", "strength = \"locked\"\n", Lock::Kibibytes(0));
     assert!(said.contains("strength locked is set but not possible"), "{said}");
+}
+
+/// The pages that the agent allocates for a client count in the agent's own control group. When that is full the kernel kills the
+/// agent: the client is hung up on, and what the file had is given back with it.
+#[test]
+fn an_agent_that_fills_its_own_control_group_is_killed_and_its_group_gets_all_back() {
+    const MAX: u64 = 64 << 20;
+    let name = "an_agent_that_fills_its_own_control_group_is_killed_and_its_group_gets_all_back";
+    let group = match Group::new("agent", MAX) {
+        Ok(group) => group,
+        Err(why) => {
+            ioasd::skip!("{name}: {why}");
+            return;
+        }
+    };
+    let engine = "strength = \"resident\"\n[limits]\nfirst_touch_bytes_per_context = \"1GiB\"\n";
+    let mut agent = Agent::in_group(group.folder(), engine);
+    let idle = group.usage();
+    let (mut client, ioas) = client(&agent);
+    let file = memfd_create("holes", MemfdFlags::CLOEXEC).unwrap();
+    ftruncate(&file, 4 * MAX).unwrap();
+    map(&mut client, ioas, &file, 4096).unwrap();
+    assert!(group.usage() >= idle + 4096 * PAGE_SIZE, "first touch is not charged to the agent's group");
+    let hung_up = map(&mut client, ioas, &file, 4 * MAX / PAGE_SIZE).unwrap_err();
+    assert!(!matches!(hung_up, CallError::Refused { .. }), "{hung_up}");
+    assert_eq!(agent.ended_by(), Some(Signal::KILL.as_raw()), "the kernel did not kill it");
+    drop(file);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while group.usage() > idle {
+        assert!(Instant::now() < deadline, "the group has {} bytes still, {idle} at first", group.usage());
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
