@@ -5,6 +5,7 @@
 mod decoders;
 mod fixture;
 mod leaves;
+mod logged;
 mod model;
 mod random;
 mod second_walker;
