@@ -20,6 +20,7 @@ use rustix::pipe::{SpliceFlags, pipe, splice};
 
 use crate::fixture::Agent;
 use crate::memory::{Memory, at, client_with_domain, map, read_at};
+use crate::walking::open;
 
 #[test]
 fn the_arena_of_an_export_can_be_read_and_nothing_else() {
@@ -129,6 +130,20 @@ fn the_slots_of_a_walker_cannot_be_cut_or_enlarged() {
     let size = u64::try_from(fstat(&exported.slots).unwrap().st_size).unwrap();
     assert_refused("ftruncate to nothing", &ftruncate(&exported.slots, 0));
     assert_refused("ftruncate to more", &ftruncate(&exported.slots, size + 1));
+}
+
+/// A child that a walker forks has no slots: it cannot hold up an unmap, nor say that its parent has left.
+#[test]
+fn the_slots_of_a_walker_are_not_inherited() {
+    let agent = Agent::start();
+    let (mut client, _, hwpt) = client_with_domain(&agent);
+    let _walking = open(client.domain_export(hwpt).unwrap());
+    let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    let mappings = smaps.split("VmFlags:").collect::<Vec<_>>();
+    let flags =
+        mappings.windows(2).filter(|pair| pair[0].contains(" rw-s ") && pair[0].contains("ioasd-slots"));
+    let flags: Vec<&str> = flags.filter_map(|pair| pair[1].lines().next()).collect();
+    assert!(!flags.is_empty() && flags.iter().all(|flags| flags.contains(" dc")), "{flags:?}");
 }
 
 #[track_caller]

@@ -204,6 +204,7 @@ fn plays_its_part() {
         Ok("forking-checker") => crate::remapping::play_forking_checker(),
         Ok("changeling") => crate::remapping::play_changeling(),
         Ok("writer-in-burst") => play_writer(),
+        Ok("learner") => crate::remapping::play_learner(),
         Ok("scribbler") => crate::remapping::play_scribbler(),
         Ok("faulter") => crate::faults::play_faulter(),
         Ok("liar") => crate::faults::play_liar(),

@@ -10,18 +10,19 @@ use std::io::{Write, stdin, stdout};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use ioasd::actors::retirement::{HungPolicy, HungSettings};
+use ioasd::storage::frame_window::FrameLimit;
 use ioasd_client::calls::{ExportChannel, Placement};
 use ioasd_client::connection::Connection;
 use ioasd_client::ids::{HwptId, IoasId};
 use ioasd_client::layout::{SlotIndex, WALKER_BYTES};
 use ioasd_client::mapping::{MapAccess, SharedMapping};
 use ioasd_client::units::{ByteLen, Iova};
-use ioasd_client::walker::Burst;
+use ioasd_client::walker::{Burst, FaultKind, WalkFault};
 use rustix::io::{Errno, dup};
 
 use crate::fixture::{Agent, eventually};
@@ -36,6 +37,9 @@ const SPOILED: u64 = u64::MAX;
 
 /// How many bursts a walker checks before it says that it is ready.
 const WARM: u64 = 100;
+
+/// How many files a learner sees before it says so.
+const FILES_SEEN: u32 = 20;
 
 fn seconds() -> Duration {
     let set = std::env::var("IOASD_STRESS_SECONDS").ok().and_then(|seconds| seconds.parse().ok());
@@ -82,7 +86,11 @@ fn check_with(mut between: impl FnMut()) -> ! {
 }
 
 fn say_ready_at(looked: u64) {
-    if looked == WARM {
+    say_ready_when(looked == WARM);
+}
+
+fn say_ready_when(warm: bool) {
+    if warm {
         println!("{READY}");
         stdout().flush().unwrap();
     }
@@ -100,6 +108,31 @@ pub(crate) fn play_forking_checker() -> ! {
             assert!(Command::new("true").stdin(Stdio::null()).status().unwrap().success());
         }
     })
+}
+
+/// Part of a helper: checks without end, and learns of every file that it meets. It is ready when it has seen many.
+pub(crate) fn play_learner() -> ! {
+    let walker = open(stdin().as_fd().try_clone_to_owned().unwrap());
+    let (mut stream, mut seen, mut last) = (walker.stream().unwrap().with_iotlb(), 0, None);
+    loop {
+        let round = stream.burst(look_or_learn).unwrap_or(None);
+        if round.is_some() && round != last {
+            last = round;
+            seen += 1;
+            say_ready_when(seen == FILES_SEEN);
+        }
+    }
+}
+
+/// As [`look`]; a file that is not known is to be learned of.
+fn look_or_learn(burst: &Burst<'_>) -> Result<Option<u64>, WalkFault> {
+    for number in 0..PAGES {
+        let read = burst.read(Iova::new(IOVA + number * PAGE as u64), &mut [0; 8]);
+        if let Err(fault @ WalkFault { kind: FaultKind::NotExported, .. }) = read {
+            return Err(fault);
+        }
+    }
+    Ok(look(burst))
 }
 
 /// Part of a helper: becomes another program inside a burst.
@@ -221,6 +254,40 @@ fn walkers_never_see_memory_after_its_unmap_whatever_happens_to_them() {
     }
     mapper.unmap();
     assert!(mapper.round > 40, "{} rounds", mapper.round);
+}
+
+/// Every round is a file of its own, so that frames go from one file to another while the walkers look.
+#[test]
+fn walkers_that_learn_of_files_never_take_one_for_another() {
+    const WINDOWS: FrameLimit = FrameLimit { output_lg2: 39 };
+    let agent = Agent::with(|settings| settings.frames = WINDOWS);
+    let mut mapper = Mapper::new(&agent);
+    let channels = [(); 2].map(|()| mapper.channel());
+    let ready = AtomicUsize::new(0);
+    let (begun, mut rounds) = (Instant::now(), 0);
+    thread::scope(|scope| {
+        let learners = channels.map(|channel| {
+            scope.spawn(|| {
+                let learner = Helper::checker("learner", channel);
+                ready.fetch_add(1, Ordering::Release);
+                learner
+            })
+        });
+        let enough = |rounds| ready.load(Ordering::Acquire) == 2 && rounds > WINDOWS.windows();
+        while !enough(rounds) || begun.elapsed() < seconds() {
+            rounds += 1;
+            let file = Memory::new(PAGES);
+            fill(&file, rounds);
+            map(&mut mapper.client, mapper.ioas, file.whole(), at(IOVA)).unwrap();
+            (0..8).for_each(|_| thread::yield_now());
+            mapper.client.unmap(mapper.ioas, range(IOVA, PAGES * PAGE as u64)).unwrap();
+            fill(&file, SPOILED);
+            assert!(begun.elapsed() < seconds() + Duration::from_secs(120), "the learners see nothing");
+        }
+        for learner in learners {
+            assert!(learner.join().unwrap().is_alive(), "a walker found something wrong");
+        }
+    });
 }
 
 #[test]
