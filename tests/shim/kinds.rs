@@ -37,7 +37,7 @@ pub(crate) struct Memory {
     start: *mut u8,
     length: usize,
     /// Open as long, so that it can be passed.
-    _file: Option<File>,
+    file: Option<File>,
 }
 
 impl Kind {
@@ -66,7 +66,7 @@ impl Kind {
             return none_to_spare(self);
         }
         assert_ne!(start, libc::MAP_FAILED, "{self:?}: {}", std::io::Error::last_os_error());
-        let mut memory = Memory { start: start.cast(), length, _file: file };
+        let mut memory = Memory { start: start.cast(), length, file };
         for (number, page) in memory.chunks_mut(4096).enumerate() {
             page.fill(u8::try_from(number % 251).unwrap());
         }
@@ -120,6 +120,13 @@ pub(crate) fn on_disk(length: usize) -> File {
     let file = tempfile::tempfile_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     std::io::Write::write_all(&mut &file, &vec![0xf1; length]).unwrap();
     file
+}
+
+impl Memory {
+    /// The file that it is.
+    pub(crate) fn file(&self) -> &File {
+        self.file.as_ref().expect("a kind that is a file")
+    }
 }
 
 impl Deref for Memory {

@@ -1,14 +1,17 @@
 //! Every kind of memory in no table, one, two, and one with huge leaves: placement, entries, pins, copies.
 
 use std::fs::File;
+use std::os::fd::AsRawFd;
 
 use libc::{EEXIST, EINVAL, ENOENT};
 
+use crate::accesses::{WRITE, rw};
 use crate::device::{
-    ALLOW_IOVAS, COPY, FIXED, HWPT_ALLOC, MAP, READABLE, Struct, WRITEABLE, destroy, ioas_alloc, open, unmap,
+    ALLOW_IOVAS, COPY, FIXED, HWPT_ALLOC, MAP, MAP_FILE, READABLE, Struct, WRITEABLE, destroy, ioas_alloc,
+    open, unmap,
 };
 use crate::kinds::{HUGE, Kind, Memory, ORDINARY};
-use crate::mock::{PAGE, check_map, check_refs, map, mock_domain, test};
+use crate::mock::{PAGE, check_map, check_refs, create_access, map, mock_domain, test};
 use crate::program::{Part, play_with_mock};
 
 pub(crate) const PARTS: &[Part] = &[
@@ -17,6 +20,7 @@ pub(crate) const PARTS: &[Part] = &[
     ("tables short", short_of_memory),
     ("tables replaced", replaced),
     ("tables cleared", cleared),
+    ("tables of files", of_files),
 ];
 
 /// Where mock domains begin.
@@ -283,4 +287,45 @@ fn cleared() {
         assert_eq!(unmap(&space.device, space.ioas, 0, u64::MAX), Ok(32 * PAGE));
         memories.iter().for_each(|memory| assert_eq!(check_refs(&space.device, memory, 0), Ok(())));
     }
+}
+
+#[test]
+fn every_part_of_a_file_is_shown_by_every_table_and_reached() {
+    play_with_mock("tables of files");
+}
+
+fn of_files() {
+    for kind in [Kind::Memfd, Kind::HugeMemfd] {
+        let Some(mut memory) = kind.memory(6) else { continue };
+        for tables in TABLES {
+            let space = Space::new(tables);
+            for (start, end) in
+                [(0, 24576), (2048, 6144), (4096, 8192), (10240, 24576), (1, 4098), (4096, 4099)]
+            {
+                part_of_a_file(&space, &mut memory, start..end);
+            }
+        }
+    }
+}
+
+fn part_of_a_file(space: &Space, memory: &mut Memory, range: std::ops::Range<usize>) {
+    let (start, length) = (range.start as u64, range.len() as u64);
+    let map = Struct::new(40).u32(4, READABLE | WRITEABLE).u32(8, space.ioas);
+    let mut map = map.u32(12, memory.file().as_raw_fd().cast_unsigned()).u64(16, start).u64(24, length);
+    let mapped = map.call(&space.device, MAP_FILE);
+    if [range.start, range.len()].iter().any(|number| number % space.step != 0) {
+        assert_eq!(mapped, Err(EINVAL), "{range:?}");
+        return;
+    }
+    assert_eq!(mapped, Ok(()), "{range:?}");
+    let iova = map.get_u64(32);
+    space.assert_shows(iova, &memory[range.clone()]);
+    let access = create_access(&space.device, space.ioas, 0).unwrap();
+    let mut bytes: Vec<u8> = memory[range.clone()].iter().map(|byte| byte ^ 0x33).collect();
+    rw(&space.device, &access, iova, &mut bytes, WRITE).unwrap();
+    assert!(memory[range.clone()] == bytes[..], "{range:?} was not written");
+    memory[range.clone()].fill(7);
+    rw(&space.device, &access, iova, &mut bytes, 0).unwrap();
+    assert!(bytes.iter().all(|byte| *byte == 7), "{range:?} was not read");
+    space.unmap(iova, range.len());
 }
