@@ -16,6 +16,7 @@
 //! | [`dirty`] | what devices have written |
 //! | `descriptors`, [`events`] | objects that a program holds as a descriptor, and reads events from |
 //! | [`mock`] | mock hardware |
+//! | [`accounting`], `rights` | who pays; what the tenant may do |
 //! | [`address_spaces`], [`process_memory`], [`devices`], [`accesses`], [`nesting`], [`hw_queues`] | operations |
 //!
 //! Imports allowed: sys, messages, state and its operations.
