@@ -96,7 +96,7 @@ firing() {
 
 # What the operator is sent says who it is.
 alert_names_the_tenant() {
-    get_inside 9090 /api/v1/alerts | grep -F '"summary":"tenant vms  on 127.0.0.1:9884 was refused pinned"'
+    get_inside 9090 /api/v1/alerts | grep -F '"summary":"tenant vms on 127.0.0.1:9884 was refused pinned"'
 }
 
 same_text_in_events_and_journal() {
