@@ -290,7 +290,8 @@ int ioasd_channel_open(struct ioasd_connection *connection,
 int ioasd_connection_fd(struct ioasd_connection *connection);
 
 /**
- * Closes a connection. If it was the last one of its context, all objects of the context are destroyed.
+ * Closes a connection, as soon as calls of other threads are answered. If it was the last one of its context, all objects
+ * of the context are destroyed.
  *
  * @return 0; -EBADF if it is not open.
  */

@@ -97,6 +97,26 @@ static void learning(struct ioasd_stream *stream)
 	HOLDS(!close(later));
 }
 
+/* A file that is gone again when the agent is asked about it: the next burst finds out by itself. */
+static void too_late_to_learn(struct ioasd_stream *stream)
+{
+	unsigned char byte;
+	int file;
+
+	new_memory(1, &file);
+	EXPECT(0, ioasd_map_file_at(agent, ioas, file, 0, PAGE, IOASD_READ, SECOND));
+	EXPECT(0, ioasd_enter(stream));
+	EXPECT(-EAGAIN, ioasd_read(stream, SECOND, &byte, 1));
+	EXPECT(0, ioasd_leave(stream));
+	EXPECT(0, ioasd_unmap(agent, ioas, SECOND, PAGE, NULL));
+	EXPECT(0, ioasd_learn(stream));
+	EXPECT(-EINVAL, ioasd_learn(stream));
+	EXPECT(0, ioasd_enter(stream));
+	EXPECT(-EFAULT, ioasd_read(stream, SECOND, &byte, 1));
+	EXPECT(0, ioasd_leave(stream));
+	HOLDS(!close(file));
+}
+
 /* A file that can shrink is not one that walkers are given. */
 static void not_for_walkers(struct ioasd_stream *stream)
 {
@@ -136,6 +156,7 @@ static void walking(void)
 	pieces(stream, memory);
 	EXPECT(0, ioasd_leave(stream));
 	learning(stream);
+	too_late_to_learn(stream);
 	not_for_walkers(stream);
 	EXPECT(0, ioasd_stream_close(stream));
 	EXPECT(0, ioasd_walker_close(walker));

@@ -44,18 +44,15 @@ pub(crate) fn libraries() -> PathBuf {
     prefix().join("lib")
 }
 
-/// Whether there is a compiler that takes `arguments` for a program that does nothing.
+/// Whether there is a compiler that takes `arguments` for a program that does nothing, which then runs: sanitizers need more
+/// of a machine than a compiler.
 pub(crate) fn compiles(compiler: &str, arguments: &[&str]) -> bool {
     let folder = tempfile::tempdir().unwrap();
-    let source = folder.path().join("nothing.c");
+    let (source, program) = (folder.path().join("nothing.c"), folder.path().join("nothing"));
     std::fs::write(&source, "int main(void) { return 0; }\n").unwrap();
-    let built = Command::new(compiler)
-        .args(arguments)
-        .arg("-o")
-        .arg(folder.path().join("nothing"))
-        .arg(source)
-        .output();
-    built.is_ok_and(|output| output.status.success())
+    let built = Command::new(compiler).args(arguments).arg("-o").arg(&program).arg(source).output();
+    let succeeds = |output: std::io::Result<Output>| output.is_ok_and(|output| output.status.success());
+    succeeds(built) && succeeds(Command::new(program).output())
 }
 
 /// Builds the C program `source` as `name`, linked with the library.

@@ -93,7 +93,8 @@ pub extern "C" fn ioasd_connection_fd(connection: *mut ConnectionHandle) -> c_in
     boundary(|| OPEN.with(connection, |agent| Ok::<_, Failure>(agent.as_fd().as_raw_fd())))
 }
 
-/// Closes a connection. If it was the last one of its context, all objects of the context are destroyed.
+/// Closes a connection, as soon as calls of other threads are answered. If it was the last one of its context, all objects
+/// of the context are destroyed.
 ///
 /// @return 0; -EBADF if it is not open.
 #[unsafe(no_mangle)]

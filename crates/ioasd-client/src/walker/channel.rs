@@ -205,3 +205,16 @@ impl Stream {
 fn decode(bytes: &[u8]) -> Result<Vec<FrameWindow>, WindowError> {
     bytes.as_chunks::<WINDOW_BYTES>().0.iter().map(FrameWindow::decode).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_address_is_asked_about_twice_in_a_row_and_not_again() {
+        let mut asked = Asked::NONE;
+        let mut ask = |iova| asked.once_more(Iova::new(iova));
+        assert_eq!([ask(1), ask(1), ask(1), ask(1)], [true, true, false, false]);
+        assert_eq!([ask(2), ask(1), ask(1), ask(1)], [true, true, true, false], "another one came between");
+    }
+}
