@@ -210,8 +210,8 @@ fn a_read_that_is_given_up_on_loses_nothing() {
 fn garbage_in_a_log_harms_its_own_domain_alone() {
     let agent = Agent::start();
     let (mut tracked, mut other) = (Tracked::on(&agent), Tracked::on(&agent));
-    let parts = ExportChannel::from_fd(tracked.channel()).open().unwrap();
-    let log = parts.log.unwrap();
+    let mut channel = ExportChannel::from_fd(tracked.channel());
+    let log = channel.open().unwrap().log.unwrap();
     let mapped = SharedMapping::new(&log, ByteLen::new(4096), MapAccess::ReadWrite).unwrap();
     for word in 0..512 {
         mapped.word(8 * word).unwrap().store(u64::MAX, Ordering::Relaxed);
