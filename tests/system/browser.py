@@ -32,7 +32,8 @@ class Browser:
         (read, self.to), (self.origin, write) = os.pipe(), os.pipe()
         # Out of the way of those two.
         ends = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (read, write)]
-        self.profile = tempfile.TemporaryDirectory(dir=folder)
+        # Processes of its own may write there for a moment after it has ended; whose folder it is removes the rest.
+        self.profile = tempfile.TemporaryDirectory(dir=folder, ignore_cleanup_errors=True)
         self.process = subprocess.Popen(
             ["bash", "-c", f'exec "$@" 3<&{ends[0]} 4>&{ends[1]}', "bash", "chromium", "--headless",
              "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run", "--disable-background-networking",
