@@ -61,6 +61,11 @@ pub struct ActorPort {
 }
 
 impl ActorPort {
+    /// An access has written to a range, or to the beginning of it.
+    fn note_written(&self, range: IovaRange) {
+        self.walkers.borrow().values().for_each(|epochs| epochs.note_written(range));
+    }
+
     fn access(&self, key: AccessKey) -> Option<Addr<Access>> {
         self.accesses.borrow().get(&key).map(|user| user.access.clone())
     }
@@ -515,7 +520,12 @@ impl Handler<WriteBytes> for Ioas {
         WriteBytes { access, iova, bytes }: WriteBytes,
         _: &mut Self::Context,
     ) -> Self::Result {
-        self.run(move |ioas| async move { ioas.write(access, iova, bytes).await })
+        self.run(move |ioas| async move {
+            let range = IovaRange::from_length(iova, ByteLen::new(bytes.len() as u64));
+            let written = ioas.write(access, iova, bytes).await;
+            range.into_iter().for_each(|range| ioas.port().note_written(range));
+            written
+        })
     }
 }
 

@@ -120,6 +120,7 @@ impl<F: Format> Table<F> {
         match cleaning {
             Cleaning::Keep => {
                 let mut written = self.written.copy_of(span);
+                self.arena.epochs().collect_by_accesses(span, cleaning, &mut written);
                 for cursor in cursors {
                     cursor.collect(span, cleaning, &mut written)?;
                 }
@@ -132,8 +133,9 @@ impl<F: Format> Table<F> {
         }
     }
 
-    /// Takes what is in logs of a range. If one of them fails, nothing is lost.
+    /// Takes what accesses wrote in a range, and what is in logs of it. If one of them fails, nothing is lost.
     fn collect(&mut self, range: IovaRange, cursors: &mut [Cursor<'_>]) -> Result<(), SysError> {
+        self.arena.epochs().collect_by_accesses(range, Cleaning::Clean, &mut self.written);
         cursors.iter_mut().try_for_each(|cursor| cursor.collect(range, Cleaning::Clean, &mut self.written))
     }
 

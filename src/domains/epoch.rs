@@ -5,7 +5,7 @@
 //! mapped read-only, and what they tell of their faults there. What a walker writes there harms only itself, or makes the
 //! agent wait for it.
 //!
-//! Imports allowed: sys, the client crate's layouts.
+//! Imports allowed: dirty, written, walker_log, walker_faults, sys, the client crate's layouts.
 
 use std::fmt;
 use std::os::fd::OwnedFd;
@@ -16,12 +16,13 @@ use ioasd_client::layout::{
     ALIVE_OFFSET, EPOCH_OFFSET, FIRST_EPOCH, GENERATION_OFFSET, IS_ALIVE, IS_DEAD, IS_LOGGED, LogShape,
     OPENED_OFFSET, SlotIndex, WALKER_BYTES, WINDOWS_OFFSET, protocol,
 };
-use ioasd_client::units::ByteLen;
-use parking_lot::RwLock;
+use ioasd_client::units::{ByteLen, IovaRange};
+use parking_lot::{Mutex, RwLock};
 
-use super::dirty::Tracking;
+use super::dirty::{Cleaning, Tracking};
 use super::walker_faults::WalkerFaults;
 use super::walker_log::WalkerLog;
+use super::written::Written;
 use crate::sys::failure::SysError;
 use crate::sys::mapping::{MapAccess, SharedMapping, map_shared};
 use crate::sys::memfd::{self, Seals};
@@ -82,6 +83,8 @@ pub struct Epochs {
     arena: Arc<SharedMapping>,
     registered: RwLock<Registered>,
     faults: Arc<WalkerFaults>,
+    /// What accesses wrote since tracking was first switched on, and nobody was told.
+    by_accesses: Mutex<Option<Written>>,
 }
 
 #[derive(Debug, Default)]
@@ -103,7 +106,8 @@ struct Walker {
 impl Epochs {
     /// The epochs of a new arena, whose first page is writable. Makes the domain alive.
     pub(super) fn new(arena: Arc<SharedMapping>) -> Self {
-        let epochs = Self { arena, registered: RwLock::default(), faults: Arc::default() };
+        let (registered, faults, by_accesses) = Default::default();
+        let epochs = Self { arena, registered, faults, by_accesses };
         epochs.word(EPOCH_OFFSET).store(FIRST_EPOCH, Ordering::SeqCst);
         epochs.word(ALIVE_OFFSET).store(IS_ALIVE, Ordering::SeqCst);
         epochs
@@ -175,6 +179,25 @@ impl Epochs {
         walkers.chain(registered.left_behind.iter().cloned()).collect()
     }
 
+    /// Notes what an access wrote, if walkers would log it.
+    pub fn note_written(&self, range: IovaRange) {
+        if protocol::look(self.word(ALIVE_OFFSET)) == IS_LOGGED
+            && let Some(written) = &mut *self.by_accesses.lock()
+        {
+            written.add_range(range);
+        }
+    }
+
+    /// Adds what accesses wrote in a range to a set; forgets it, if asked for.
+    pub(super) fn collect_by_accesses(&self, range: IovaRange, cleaning: Cleaning, into: &mut Written) {
+        if let Some(written) = &mut *self.by_accesses.lock() {
+            into.add_all(&match cleaning {
+                Cleaning::Keep => written.copy_of(range),
+                Cleaning::Clean => written.take(range),
+            });
+        }
+    }
+
     /// The logs that walkers left behind which are gone.
     #[must_use]
     pub fn left_behind(&self) -> LeftBehind {
@@ -187,12 +210,13 @@ impl Epochs {
         self.registered.write().left_behind.retain(|log| !is_done(log));
     }
 
-    /// Tells walkers whether to log what they write. Begin a new epoch and wait: then all of them do.
-    pub fn track(&self, tracking: Tracking) {
+    /// Tells walkers whether to log what they write, in logs of this shape. Begin a new epoch and wait: then all of them do.
+    pub fn track(&self, tracking: Tracking, shape: LogShape) {
         let state = match tracking {
             Tracking::On => IS_LOGGED,
             Tracking::Off => IS_ALIVE,
         };
+        self.by_accesses.lock().get_or_insert_with(|| Written::nothing(shape));
         protocol::set_alive(self.word(ALIVE_OFFSET), state);
     }
 

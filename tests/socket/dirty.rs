@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use ioasd::actors::retirement::{HungPolicy, HungSettings};
-use ioasd_client::calls::{ExportChannel, Iommu, Told, Tracking};
+use ioasd_client::calls::{AccessKind, ExportChannel, Iommu, Told, Tracking};
 use ioasd_client::connection::Connection;
 use ioasd_client::formats::FormatId;
 use ioasd_client::ids::{HwptId, IoasId};
@@ -224,6 +224,21 @@ fn garbage_in_a_log_harms_its_own_domain_alone() {
     let other_walker = other.walker();
     write(&mut other_walker.stream().unwrap(), 3);
     assert_eq!(other.taken(), [3]);
+}
+
+#[test]
+fn what_is_written_through_an_access_is_told() {
+    let agent = Agent::start();
+    let mut tracked = Tracked::new(&agent);
+    let access = tracked.client.access_create(tracked.ioas, AccessKind::Bytes).unwrap();
+    let at = |page: u64| Iova::new(IOVA + page * PAGE_SIZE - 1);
+    tracked.client.access_write(access, at(1), b"xy").unwrap();
+    tracked.track(Tracking::On);
+    tracked.client.access_write(access, at(5), b"xy").unwrap();
+    tracked.client.access_read(access, at(9), &mut [0; 2]).unwrap();
+    assert_eq!(tracked.ask(Told::Kept), [4, 5]);
+    assert_eq!(tracked.taken(), [4, 5]);
+    assert_eq!(tracked.taken(), [0; 0]);
 }
 
 #[test]

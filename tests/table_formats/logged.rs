@@ -43,7 +43,7 @@ impl World {
     fn new(format: FormatId, seed: u64) -> Self {
         let spec = TableSpec::of(format).with_recording(Recording::Writes);
         let setup = Setup::new(spec);
-        setup.table.epochs().track(Tracking::On);
+        setup.table.epochs().track(Tracking::On, LogShape::of(spec.geometry()));
         let (rng, unit) = (fastrand::Rng::with_seed(seed), spec.alignment());
         let (walkers, areas, written) = Default::default();
         let mut world = Self { setup, unit, rng, walkers, areas, written, seen: [0; 3] };

@@ -53,10 +53,11 @@ impl ClientState {
         let hwpt = self.look(|objects| objects.hwpt(hwpt))?;
         require_recording(&hwpt)?;
         let epochs = self.epochs_of(&hwpt).await?;
-        epochs.track(tracking);
+        let shape = LogShape::of(hwpt.spec.geometry());
+        epochs.track(tracking, shape);
         if tracking == Tracking::On {
             let forgotten = self.take_written(&hwpt, &epochs, hwpt.spec.aperture()).await;
-            forgotten.inspect_err(|_| epochs.track(hwpt.tracking.get()))?;
+            forgotten.inspect_err(|_| epochs.track(hwpt.tracking.get(), shape))?;
         }
         hwpt.tracking.set(tracking);
         Ok(())
