@@ -13,8 +13,7 @@
 //!
 //! Imports allowed: operation, registry, storage's refusals, `tokio`.
 
-use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant;
@@ -59,11 +58,12 @@ pub enum Ended<T> {
     },
 }
 
-/// Does the work of a request of `context` until it is over, or must be answered.
+/// Does the work of a request of `context` until it is over, or must be answered. It comes boxed, because it is large, and
+/// would be copied whole from one layer to the next.
 pub async fn until_late<T: 'static>(
     registry: Arc<Registry>,
     context: Number<ContextStats>,
-    work: impl Future<Output = T> + 'static,
+    work: LocalBoxFuture<'static, T>,
 ) -> Ended<T> {
     let (early, answer) = oneshot::channel();
     let operation = Arc::new(Operation::new(context, Instant::now()).answered_through(early));
@@ -77,10 +77,9 @@ pub async fn until_late<T: 'static>(
 }
 
 /// Does the work of `operation`, which is listed while it waits.
-pub async fn listed<T>(registry: &Registry, operation: Arc<Operation>, work: impl Future<Output = T>) -> T {
+pub async fn listed<T>(registry: &Registry, operation: Arc<Operation>, mut work: LocalBoxFuture<'_, T>) -> T {
     let shown = Arc::clone(&operation);
     let work = async {
-        let mut work = pin!(work);
         let at_once = poll_fn(|context| {
             Poll::Ready(match work.as_mut().poll(context) {
                 Poll::Ready(done) => Some(done),
@@ -98,6 +97,8 @@ pub async fn listed<T>(registry: &Registry, operation: Arc<Operation>, work: imp
 
 #[cfg(test)]
 mod tests {
+    use std::future::Future;
+
     use futures_util::FutureExt;
 
     use super::*;
@@ -111,7 +112,7 @@ mod tests {
         registry: &Arc<Registry>,
         work: impl Future<Output = T> + 'static,
     ) -> Option<Ended<T>> {
-        super::until_late(Arc::clone(registry), Number::new(1), work).now_or_never()
+        super::until_late(Arc::clone(registry), Number::new(1), work.boxed_local()).now_or_never()
     }
 
     #[test]

@@ -168,13 +168,13 @@ impl Dispatch for Uapi {
         Box::pin(async move {
             let echo = Echo::of(&incoming.message);
             let line = Line::begin();
-            let work = answer(Rc::clone(&client), incoming);
+            let work = answer(Rc::clone(&client), incoming).boxed_local();
             let work = async {
                 let answered = caught("a request", work).await;
                 note(|operation| operation.end(outcome(&answered)));
                 answered
             };
-            let (answered, rest) = match client.request(work).await {
+            let (answered, rest) = match client.request(Box::pin(work)).await {
                 Ended::Done(answered) => (answered, None),
                 Ended::Late { command, refusal, rest } => {
                     let rest = Rest(Box::pin(rest.map(drop)));

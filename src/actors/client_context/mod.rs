@@ -102,7 +102,7 @@ impl ClientState {
     pub async fn close(&self) {
         let operation = Arc::new(Operation::new(self.number(), Instant::now()));
         operation.note_command(CLOSE);
-        listed(&self.agent.registry, operation, self.take_down()).await;
+        listed(&self.agent.registry, operation, Box::pin(self.take_down())).await;
     }
 
     /// Nobody waits for it any more.

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::LocalBoxFuture;
 use ioasd_client::ids::ObjectId;
 use ioasd_client::wire::FRAME_MAX;
 
@@ -129,7 +130,7 @@ impl ClientState {
     }
 
     /// Does the work of a request until it is over, or must be answered.
-    pub async fn request<T: 'static>(&self, work: impl Future<Output = T> + 'static) -> Ended<T> {
+    pub async fn request<T: 'static>(&self, work: LocalBoxFuture<'static, T>) -> Ended<T> {
         until_late(Arc::clone(&self.agent.registry), self.number(), work).await
     }
 
