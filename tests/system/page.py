@@ -123,7 +123,7 @@ def found(browser, address, refusal, to):
     """Why a map was refused is among the events, and below the address space; who used how much is with the accounts."""
     os.makedirs(to, exist_ok=True)
     for name, view, text in [("events", "events", refusal), ("explain", "ioas/1?length=1MiB", f"It would be refused: {refusal}"),
-                             ("accounts", "accounts", "4 MiB used, soft limit 2 MiB, hard limit 4 MiB")]:
+                             ("accounts", "accounts", "4 MiB used, soft 2 MiB, hard 4 MiB")]:
         browser.open(f"{address}/#/{view}")
         browser.await_text(text)
         browser.shot(f"{to}/story-{name}.png", whole=True)

@@ -110,7 +110,7 @@ same_text_in_explain() {
 }
 
 found_on_the_page() {
-    inside python3 "$PWD/tests/system/page.py" /mnt http://127.0.0.1:9884 found "$refusal" /mnt/shots &&
+    cp tests/system/page.py tests/system/browser.py "$folder/" && inside python3 /mnt/page.py /mnt http://127.0.0.1:9884 found "$refusal" /mnt/shots &&
         mkdir -p "$target/system-tests/page" && cp "$folder"/shots/*.png "$target/system-tests/page/"
 }
 
