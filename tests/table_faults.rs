@@ -1,13 +1,21 @@
 //! Every place that can fail while a table is made or mapped, failing once: the table is as before.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+use std::sync::atomic::Ordering;
+
 use ioasd::domains::arena::ArenaSize;
+use ioasd::domains::dirty::Cleaning;
 use ioasd::domains::map::MapRun;
-use ioasd::domains::table::{Budget, DomainTable, Table};
+use ioasd::domains::spec::{Recording, TableSpec};
+use ioasd::domains::table::{Budget, DomainTable, Table, create};
+use ioasd::domains::written::Written;
 use ioasd::fault_points::{Armed, Point};
 use ioasd::storage::io_pagetable::LargePages;
-use ioasd_client::formats::AmdV1;
-use ioasd_client::layout::BootId;
+use ioasd::storage::ledger::node::Allowance;
+use ioasd::storage::ledger::resource::Resource;
+use ioasd_client::formats::{AmdV1, FormatId};
+use ioasd_client::layout::{BootId, LogShape};
+use ioasd_client::mapping::{MapAccess, SharedMapping};
 use ioasd_client::units::{ByteLen, Iova, IovaRange, Permission, PhysAddr};
 use parking_lot::Mutex;
 
@@ -107,4 +115,40 @@ fn registering_a_walker_that_fails_registers_nobody() {
         failed
     });
     assert!(points.contains(&Point::MemfdCreate) && points.contains(&Point::Mmap), "{points:?}");
+}
+
+#[test]
+fn a_log_that_cannot_be_read_loses_nothing() {
+    let _alone = ONE_TEST_AT_A_TIME.lock();
+    let spec = TableSpec::of(FormatId::AmdV1).with_recording(Recording::Writes);
+    let shape = LogShape::of(spec.geometry());
+    let points = sweep(|n| {
+        let (tables, size) = (Allowance::unlimited(Resource::Tables), ArenaSize::new(ByteLen::new(1 << 20)));
+        let mut table = create(spec, tables, size, BootId([0; 16])).unwrap();
+        let (iova, phys, length) = (Iova::new(0), PhysAddr::new(0), ByteLen::new(4 * PAGE));
+        let (permission, large_pages) = (Permission::ReadWrite, LargePages::Off);
+        table.map(&MapRun { iova, phys, length, permission, large_pages }, &mut Budget::unlimited()).unwrap();
+        let epochs = table.epochs();
+        for page in [0, 3] {
+            let (_, walker) = epochs.register_walker().unwrap();
+            let log = epochs.add_log(walker, shape).unwrap();
+            let log = SharedMapping::new(&log, ByteLen::new(PAGE), MapAccess::ReadWrite).unwrap();
+            log.word(0).unwrap().store(1 << page, Ordering::Relaxed);
+        }
+        let ask = |table: &mut dyn DomainTable, told: &mut Written| {
+            let mut report = |pages| told.add_range(pages);
+            table.sweep_dirty(IovaRange::ALL, Cleaning::Clean, &mut Budget::unlimited(), &mut report)
+        };
+        let (mut first, mut second) = (Written::nothing(shape), Written::nothing(shape));
+        let armed = Armed::nth(n);
+        let asked = ask(&mut *table, &mut first);
+        let failed = armed.disarm();
+        assert_eq!(asked.is_ok(), failed.is_none());
+        table.put_back(&first);
+        ask(&mut *table, &mut second).unwrap();
+        let told: Vec<u64> = second.ranges().map(|pages| pages.start().get() / PAGE).collect();
+        assert_eq!(told, [0, 3], "{failed:?}");
+        failed
+    });
+    assert!(points.contains(&Point::FileIo) && points.contains(&Point::Mmap), "{points:?}");
 }
