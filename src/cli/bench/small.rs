@@ -29,6 +29,9 @@ const WARM_UP: u32 = 5;
 /// Walkers that an unmap has to look at.
 const WALKERS: usize = 8;
 
+/// Rounds of which one is enough where every unmap may wait for a thread that is not running.
+const WAITING: u32 = 4;
+
 /// Where the page is mapped.
 const IOVA: Iova = Iova::new(0x10_0000);
 
@@ -56,7 +59,7 @@ pub(super) fn measure(plan: Plan) -> Result<Vec<Row>, BenchError> {
     rows.push(watched.row(&format!("unmap,walkers={WALKERS}"), &watched.unmapped));
     for busy in [1, WALKERS] {
         let threads = Busy::start(&rig.bed.one, walkers.iter().take(busy))?;
-        let waited = rig.rounds(plan.rounds)?;
+        let waited = rig.rounds(plan.rounds.div_ceil(WAITING))?;
         threads.end()?;
         rows.push(waited.row(&format!("unmap,walkers={WALKERS},busy={busy}"), &waited.unmapped));
     }
