@@ -129,6 +129,6 @@ mod tests {
             groups(&[Scenario::Copy, Scenario::Small, Scenario::MapFile]),
             [Group::Mapping, Group::Small]
         );
-        assert_eq!(groups(&[]).len(), 10);
+        assert_eq!(groups(&[]).len(), 11);
     }
 }
