@@ -90,13 +90,23 @@ impl Burst<'_> {
         }
     }
 
-    /// The same, whatever is remembered.
+    /// The same, whatever is remembered. Inlined, so that its answer need not go through memory.
     ///
     /// # Errors
     /// If the first byte cannot be reached by this access.
     #[inline(always)]
     pub fn by_tables(&self, iova: Iova, length: ByteLen, access: Access) -> Result<HostSlice<'_>, WalkFault> {
-        self.walk_to(iova, length, access)
+        let leaf = self.leaf(iova, access)?;
+        if self.stream.reach.remembers() && length.get() > 0 && leaf.covers_pages_of(PAGE_SHIFT) {
+            self.remember(iova, leaf, access);
+        }
+        let memory = self.stream.reach.memory(leaf.phys());
+        let memory = memory.ok_or_else(|| self.fault(iova, access, FaultKind::NotExported))?;
+        self.check(iova, access, leaf.rights(), memory.access())?;
+        let left = leaf.left_from(iova.get()).min(length.get());
+        let memory = memory.first(at_most(ByteLen::new(left)));
+        self.note(iova, memory.len() as u64, access);
+        Ok(HostSlice::new(memory, leaf.rights(), access))
     }
 
     /// The same, if it is remembered; without an IOTLB nothing is. Needs neither the tables nor a stack.
@@ -154,23 +164,6 @@ impl Burst<'_> {
             rest = rest.split_at(copied).1;
         }
         Ok(())
-    }
-
-    /// The memory of the `length` bytes at `iova`, or of the first of them, by the tables. Inlined, so that its answer need
-    /// not go through memory.
-    #[inline(always)]
-    fn walk_to(&self, iova: Iova, length: ByteLen, access: Access) -> Result<HostSlice<'_>, WalkFault> {
-        let leaf = self.leaf(iova, access)?;
-        if self.stream.reach.remembers() && length.get() > 0 && leaf.covers_pages_of(PAGE_SHIFT) {
-            self.remember(iova, leaf, access);
-        }
-        let memory = self.stream.reach.memory(leaf.phys());
-        let memory = memory.ok_or_else(|| self.fault(iova, access, FaultKind::NotExported))?;
-        self.check(iova, access, leaf.rights(), memory.access())?;
-        let left = leaf.left_from(iova.get()).min(length.get());
-        let memory = memory.first(at_most(ByteLen::new(left)));
-        self.note(iova, memory.len() as u64, access);
-        Ok(HostSlice::new(memory, leaf.rights(), access))
     }
 
     /// Remembers the whole page of `iova`, which lies in one leaf.
